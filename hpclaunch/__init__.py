@@ -1,0 +1,37 @@
+"""hpclaunch: from a Python script and an account on a batch cluster to a running task pool."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Names are loaded when first used: a worker starts as quickly as its imports.
+_PUBLIC: dict[str, str] = {
+    "Client": "hpclaunch.client.client",
+    "Future": "hpclaunch.client.future",
+    "as_completed": "hpclaunch.client.client",
+    "progress": "hpclaunch.client.progress",
+    "wait": "hpclaunch.client.client",
+    "JobQueueCluster": "hpclaunch.cluster.cluster",
+    "LocalCluster": "hpclaunch.cluster.cluster",
+    "SGECluster": "hpclaunch.cluster.cluster",
+    "SLURMCluster": "hpclaunch.cluster.cluster",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'hpclaunch' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

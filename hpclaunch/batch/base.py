@@ -1,0 +1,106 @@
+"""What a batch system is to us: a codec. It says which command to run and what its output means.
+
+A codec never runs anything, keeps no state and reads no clock or environment, so it is tested with recorded
+text. :class:`~hpclaunch.batch.queue.BatchQueue` runs the commands over a transport.
+
+Job ids are text. An element of a job array has an id of its own in the batch system's spelling: ``4711.3``
+(Grid Engine, local) or ``53_3`` (Slurm).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands in the batch system's eyes. States are ordered; UNKNOWN says nothing."""
+
+    UNKNOWN = "unknown"  # not in the listing: may be too new, or over. Accounting decides, not we.
+    QUEUED = "queued"
+    STARTING = "starting"  # given to a host, not yet running (SGE t, Slurm CONFIGURING)
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    STUCK = "stuck"  # will never run as it is (SGE Eqw); the reason says why
+    ENDING = "ending"  # being cancelled or cleaned up (SGE d, Slurm COMPLETING)
+    ENDED = "ended"
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """One job's line in a status listing."""
+
+    job_id: str
+    state: JobState
+    reason: str = ""  # in the batch system's words: why it waits, or how it ended
+    host: str = ""
+
+
+class JobUsage(msgspec.Struct, frozen=True):
+    """What accounting says of one ended job. None where the batch system does not say."""
+
+    job_id: str
+    reason: str  # one sentence: "walltime reached", "cancelled by qdel", "exit code 3", ...
+    exit_code: int | None = None
+    signal: int | None = None
+    host: str = ""
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    max_memory_bytes: int | None = None  # resident (Slurm MaxRSS) or virtual (SGE maxvmem)
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A command that a transport has run. exit_code is None if it could not start or ran out of time."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: str
+    stderr: str
+
+
+class BatchSystem(Protocol):
+    """A codec for one batch system: argument lists out, text in.
+
+    The ``parse_*`` methods raise :class:`~hpclaunch.errors.CommandError`'s subclasses when the output is a
+    refusal, never for a job that is merely missing.
+    """
+
+    name: str  # the words of configuration: "sge", "slurm", "local"
+    title: str  # as a person writes it: "Grid Engine"
+    template: str  # file name of the job script's template
+
+    def submit(self, script: Path, count: int) -> tuple[str, ...]:
+        """Return the argv that submits ``count`` jobs in one go (a job array when count > 1)."""
+
+    def parse_submit(self, done: Completed, count: int) -> list[str]:
+        """Return the ``count`` job ids. Raise SubmitError if nothing was submitted."""
+
+    def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return one argv that lists all these jobs."""
+
+    def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        """Return the jobs that the listing has. Raise StatusError if the batch system did not answer."""
+
+    def explain(self, job_id: str) -> tuple[str, ...]:
+        """Return the argv that asks why one job waits or is stuck."""
+
+    def parse_explain(self, done: Completed, job_id: str) -> str:
+        """Return the reason in words; empty if the batch system gives none."""
+
+    def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return one argv that cancels all these jobs."""
+
+    def parse_cancel(self, done: Completed, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the jobs whose cancellation was refused, with the batch system's words.
+
+        A job that is already gone is not a refusal.
+        """
+
+    def usage(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return one argv that asks accounting about these jobs."""
+
+    def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
+        """Return the jobs that accounting knows as ended."""
