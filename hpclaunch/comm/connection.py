@@ -1,0 +1,350 @@
+"""One connection between two of our processes, on an asyncio loop: messages in, messages out.
+
+Owns: a transport, a frame decoder, and the queue of messages of the current tick of the loop. Everything that is
+sent to a peer in one tick goes out as one frame in one write. ``on_messages`` is called once per piece of
+received bytes, with all messages in it.
+
+Does not: reconnect, retry, or know what a message means (except the handshake in this file's functions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from hpclaunch.comm import tls
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Buffer, Frame, FrameDecoder, encode
+from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
+from hpclaunch.errors import CommClosedError, FrameError, HandshakeError, PeerError
+
+#: Seconds that a stranger may take for the TLS handshake, and again for its first message.
+HANDSHAKE_SECONDS = 10.0
+
+#: The certificate that a peer of this role must have. None of its own for "supervisor" and "peer".
+_CERTIFICATE = {
+    "client": ("client",),
+    "worker": ("worker",),
+    "supervisor": ("worker",),
+    "peer": ("client", "worker"),
+}
+
+
+class Comm(Protocol):
+    """What the reactors' shells need of a connection; TCP here, in memory in ``comm/memory.py``."""
+
+    peer: str
+
+    def send(self, message: Message) -> None:
+        """Queue a message for the end of this tick of the loop."""
+
+    def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
+        """Send one message with raw buffers behind it, after all that is queued."""
+
+    def close(self, reason: str = "") -> None:
+        """Send what is queued and close."""
+
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing more will be received."""
+
+
+class Connection(asyncio.Protocol):
+    """A TCP connection with or without TLS.
+
+    :param on_frames: called with (connection, frames) for all that arrives.
+    :param on_lost: called once with (connection, reason) when it is over, whoever ended it.
+    """
+
+    def __init__(
+        self,
+        on_frames: Callable[[Connection, list[Frame]], None],
+        on_lost: Callable[[Connection, str], None],
+        *,
+        on_made: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.on_frames = on_frames
+        self.on_lost = on_lost
+        self.on_made = on_made
+        self.peer = "?"
+        self.close_reason = ""
+        self._decoder = FrameDecoder(LIMIT_STRANGER)
+        self._queue: list[Message] = []
+        self._flush_due = False
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+        self._transport.set_write_buffer_limits(high=4 << 20)  # type: ignore[union-attr]
+        if self.on_made is not None:
+            self.on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._decoder.feed(data)
+        except FrameError as error:
+            self.abort(str(error))
+            return
+        if frames:
+            self.on_frames(self, frames)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._queue.clear()
+        self._can_write.set()
+        self.on_lost(self, self.close_reason or (str(error) if error else "the other side closed it"))
+
+    def pause_writing(self) -> None:
+        self._can_write.clear()
+
+    def resume_writing(self) -> None:
+        self._can_write.set()
+
+    # --- Comm
+
+    @property
+    def is_closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def tls(self) -> Any:
+        """The TLS object of the transport, or None."""
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+
+    @property
+    def local_host(self) -> str:
+        """The address of this side of the connection, without its port."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    def trust(self) -> None:
+        """Take frames of any sensible size from now on: the peer is known."""
+        self._decoder.limit = LIMIT_PEER
+
+    def send(self, message: Message) -> None:
+        self._queue.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
+        self._flush()
+        self._write([message], buffers)
+
+    async def drained(self) -> None:
+        """Wait until the kernel has taken most of what was sent: what bulk senders do between buffers."""
+        await self._can_write.wait()
+
+    def close(self, reason: str = "") -> None:
+        self._flush()
+        self.close_reason = self.close_reason or reason
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once; what is queued is lost."""
+        self.close_reason = self.close_reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._queue:
+            messages, self._queue = self._queue, []
+            self._write(messages, ())
+
+    def _write(self, messages: list[Message], buffers: Sequence[Buffer]) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        for piece in encode(messages, buffers):
+            self._transport.write(piece)
+
+
+# --- handshake ----------------------------------------------------------------------------------------------
+
+
+def check_hello(hello: object, connection: Connection, cluster_id: str, *, secure: bool) -> Hello:
+    """Return a peer's first message if it may come in.
+
+    :raises HandshakeError: it is no Hello, of another version or cluster, or claims a role that its
+        certificate does not have.
+    """
+    if not isinstance(hello, Hello):
+        raise HandshakeError("the first message was no greeting")
+    if hello.version != PROTOCOL_VERSION:
+        raise HandshakeError(
+            f"{hello.role} {hello.name} speaks protocol version {hello.version}, this side {PROTOCOL_VERSION}: "
+            "install the same hpclaunch on both sides"
+        )
+    if hello.cluster_id != cluster_id:
+        raise HandshakeError(f"{hello.role} {hello.name} belongs to cluster {hello.cluster_id}, not {cluster_id}")
+    allowed = _CERTIFICATE.get(hello.role, ())
+    if not allowed or (secure and tls.peer_role(connection.tls) not in allowed):
+        raise HandshakeError(f"{hello.name} may not act as {hello.role!r} with its certificate")
+    return hello
+
+
+async def dial(
+    address: str,
+    hello: Hello,
+    context: ssl.SSLContext | None,
+    on_frames: Callable[[Connection, list[Frame]], None],
+    on_lost: Callable[[Connection, str], None],
+    *,
+    expect_role: str = "head",
+    timeout: float = HANDSHAKE_SECONDS,
+) -> tuple[Connection, Welcome]:
+    """Connect to ``host:port``, say hello, and return the connection and the other side's welcome.
+
+    Frames that come right behind the welcome are passed to ``on_frames`` before this returns.
+
+    :raises HandshakeError: the other side is not who it should be, or sent us away.
+    :raises CommClosedError: nobody is there, or it took longer than ``timeout`` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Welcome] = loop.create_future()
+
+    def first_frames(connection: Connection, frames: list[Frame]) -> None:
+        head, rest = (frames[0].messages or [None])[0], frames[0].messages[1:]
+        if answer.done():
+            return
+        if isinstance(head, Welcome):
+            connection.trust()
+            connection.on_frames, connection.on_lost = on_frames, on_lost
+            answer.set_result(head)
+            later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]
+            if later:
+                on_frames(connection, later)
+        elif isinstance(head, Goodbye):
+            answer.set_exception(HandshakeError(f"{address} sent us away: {head.reason}"))
+        else:
+            answer.set_exception(HandshakeError(f"{address} did not answer our greeting"))
+
+    def lost(_: Connection, reason: str) -> None:
+        if not answer.done():
+            answer.set_exception(CommClosedError(f"{address} closed the connection: {reason}"))
+
+    host, _, port = address.rpartition(":")
+    connection: Connection | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            _, connection = await loop.create_connection(
+                lambda: Connection(first_frames, lost),
+                host.strip("[]"),
+                int(port),
+                ssl=context,
+                server_hostname="" if context else None,
+            )
+            if context is not None and tls.peer_role(connection.tls) != expect_role:
+                raise HandshakeError(f"{address} is not the {expect_role} of this cluster")
+            connection.send(hello)
+            return connection, await answer
+    except PeerError:
+        _drop(connection)
+        raise
+    except TimeoutError:
+        _drop(connection)
+        raise CommClosedError(f"{address} did not answer within {timeout:g} s") from None
+    except ssl.SSLError as error:
+        raise HandshakeError(f"{address} is not a member of this cluster: {error.reason}") from None
+    except OSError as error:
+        raise CommClosedError(f"no connection to {address}: {error.strerror or error}") from None
+    except BaseException:
+        _drop(connection)
+        raise
+
+
+def _drop(connection: Connection | None) -> None:
+    if connection is not None:
+        connection.on_lost = lambda *_: None
+        connection.abort("gave up")
+
+
+class Listener:
+    """Accepts connections on given interfaces, and hands on those whose peer has shown who it is.
+
+    :param on_peer: called with (connection, hello); returns the welcome to send, or raises PeerError to refuse.
+        It sets the connection's ``on_frames`` and ``on_lost``.
+    """
+
+    def __init__(
+        self,
+        cluster_id: str,
+        context: ssl.SSLContext | None,
+        on_peer: Callable[[Connection, Hello], Welcome],
+    ) -> None:
+        self.cluster_id = cluster_id
+        self._context = context
+        self._on_peer = on_peer
+        self._servers: list[asyncio.Server] = []
+        self._open: set[Connection] = set()
+        self._loop = asyncio.get_running_loop()
+        self.port = 0
+
+    async def start(self, hosts: Sequence[str], port: int = 0) -> None:
+        """Listen on ``hosts`` (addresses) at one port for all of them, a free one if 0.
+
+        :raises OSError: the port is taken, or an address is not ours.
+        """
+        secure: dict[str, Any] = {}
+        if self._context is not None:
+            secure = {"ssl": self._context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        for attempts_left in reversed(range(20)):  # a port that is free on one address may be taken on another
+            first = await self._loop.create_server(self._accept, hosts[0], port, backlog=1024, **secure)
+            self._servers = [first]
+            self.port = first.sockets[0].getsockname()[1]
+            try:
+                for host in hosts[1:]:
+                    server = await self._loop.create_server(self._accept, host, self.port, backlog=1024, **secure)
+                    self._servers.append(server)
+                return
+            except OSError:
+                for server in self._servers:
+                    server.close()
+                if port or not attempts_left:
+                    raise
+
+    def _accept(self) -> Connection:
+        return Connection(self._first_frames, self._gone, on_made=self._made)
+
+    def _made(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self._loop.call_later(HANDSHAKE_SECONDS, self._expire, connection)
+
+    def _expire(self, connection: Connection) -> None:
+        if connection in self._open:
+            connection.abort("no greeting came in time")
+
+    def _gone(self, connection: Connection, reason: str) -> None:
+        self._open.discard(connection)
+
+    def _first_frames(self, connection: Connection, frames: list[Frame]) -> None:
+        head, rest = (frames[0].messages or [None])[0], frames[0].messages[1:]
+        try:
+            hello = check_hello(head, connection, self.cluster_id, secure=self._context is not None)
+            welcome = self._on_peer(connection, hello)
+        except PeerError as error:
+            connection.send(Goodbye(str(error)))
+            connection.close(str(error))
+            return
+        self._open.discard(connection)
+        connection.trust()
+        connection.send(welcome)
+        later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]
+        if later:
+            connection.on_frames(connection, later)
+
+    async def close(self) -> None:
+        """Stop listening; connections that were handed on stay open."""
+        for connection in list(self._open):
+            connection.abort("the listener is closed")
+        for server in self._servers:
+            server.close()

@@ -1,0 +1,162 @@
+"""How messages become bytes: frames of a length-prefixed msgpack body and raw buffers behind it.
+
+A frame is::
+
+    u32 length of body | u32 number of buffers | u64 length of each buffer | body | buffers
+
+in network byte order. The body is one msgpack array of messages: all that a peer was sent in one tick of the
+event loop. The decoder is fed bytes and gives frames; it allocates nothing before it has checked a length
+against its limit, so that a stranger can make it hold at most ``limit`` bytes.
+
+Pure: no I/O. Errors are :class:`~hpclaunch.errors.FrameError`, after which a decoder takes nothing more.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from hpclaunch.comm.messages import Message
+from hpclaunch.errors import FrameError
+
+_HEAD = struct.Struct("!II")
+_LENGTH = struct.Struct("!Q")
+_MAX_BUFFERS = 65536
+
+#: Bytes that a peer may make us hold before it has shown who it is.
+LIMIT_STRANGER = 64 * 1024
+#: Bytes in one frame from a peer that we know.
+LIMIT_PEER = 1 << 35
+#: A body holds messages, not bulk data; msgpack cannot hold more in one field anyway.
+LIMIT_BODY = (1 << 32) - 1
+
+Buffer = bytes | bytearray | memoryview
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[list[Message]] = msgspec.msgpack.Decoder(list[Message])
+
+
+class Frame(NamedTuple):
+    """One decoded frame: its messages, and the raw buffers that belong to them in order."""
+
+    messages: list[Message]
+    buffers: list[memoryview]
+
+
+def encode(messages: Sequence[Message], buffers: Sequence[Buffer] = ()) -> list[Buffer]:
+    """Return the frame as a list of byte strings to be written one after another.
+
+    :raises FrameError: if the messages alone exceed 4 GiB.
+    """
+    start = _HEAD.size + _LENGTH.size * len(buffers)
+    body = bytearray(start)
+    _encoder.encode_into(messages, body, start)
+    if len(body) - start > LIMIT_BODY:
+        raise FrameError(f"messages of {len(body) - start} bytes do not fit into one frame")
+    _HEAD.pack_into(body, 0, len(body) - start, len(buffers))
+    for i, buffer in enumerate(buffers):
+        _LENGTH.pack_into(body, _HEAD.size + i * _LENGTH.size, memoryview(buffer).nbytes)
+    return [body, *buffers]
+
+
+class FrameDecoder:
+    """Takes bytes in pieces of any size, gives whole frames.
+
+    :param limit: bytes that one frame may have in all; may be raised once the peer is known.
+    """
+
+    __slots__ = ("_filled", "_pending", "_target", "_view", "limit")
+
+    def __init__(self, limit: int = LIMIT_STRANGER) -> None:
+        self.limit = limit
+        self._pending: bytes | bytearray = b""  # the beginning of a frame, shorter than its header says
+        self._target: bytearray | None = None  # a large frame being filled in place
+        self._view: memoryview | None = None
+        self._filled = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that end in ``data``.
+
+        :raises FrameError: the bytes are no frame of ours, or one over the limit.
+        """
+        frames: list[Frame] = []
+        if self._target is not None:
+            data = self._fill(data, frames)
+            if self._target is not None:
+                return frames
+        if self._pending:
+            data = bytes(self._pending) + data
+            self._pending = b""
+        offset, size = 0, len(data)
+        while size - offset >= _HEAD.size:
+            total = self._frame_size(data, offset)
+            if total is None:
+                break
+            if offset + total > size:
+                self._begin(data, offset, total)
+                return frames
+            frames.append(_decode(memoryview(data)[offset : offset + total]))
+            offset += total
+        self._pending = data[offset:] if offset else data
+        return frames
+
+    def _frame_size(self, data: bytes, offset: int) -> int | None:
+        """Return the size of the frame at ``offset``; None if its header is not there yet."""
+        body, count = _HEAD.unpack_from(data, offset)
+        head = _HEAD.size + count * _LENGTH.size
+        if count > _MAX_BUFFERS or head + body > self.limit:
+            raise FrameError(
+                f"a frame of {head + body} bytes and {count} buffers; the limit is {self.limit} bytes"
+            )
+        if len(data) - offset < head:
+            return None
+        lengths = struct.unpack_from(f"!{count}Q", data, offset + _HEAD.size) if count else ()
+        total: int = head + body + sum(lengths)
+        if total > self.limit:
+            raise FrameError(f"a frame of {total} bytes; the limit is {self.limit} bytes")
+        return total
+
+    def _begin(self, data: bytes, offset: int, total: int) -> None:
+        """Keep the beginning of a frame; a large one gets its whole memory now, so it is copied once."""
+        have = len(data) - offset
+        if total < 65536:
+            self._pending = data[offset:] if offset else data
+            return
+        self._target = bytearray(total)
+        self._view = memoryview(self._target)
+        self._view[:have] = memoryview(data)[offset:]
+        self._filled = have
+
+    def _fill(self, data: bytes, frames: list[Frame]) -> bytes:
+        """Copy ``data`` into the large frame; return what is left behind its end."""
+        assert self._target is not None
+        assert self._view is not None
+        missing = len(self._target) - self._filled
+        if len(data) < missing:
+            self._view[self._filled : self._filled + len(data)] = data
+            self._filled += len(data)
+            return b""
+        self._view[self._filled :] = memoryview(data)[:missing]
+        view, self._target, self._view = self._view, None, None
+        frames.append(_decode(view))
+        return data[missing:]
+
+
+def _decode(frame: memoryview) -> Frame:
+    body, count = _HEAD.unpack_from(frame)
+    start = _HEAD.size + count * _LENGTH.size
+    try:
+        messages = _decoder.decode(frame[start : start + body])
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"a frame that is no message of ours: {error}") from None
+    if not count:
+        return Frame(messages, [])
+    buffers: list[memoryview] = []
+    at = start + body
+    for length in struct.unpack_from(f"!{count}Q", frame, _HEAD.size):
+        buffers.append(frame[at : at + length])
+        at += length
+    return Frame(messages, buffers)

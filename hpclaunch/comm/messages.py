@@ -1,0 +1,316 @@
+"""Every message that crosses a connection, in one place.
+
+Rules: a message is a flat struct of msgpack types; user data inside it is opaque bytes that only clients and
+workers open. What comes in thousands comes in columns (``keys[i]`` belongs to ``args[i]``), so that a
+message costs the same for one task as for a thousand. Bulk data does not go through msgpack at all: it follows
+as raw buffers behind the frame's body (:mod:`hpclaunch.comm.framing`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+
+class _Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages: encoded as a msgpack array that begins with the tag."""
+
+
+# --- opening a connection -----------------------------------------------------------------------------------
+
+
+class Hello(_Message, tag=1):
+    """The dialling side's first message. ``role`` must be the one in its certificate."""
+
+    version: int
+    role: str  # "client", "worker", "supervisor", "peer"
+    name: str
+    cluster_id: str
+    host: str = ""
+    pid: int = 0
+    job_id: str = ""
+    threads: int = 0
+    memory_limit: int = 0  # bytes; 0 is no limit
+    addresses: list[str] = []  # where this worker can be asked for results
+    head_address: str = ""  # which of the head's addresses was reached
+    deadline: float = 0.0  # unix time at which its job ends; 0 if it does not
+
+
+class Welcome(_Message, tag=2):
+    """The accepting side's answer to a good Hello."""
+
+    version: int
+    name: str
+    python_path: list[str] = []
+    heartbeat_seconds: float = 2.0
+    inline_limit: int = 65536  # results up to this many bytes travel to the head
+
+
+class Goodbye(_Message, tag=3):
+    """The sender is about to close the connection, and why."""
+
+    reason: str
+    final: bool = True  # do not come back
+
+
+# --- tasks: client -> head -> worker ------------------------------------------------------------------------
+
+
+class DefineFunction(_Message, tag=10):
+    """A function's bytes, sent once per connection before the first task that calls it."""
+
+    function: bytes  # its id: a hash of data
+    name: str
+    data: bytes
+
+
+class SubmitTasks(_Message, tag=11):
+    """Tasks that call one function, in columns. ``inputs`` is empty or has a list of keys per task."""
+
+    function: bytes
+    keys: list[str]
+    args: list[bytes]
+    inputs: list[list[str]] = []
+    retries: int = 0
+    priority: int = 0
+
+
+class ReleaseKeys(_Message, tag=12):
+    """The client holds no future of these tasks any more."""
+
+    keys: list[str]
+
+
+class CancelKeys(_Message, tag=13):
+    """Nobody shall wait for these tasks any longer; those that run are left to end."""
+
+    keys: list[str]
+
+
+class LocateKeys(_Message, tag=14):
+    """The client could not fetch these results where it was told; run them again if they are lost."""
+
+    keys: list[str]
+
+
+class RunTasks(_Message, tag=15):
+    """Tasks without inputs that call one function, in columns."""
+
+    function: bytes
+    keys: list[str]
+    args: list[bytes]
+
+
+class Input(_Message):
+    """One input of a task: its value if it is small, else who holds it."""
+
+    key: str
+    data: bytes | None
+    holders: list[str] = []  # addresses
+
+
+class RunTask(_Message, tag=16):
+    """One task with inputs."""
+
+    function: bytes
+    key: str
+    args: bytes
+    inputs: list[Input]
+
+
+class RecallTasks(_Message, tag=17):
+    """Give back up to ``count`` tasks that have not started, the last received first."""
+
+    count: int
+
+
+class DropTasks(_Message, tag=18):
+    """Do not start these tasks if they have not started."""
+
+    keys: list[str]
+
+
+class FreeResults(_Message, tag=19):
+    """The results of these tasks are wanted by nobody."""
+
+    keys: list[str]
+
+
+# --- outcomes: worker -> head -> client ---------------------------------------------------------------------
+
+
+class Failure(_Message):
+    """Why a task has no result. Either the user's exception, opaque, or an error of ours by its name."""
+
+    kind: str  # class name in hpclaunch.errors, or "" when ``exception`` is the user's own
+    text: str  # one line for a person
+    traceback: str = ""
+    exception: bytes = b""  # pickled; may be empty when it can't be pickled
+
+
+class TasksDone(_Message, tag=20):
+    """Small results, in columns. ``seconds`` is each task's run time (empty on its way to a client)."""
+
+    keys: list[str]
+    results: list[bytes]
+    seconds: list[float] = []
+
+
+class TasksStored(_Message, tag=21):
+    """Large results that stay where they are. ``holders`` has addresses per task (empty from the worker)."""
+
+    keys: list[str]
+    sizes: list[int]
+    seconds: list[float] = []
+    holders: list[list[str]] = []
+
+
+class TasksFailed(_Message, tag=22):
+    """Tasks that failed, in columns."""
+
+    keys: list[str]
+    failures: list[Failure]
+    seconds: list[float] = []
+
+
+class TasksCancelled(_Message, tag=23):
+    """Tasks that were cancelled."""
+
+    keys: list[str]
+
+
+class TasksReturned(_Message, tag=24):
+    """A worker gives these tasks back unstarted (recalled, dropped, or it is about to end)."""
+
+    keys: list[str]
+
+
+class InputMissing(_Message, tag=25):
+    """A worker could not get an input of a task from any holder; the task is given back."""
+
+    key: str
+    missing: list[str]  # keys of inputs
+    detail: str = ""
+
+
+# --- bulk data ----------------------------------------------------------------------------------------------
+
+
+class Fetch(_Message, tag=30):
+    """Send the results of these tasks; answered by one Data per key, in any order."""
+
+    request: int
+    keys: list[str]
+    via: str = ""  # to the head: relay the question to this worker address
+
+
+class Data(_Message, tag=31):
+    """One result. Its pickle and buffers follow the frame as raw buffers, ``buffers`` of them; -1: not here."""
+
+    request: int
+    key: str
+    buffers: int
+
+
+# --- life of workers ----------------------------------------------------------------------------------------
+
+
+class WorkerVitals(_Message):
+    """One worker process as its supervisor sees it."""
+
+    name: str
+    pid: int
+    rss: int  # bytes
+    cpu_seconds: float
+    stopped: bool = False  # frozen by SIGSTOP or a debugger
+
+
+class Heartbeat(_Message, tag=40):
+    """From a supervisor, for all its workers, also those whose task holds the GIL; and the head's echo."""
+
+    workers: list[WorkerVitals] = []
+
+
+class WorkerDied(_Message, tag=41):
+    """A worker process ended. ``running`` are the tasks that it ran at that moment."""
+
+    name: str
+    exit_code: int | None
+    signal: int | None
+    peak_rss: int  # bytes
+    running: list[str]
+    restarted: bool
+    detail: str = ""
+
+
+class StopWorkers(_Message, tag=42):
+    """End: the job is over. From the head to a supervisor or worker."""
+
+    reason: str
+    drain: bool = False  # finish running tasks first
+
+
+# --- control: questions with answers ------------------------------------------------------------------------
+
+
+class Request(_Message, tag=50):
+    """A question to the head; ``body`` is msgpack."""
+
+    request: int
+    method: str
+    body: bytes
+
+
+class ErrorReport(_Message):
+    """An error of ours as plain data: rebuilt by the asker as the same class (:mod:`hpclaunch.comm.reports`)."""
+
+    kind: str
+    text: str
+    attributes: bytes = b"\x80"  # msgpack map
+
+
+class Reply(_Message, tag=51):
+    """The answer to a Request: a body, or an error."""
+
+    request: int
+    body: bytes = b"\xc0"
+    error: ErrorReport | None = None
+
+
+class Notice(_Message, tag=52):
+    """News from the head to a client: the cluster failed, a job ended, ..."""
+
+    kind: str
+    error: ErrorReport
+
+
+Message = (
+    Hello
+    | Welcome
+    | Goodbye
+    | DefineFunction
+    | SubmitTasks
+    | ReleaseKeys
+    | CancelKeys
+    | LocateKeys
+    | RunTasks
+    | RunTask
+    | RecallTasks
+    | DropTasks
+    | FreeResults
+    | TasksDone
+    | TasksStored
+    | TasksFailed
+    | TasksCancelled
+    | TasksReturned
+    | InputMissing
+    | Fetch
+    | Data
+    | Heartbeat
+    | WorkerDied
+    | StopWorkers
+    | Request
+    | Reply
+    | Notice
+)
