@@ -213,7 +213,7 @@ async def dial(
     answer: asyncio.Future[Welcome] = loop.create_future()
 
     def first_frames(connection: Connection, frames: list[Frame]) -> None:
-        head, rest = (frames[0].messages or [None])[0], frames[0].messages[1:]
+        head, rest = _first(frames)
         if answer.done():
             return
         if isinstance(head, Welcome):
@@ -260,6 +260,11 @@ async def dial(
     except BaseException:
         _drop(connection)
         raise
+
+
+def _first(frames: list[Frame]) -> tuple[Message | None, list[Message]]:
+    messages = frames[0].messages
+    return (messages[0], messages[1:]) if messages else (None, [])
 
 
 def _drop(connection: Connection | None) -> None:
@@ -327,7 +332,7 @@ class Listener:
         self._open.discard(connection)
 
     def _first_frames(self, connection: Connection, frames: list[Frame]) -> None:
-        head, rest = (frames[0].messages or [None])[0], frames[0].messages[1:]
+        head, rest = _first(frames)
         try:
             hello = check_hello(head, connection, self.cluster_id, secure=self._context is not None)
             welcome = self._on_peer(connection, hello)

@@ -1,0 +1,167 @@
+"""A client's connection to a head: requests with answers, and everything else handed on.
+
+Used by :class:`~hpclaunch.client.client.Client` for tasks and by the cluster classes for control. Lives on an
+asyncio loop; not thread-safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hpclaunch.comm import tls
+from hpclaunch.comm.connection import Comm, Connection, dial
+from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Notice, Reply, Request, Welcome
+from hpclaunch.comm.reports import to_error
+from hpclaunch.errors import ClusterNotFoundError, CommClosedError, HandshakeError, HPCLaunchError, PeerError
+
+OnMessages = Callable[[list[Message], list[memoryview]], None]
+
+
+class HeadSession:
+    """One authenticated connection to a head.
+
+    :param on_messages: called with the messages of a frame that are not answers, and the frame's buffers.
+    :param on_lost: called once with an error when the connection is over and it was not :meth:`close` that ended it.
+    """
+
+    def __init__(self, on_messages: OnMessages | None, on_lost: Callable[[PeerError], None] | None) -> None:
+        self._on_messages = on_messages
+        self._on_lost = on_lost
+        self.on_notice: Callable[[HPCLaunchError], None] | None = None
+        self.comm: Comm | None = None
+        self.welcome: Welcome | None = None
+        self.address = ""
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._last_request = 0
+        self._farewell = ""
+        self._closing = False
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        on_messages: OnMessages | None = None,
+        on_lost: Callable[[PeerError], None] | None = None,
+        timeout: float = 10.0,
+    ) -> HeadSession:
+        """Dial the head whose run directory this is, at each of its addresses in turn.
+
+        :raises ClusterNotFoundError: there is no such directory, or nobody answers at any address.
+        :raises HandshakeError: the head would not have us.
+        """
+        facts = read_cluster_file(directory)
+        context = tls.client_context(directory, "client") if facts.get("security", True) else None
+        session = cls(on_messages, on_lost)
+        hello = Hello(PROTOCOL_VERSION, "client", name, facts["id"], host=socket.gethostname(), pid=os.getpid())
+        failures: list[str] = []
+        for address in facts["addresses"]:
+            try:
+                connection, welcome = await dial(
+                    address, hello, context, session._on_frames, session._on_gone, timeout=timeout
+                )
+            except HandshakeError:
+                raise
+            except PeerError as error:
+                failures.append(str(error))
+                continue
+            session.comm, session.welcome, session.address = connection, welcome, address
+            return session
+        raise ClusterNotFoundError(
+            f"the head of cluster {facts['name']} does not answer: {'; '.join(failures)}. "
+            f"It ran on {facts.get('host')} as process {facts.get('pid')}; its log is {directory / 'head.log'}"
+        )
+
+    def attach(self, comm: Comm, welcome: Welcome) -> None:
+        """Use a connection that exists already: the head in this very process."""
+        self.comm, self.welcome = comm, welcome
+
+    async def request(self, method: str, **params: Any) -> Any:
+        """Ask the head something and return the answer (plain values).
+
+        :raises HPCLaunchError: the head's own error, as the class it was there.
+        :raises CommClosedError: the head went away before it answered.
+        """
+        if self.comm is None or self.comm.is_closed:
+            raise CommClosedError(f"the connection to the head is closed{self._because()}")
+        self._last_request += 1
+        number = self._last_request
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        self.comm.send(Request(number, method, msgspec.msgpack.encode(params)))
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """Close the connection. Unanswered requests raise CommClosedError."""
+        self._closing = True
+        if self.comm is not None:
+            self.comm.close()
+
+    def _on_frames(self, connection: Connection, frames: list[Frame]) -> None:
+        for messages, buffers in frames:
+            rest = [m for m in messages if not self._take(m)]
+            if rest and self._on_messages is not None:
+                self._on_messages(rest, buffers)
+
+    def _take(self, message: Message) -> bool:
+        """Handle a message that is this layer's own."""
+        if type(message) is Reply:
+            answer = self._waiting.get(message.request)
+            if answer is not None and not answer.done():
+                if message.error is not None:
+                    answer.set_exception(to_error(message.error))
+                else:
+                    answer.set_result(msgspec.msgpack.decode(message.body))
+            return True
+        if type(message) is Notice:
+            if self.on_notice is not None:
+                self.on_notice(to_error(message.error))
+            return True
+        if type(message) is Goodbye:
+            self._farewell = message.reason
+            return True
+        return False
+
+    def _on_gone(self, connection: Connection, reason: str) -> None:
+        self._farewell = self._farewell or reason
+        error = CommClosedError(f"the connection to the head ended{self._because()}")
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
+        if self._on_lost is not None and not self._closing:
+            self._on_lost(error)
+
+    def _because(self) -> str:
+        return f": {self._farewell}" if self._farewell else ""
+
+
+def read_cluster_file(directory: Path) -> dict[str, Any]:
+    """Return what a head says of itself in its run directory.
+
+    :raises ClusterNotFoundError: there is no such file, or it is none of ours.
+    """
+    path = directory / "cluster.json"
+    try:
+        facts = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ClusterNotFoundError(f"no cluster at {directory}: {error.strerror}") from None
+    except ValueError:
+        raise ClusterNotFoundError(f"{path} is not a cluster file") from None
+    with contextlib.suppress(TypeError):
+        if {"id", "name", "addresses"} <= facts.keys():
+            return dict(facts)
+    raise ClusterNotFoundError(f"{path} is not a cluster file")

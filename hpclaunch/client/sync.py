@@ -1,0 +1,79 @@
+"""The one background thread whose event loop serves all clients and clusters of this process.
+
+The blocking API is a thin facade: it hands coroutines to this loop and waits. A process that was forked gets a
+thread of its own, since threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A daemon thread with a uvloop event loop."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="hpclaunch-io", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    @property
+    def is_here(self) -> bool:
+        """True in the loop's own thread, where blocking on it would be a deadlock."""
+        return threading.current_thread() is self._thread
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the loop and return its result; its exceptions are raised here.
+
+        :param timeout: seconds, after which it is cancelled and TimeoutError raised.
+        :raises RuntimeError: called from the loop's own thread.
+        """
+        if self.is_here:
+            work.close()
+            raise RuntimeError("a blocking call from hpclaunch's own event loop; use asynchronous=True there")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            if not future.done():
+                future.cancel()
+                raise TimeoutError(f"no answer within {timeout:g} s") from None
+            raise
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+
+_lock = threading.Lock()
+_thread: LoopThread | None = None
+
+
+def loop_thread() -> LoopThread:
+    """Return this process's loop thread; it is started when first asked for."""
+    global _thread
+    with _lock:
+        if _thread is None or _thread.pid != os.getpid():
+            _thread = LoopThread()
+        return _thread
+
+
+def _after_fork() -> None:
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_after_fork)
