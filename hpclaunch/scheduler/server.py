@@ -1,0 +1,491 @@
+"""The scheduler's shell: connections in and out of a Reactor, and the clock. No policy here.
+
+Owns the connections of clients, workers, supervisors and peers of one cluster. Messages are applied as they come;
+placement runs once per tick of the loop, after all of them. Nothing is unpickled here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.connection import Comm
+from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.reports import to_report
+from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError
+from hpclaunch.scheduler.commands import Command, ToClient
+from hpclaunch.scheduler.placement import place
+from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.state import Worker
+
+log = logging.getLogger("hpclaunch.scheduler")
+
+#: Seconds between two heartbeats of a supervisor.
+HEARTBEAT_SECONDS = 2.0
+#: Seconds without one after which its job is taken as lost: a dead node closes no connection.
+SILENCE_SECONDS = 20.0
+#: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
+BLAME_SECONDS = 1.0
+TICK_SECONDS = 0.1
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How much there is to do, for scaling."""
+
+    tasks_waiting: int
+    tasks_ready: int
+    tasks_assigned: int
+    workers: int
+    threads: int
+    backlog_seconds: float  # expected run time of all that is ready or assigned, one thread
+    busy_jobs: dict[str, int]  # job id -> tasks assigned to its workers
+    held_bytes: dict[str, int]  # job id -> bytes of results that only its workers hold
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """One connected worker."""
+
+    name: str
+    job_id: str
+    host: str
+    head_address: str  # the address at which it reached the head
+    threads: int
+    memory_limit: int  # bytes; 0 is none
+    rss: int  # bytes at the last heartbeat
+    tasks: int
+
+
+class _Peer:
+    """A connection that has shown who it is."""
+
+    __slots__ = ("comm", "hello", "last_seen", "relays", "vitals")
+
+    def __init__(self, comm: Any, hello: m.Hello, now: float) -> None:
+        self.comm: Comm = comm
+        self.hello = hello
+        self.last_seen = now
+        self.vitals: dict[str, m.WorkerVitals] = {}
+        self.relays: dict[int, tuple[_Peer, int]] = {}
+
+
+Nothing = Callable[..., None]
+
+
+class SchedulerServer:
+    """The embedded scheduler as a part of the head.
+
+    :param on_worker_joined: called with the Hello of a worker that has come.
+    :param on_worker_left: called with (job_id, worker name, how it ended).
+    :param on_request: answers control requests: (method, params) -> plain value; may raise.
+    """
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        python_path: list[str] | None = None,
+        allowed_failures: int = 3,
+        on_worker_joined: Callable[[m.Hello], None] = lambda hello: None,
+        on_worker_left: Callable[[str, str, str], None] = lambda job, worker, how: None,
+        on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
+    ) -> None:
+        self.cluster_id = cluster_id
+        self.python_path = python_path or []
+        self.reactor = Reactor(allowed_failures=allowed_failures)
+        self._on_worker_joined = on_worker_joined
+        self._on_worker_left = on_worker_left
+        self._on_request = on_request
+        self._clients: dict[str, _Peer] = {}
+        self._workers: dict[str, _Peer] = {}
+        self._supervisors: dict[str, _Peer] = {}  # by job id
+        self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
+        self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._round_due = False
+        self._last_relay = 0
+        self._requests: set[asyncio.Task[None]] = set()
+        self._failure: HPCLaunchError | None = None
+        self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
+        self._handlers: dict[type, Callable[[_Peer, Any], None]] = {
+            m.DefineFunction: lambda peer, msg: self.reactor.on_function_defined(msg),
+            m.SubmitTasks: self._on_submit,
+            m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
+            m.CancelKeys: lambda peer, msg: self.reactor.on_keys_cancelled(msg.keys),
+            m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg.keys),
+            m.Request: self._on_control,
+        }
+        self._worker_handlers: dict[type, Callable[[_Peer, Any], None]] = {
+            m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
+            m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
+            m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
+            m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
+            m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
+        }
+
+    # --- connections
+
+    def on_peer(self, comm: Any, hello: m.Hello) -> m.Welcome:
+        """Take a connection whose peer has shown who it is; for :class:`hpclaunch.comm.connection.Listener`.
+
+        :raises HandshakeError: it may not come in: its name is taken, or its job is to end.
+        """
+        peer = _Peer(comm, hello, time.monotonic())
+        roles = {"client": self._join_client, "worker": self._join_worker, "supervisor": self._join_supervisor}
+        join = roles.get(hello.role)
+        if join is None:
+            raise HandshakeError(f"the head has no use for a {hello.role}")
+        join(peer)
+        comm.on_frames = lambda _, frames: self._on_frames(peer, frames)
+        comm.on_lost = lambda _, reason: self._on_lost(peer, reason)
+        self._schedule_round()
+        return m.Welcome(
+            m.PROTOCOL_VERSION,
+            self.cluster_id,
+            python_path=self.python_path,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+        )
+
+    def _join_client(self, peer: _Peer) -> None:
+        if peer.hello.name in self._clients:
+            raise HandshakeError(f"a client named {peer.hello.name} is connected already")
+        self._clients[peer.hello.name] = peer
+        self.reactor.on_client_joined(peer.hello.name)
+        if self._failure is not None:
+            self._loop.call_soon(peer.comm.send, m.Notice("failure", to_report(self._failure)))
+
+    def _join_worker(self, peer: _Peer) -> None:
+        hello = peer.hello
+        if hello.job_id in self._stopping:
+            raise HandshakeError(f"job {hello.job_id} is to end: {self._stopping[hello.job_id]}")
+        if hello.name in self._workers:
+            raise HandshakeError(f"a worker named {hello.name} is connected already")
+        self._explain_loss(hello.name, None, "its process was replaced", "worker")
+        self._workers[hello.name] = peer
+        worker = Worker(
+            hello.name,
+            hello.job_id,
+            max(1, hello.threads),
+            host=hello.host,
+            address=hello.addresses[0] if hello.addresses else "",
+            memory_limit=hello.memory_limit,
+        )
+        self.reactor.on_worker_joined(worker, time.monotonic())
+        log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
+        self._failure = None
+        self._on_worker_joined(hello)
+        self._news()
+
+    def _join_supervisor(self, peer: _Peer) -> None:
+        job_id = peer.hello.job_id
+        if job_id in self._stopping:
+            raise HandshakeError(f"job {job_id} is to end: {self._stopping[job_id]}")
+        old = self._supervisors.pop(job_id, None)
+        if old is not None:
+            old.comm.close("another supervisor of this job has come")
+        self._supervisors[job_id] = peer
+
+    def _on_frames(self, peer: _Peer, frames: list[Frame]) -> None:
+        peer.last_seen = time.monotonic()
+        role = peer.hello.role
+        try:
+            for messages, buffers in frames:
+                for message in messages:
+                    if role == "worker":
+                        self._from_worker(peer, message, buffers)
+                    elif role == "client":
+                        self._from_client(peer, message)
+                    else:
+                        self._from_supervisor(peer, message)
+        except IllegalTransitionError:
+            log.exception("a rule of the scheduler was broken by a message of %s", peer.hello.name)
+        self._schedule_round()
+
+    def _from_client(self, peer: _Peer, message: m.Message) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(peer, message)
+        elif type(message) is m.Fetch:
+            self._relay_fetch(peer, message)
+        else:
+            log.warning("client %s sent an unexpected %s", peer.hello.name, type(message).__name__)
+
+    def _from_worker(self, peer: _Peer, message: m.Message, buffers: list[memoryview]) -> None:
+        if peer.hello.name not in self.reactor.state.workers:
+            return  # late words of a worker that was given up
+        handler = self._worker_handlers.get(type(message))
+        if handler is not None:
+            handler(peer, message)
+        elif type(message) is m.Data:
+            self._relay_data(peer, message, buffers)
+        elif type(message) is m.Fetch:
+            self._relay_fetch(peer, message)
+        elif type(message) is m.Goodbye:
+            self._stopping.setdefault(peer.hello.job_id, message.reason) if message.final else None
+        else:
+            log.warning("worker %s sent an unexpected %s", peer.hello.name, type(message).__name__)
+
+    def _from_supervisor(self, peer: _Peer, message: m.Message) -> None:
+        if type(message) is m.Heartbeat:
+            peer.vitals = {v.name: v for v in message.workers}
+            peer.comm.send(m.Heartbeat())
+        elif type(message) is m.WorkerDied:
+            self._on_worker_died(peer, message)
+        elif type(message) is m.Goodbye:
+            self._stopping.setdefault(peer.hello.job_id, message.reason)
+        else:
+            log.warning("supervisor of job %s sent %s", peer.hello.job_id, type(message).__name__)
+
+    # --- messages
+
+    def _on_submit(self, peer: _Peer, message: m.SubmitTasks) -> None:
+        if message.function not in self.reactor.state.functions:
+            peer.comm.close("tasks of a function that was not defined")
+            return
+        self.reactor.on_tasks_submitted(peer.hello.name, message)
+
+    def _on_control(self, peer: _Peer, message: m.Request) -> None:
+        task = self._loop.create_task(self._answer(peer, message))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    async def _answer(self, peer: _Peer, message: m.Request) -> None:
+        """Answer one control request; an error goes back to whoever asked."""
+        try:
+            if self._on_request is None:
+                raise HandshakeError("this scheduler has no head to answer that")
+            params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
+            value = await self._on_request(message.method, params)
+            reply = m.Reply(message.request, msgspec.msgpack.encode(value))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if not isinstance(error, HPCLaunchError | TimeoutError):
+                log.exception("request %s failed", message.method)
+            reply = m.Reply(message.request, error=to_report(error))
+        if not peer.comm.is_closed:
+            peer.comm.send(reply)
+
+    def _relay_fetch(self, asker: _Peer, message: m.Fetch) -> None:
+        """Pass a question for results on to the worker that has them: the asker cannot reach it."""
+        holder = self._worker_at(message.via)
+        if holder is None:
+            for key in message.keys:
+                asker.comm.send(m.Data(message.request, key, -1))
+            return
+        self._last_relay += 1
+        holder.relays[self._last_relay] = (asker, message.request)
+        holder.comm.send(m.Fetch(self._last_relay, message.keys))
+
+    def _relay_data(self, holder: _Peer, message: m.Data, buffers: list[memoryview]) -> None:
+        asker, request = holder.relays.get(message.request, (None, 0))
+        if asker is not None and not asker.comm.is_closed:
+            asker.comm.send_buffers(m.Data(request, message.key, message.buffers), buffers)
+
+    def _worker_at(self, address: str) -> _Peer | None:
+        for name, peer in self._workers.items():
+            if address in peer.hello.addresses or address == f"worker:{name}":
+                return peer
+        return None
+
+    # --- ends
+
+    def _on_lost(self, peer: _Peer, reason: str) -> None:
+        hello = peer.hello
+        if hello.role == "client" and self._clients.get(hello.name) is peer:
+            del self._clients[hello.name]
+            self.reactor.on_client_left(hello.name)
+        elif hello.role == "worker" and self._workers.get(hello.name) is peer:
+            del self._workers[hello.name]
+            self._worker_gone(peer, reason)
+        elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
+            del self._supervisors[hello.job_id]
+        self._schedule_round()
+
+    def _worker_gone(self, peer: _Peer, reason: str) -> None:
+        """A worker's connection is over. Its supervisor may say more; wait for that a moment."""
+        name, job_id = peer.hello.name, peer.hello.job_id
+        for asker, request in peer.relays.values():
+            asker.comm.send(m.Data(request, "", -1))
+        self.reactor.state.workers[name].accepts = False
+        self.reactor.state.index(self.reactor.state.workers[name])
+        if job_id in self._stopping:
+            self._lose(name, job_id, None, self._stopping[job_id], "nobody")
+            return
+        how = f"worker {name} (job {job_id}, host {peer.hello.host}) was lost with its job: {reason}"
+        self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
+
+    def _on_worker_died(self, peer: _Peer, message: m.WorkerDied) -> None:
+        how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
+        log.warning("%s", how)
+        blame = "nobody" if peer.hello.job_id in self._stopping else "worker"
+        old = self._workers.pop(message.name, None)
+        if old is not None:
+            old.comm.close("its process has ended")
+            self._lose(message.name, peer.hello.job_id, message.running, how, blame)
+        else:
+            self._explain_loss(message.name, message.running, how, blame)
+
+    def _explain_loss(self, name: str, running: list[str] | None, how: str, blame: str) -> None:
+        """Carry out the loss of a worker whose connection broke a moment ago."""
+        timer = self._lost.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+            worker = self.reactor.state.workers[name]
+            if blame == "job" and worker.job_id in self._stopping:
+                blame, how = "nobody", self._stopping[worker.job_id]
+            self._lose(name, worker.job_id, running, how, blame)
+
+    def _lose(self, name: str, job_id: str, running: list[str] | None, how: str, blame: str) -> None:
+        if name in self.reactor.state.workers:
+            self.reactor.on_worker_lost(name, running=running, how=how, blame=blame, now=time.monotonic())
+        log.info("worker %s left: %s", name, how)
+        self._on_worker_left(job_id, name, how)
+        self._news()
+        self._schedule_round()
+
+    # --- rounds
+
+    def _schedule_round(self) -> None:
+        if not self._round_due:
+            self._round_due = True
+            self._loop.call_soon(self._round)
+
+    def _round(self) -> None:
+        """Place what is ready and send what there is to say."""
+        self._round_due = False
+        state = self.reactor.state
+        if state.ready.count and (state.idle or state.open):
+            self._carry_out(place(state))
+        commands = self.reactor.take_commands()
+        if commands:
+            self._carry_out(commands)
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            if type(command) is ToClient:
+                peer = self._clients.get(command.client)
+            else:
+                peer = self._workers.get(command[0])
+            if peer is not None:
+                peer.comm.send(command.message)
+
+    def _on_tick(self) -> None:
+        now = time.monotonic()
+        self.reactor.on_tick(now)
+        self._schedule_round()
+        for job_id, peer in list(self._supervisors.items()):
+            if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
+                self._drop_silent_job(job_id)
+        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+
+    def _drop_silent_job(self, job_id: str) -> None:
+        reason = f"nothing was heard of it for {SILENCE_SECONDS:g} s"
+        log.warning("job %s: %s", job_id, reason)
+        for peer in [self._supervisors[job_id], *self._workers.values()]:
+            if peer.hello.job_id == job_id:
+                peer.comm.abort(reason)  # type: ignore[attr-defined]
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # --- for the head
+
+    def load(self) -> Load:
+        """Say how much there is to do."""
+        state = self.reactor.state
+        busy: dict[str, int] = {}
+        held: dict[str, int] = {}
+        for worker in state.workers.values():
+            busy[worker.job_id] = busy.get(worker.job_id, 0) + len(worker.assigned)
+            alone = sum(t.size for t in worker.holds.values() if t.holders and len(t.holders) == 1)
+            held[worker.job_id] = held.get(worker.job_id, 0) + alone
+        assigned = sum(busy.values())
+        ready = state.ready.count
+        return Load(
+            tasks_waiting=len(state.tasks) - ready - assigned,
+            tasks_ready=ready,
+            tasks_assigned=assigned,
+            workers=len(state.workers),
+            threads=sum(w.threads for w in state.workers.values()),
+            backlog_seconds=sum(w.backlog for w in state.workers.values()),
+            busy_jobs=busy,
+            held_bytes=held,
+        )
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are connected now."""
+        infos = []
+        for name, peer in self._workers.items():
+            hello = peer.hello
+            supervisor = self._supervisors.get(hello.job_id)
+            vitals = supervisor.vitals.get(name) if supervisor is not None else None
+            worker = self.reactor.state.workers.get(name)
+            infos.append(
+                WorkerInfo(
+                    name,
+                    hello.job_id,
+                    hello.host,
+                    hello.head_address,
+                    hello.threads,
+                    hello.memory_limit,
+                    vitals.rss if vitals is not None else 0,
+                    len(worker.assigned) if worker is not None else 0,
+                )
+            )
+        return infos
+
+    async def wait_for_change(self) -> None:
+        """Return when a worker has joined or left."""
+        await self._changed.wait()
+
+    async def retire_job(self, job_id: str, *, drain: bool, reason: str, timeout: float = 10.0) -> None:
+        """Make a job's workers end, after the tasks that they run if ``drain``. Wait up to ``timeout`` seconds."""
+        self._stopping[job_id] = reason
+        for peer in self._workers.values():
+            if peer.hello.job_id == job_id and peer.hello.name in self.reactor.state.workers:
+                self.reactor.on_worker_draining(peer.hello.name)
+        self._schedule_round()
+        supervisor = self._supervisors.get(job_id)
+        if supervisor is not None:
+            supervisor.comm.send(m.StopWorkers(reason, drain=drain))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while any(p.hello.job_id == job_id for p in self._workers.values()):
+                    await self._changed.wait()
+
+    def notify(self, error: HPCLaunchError) -> None:
+        """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
+        self._failure = error
+        for peer in self._clients.values():
+            peer.comm.send(m.Notice("failure", to_report(error)))
+
+    def forgive(self) -> None:
+        """Forget the failure that clients were told of: somebody tries again."""
+        self._failure = None
+
+    async def close(self, reason: str) -> None:
+        """Tell every peer to end, and close all connections."""
+        if self._tick is not None:
+            self._tick.cancel()
+        for timer in self._lost.values():
+            timer.cancel()
+        self._lost.clear()
+        for peer in self._supervisors.values():
+            self._stopping[peer.hello.job_id] = reason
+            peer.comm.send(m.StopWorkers(reason))
+        for peer in [*self._workers.values(), *self._clients.values()]:
+            peer.comm.send(m.Goodbye(reason))
+        for peer in [*self._supervisors.values(), *self._workers.values(), *self._clients.values()]:
+            peer.comm.close(reason)
+        for task in self._requests:
+            if task is not asyncio.current_task():
+                task.cancel()
