@@ -1,0 +1,146 @@
+"""A connection without an event loop, for the supervisor: it forks, and a loop does not survive that.
+
+The same frames, handshake and TLS as :mod:`hpclaunch.comm.connection`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+
+from hpclaunch.comm import tls
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder, encode
+from hpclaunch.comm.messages import Goodbye, Hello, Message, Welcome
+from hpclaunch.errors import CommClosedError, HandshakeError, PeerError
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class BlockingConnection:
+    """A connected, authenticated socket; non-blocking underneath, so that it can be selected on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = FrameDecoder(LIMIT_STRANGER)
+        self._early: list[Message] = []
+
+    def fileno(self) -> int:
+        """The descriptor to select on; call :meth:`receive` until it gives nothing."""
+        return self._sock.fileno()
+
+    def trust(self) -> None:
+        """Take frames of any sensible size from now on."""
+        self._decoder.limit = LIMIT_PEER
+
+    def send(self, messages: Sequence[Message], timeout: float = 10.0) -> None:
+        """Send messages in one frame.
+
+        :raises CommClosedError: the connection is over, or takes nothing for ``timeout`` seconds.
+        """
+        data = b"".join(bytes(piece) for piece in encode(messages))
+        until = time.monotonic() + timeout
+        try:
+            while data:
+                try:
+                    data = data[self._sock.send(data) :]
+                except _WOULD_BLOCK:
+                    if not select.select([], [self._sock], [], max(0.0, until - time.monotonic()))[1]:
+                        raise CommClosedError("the other side takes no data") from None
+        except OSError as error:
+            raise CommClosedError(f"the connection broke: {error.strerror or error}") from None
+
+    def receive(self) -> list[Message]:
+        """Return the messages that have come; does not wait.
+
+        :raises CommClosedError: the connection is over.
+        :raises FrameError: what came is none of ours.
+        """
+        messages, self._early = self._early, []
+        try:
+            while True:
+                data = self._sock.recv(1 << 16)
+                if not data:
+                    raise CommClosedError("the other side closed the connection")
+                for frame in self._decoder.feed(data):
+                    messages += frame.messages
+        except _WOULD_BLOCK:
+            return messages
+        except OSError as error:
+            raise CommClosedError(f"the connection broke: {error.strerror or error}") from None
+
+    def wait(self, timeout: float) -> list[Message]:
+        """Return the next messages; an empty list if none comes within ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        while True:
+            messages = self.receive()
+            left = until - time.monotonic()
+            if messages or left <= 0:
+                return messages
+            select.select([self._sock], [], [], left)
+
+    def put_back(self, messages: list[Message]) -> None:
+        """Give messages to the next :meth:`receive`."""
+        self._early = messages + self._early
+
+    def local_host(self) -> str:
+        """The address of this side, without its port."""
+        return str(self._sock.getsockname()[0])
+
+    def close(self) -> None:
+        """Close, saying goodbye on the TLS level."""
+        with contextlib.suppress(OSError, ValueError):
+            self._sock.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the descriptor without a word on the wire; the parent goes on using it."""
+        with contextlib.suppress(OSError):
+            socket.close(self._sock.detach())
+
+
+def dial_blocking(
+    address: str, hello: Hello, context: ssl.SSLContext | None, *, expect_role: str = "head", timeout: float = 10.0
+) -> tuple[BlockingConnection, Welcome]:
+    """Connect to ``host:port`` and greet.
+
+    :raises HandshakeError: the other side is not who it should be, or sent us away.
+    :raises CommClosedError: nobody is there, or it took longer than ``timeout`` seconds.
+    """
+    host, _, port = address.rpartition(":")
+    sock: socket.socket | None = None
+    try:
+        sock = socket.create_connection((host.strip("[]"), int(port)), timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            secure = context.wrap_socket(sock)
+            sock = secure
+            if tls.peer_role(secure) != expect_role:
+                raise HandshakeError(f"{address} is not the {expect_role} of this cluster")
+        sock.setblocking(False)
+        connection = BlockingConnection(sock)
+        connection.send([hello])
+        messages = connection.wait(timeout)
+        if messages and isinstance(messages[0], Welcome):
+            connection.trust()
+            connection.put_back(messages[1:])
+            return connection, messages[0]
+        if messages and isinstance(messages[0], Goodbye):
+            raise HandshakeError(f"{address} sent us away: {messages[0].reason}")
+        raise CommClosedError(f"{address} did not answer within {timeout:g} s")
+    except PeerError:
+        _drop(sock)
+        raise
+    except ssl.SSLError as error:
+        _drop(sock)
+        raise HandshakeError(f"{address} is not a member of this cluster: {error.reason}") from None
+    except OSError as error:
+        _drop(sock)
+        raise CommClosedError(f"no connection to {address}: {error.strerror or error}") from None
+
+
+def _drop(sock: socket.socket | None) -> None:
+    if sock is not None:
+        sock.close()

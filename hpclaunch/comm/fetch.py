@@ -1,0 +1,154 @@
+"""Getting large results from those who hold them: straight from the worker, or through the head.
+
+Used by clients and workers. One connection per holder, kept; questions that are asked at once share it. Where
+the network lets us not reach a holder, the head passes question and answer on, and that holder is asked
+through the head from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+
+from hpclaunch.comm.connection import Comm, Connection, dial
+from hpclaunch.comm.framing import Buffer, Frame
+from hpclaunch.comm.messages import Data, Fetch, Hello, Message
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.errors import CommClosedError, PeerError
+
+log = logging.getLogger("hpclaunch.fetch")
+
+#: Seconds to wait for a worker's port before the way through the head is taken.
+DIAL_SECONDS = 5.0
+
+
+class Fetcher:
+    """Asks holders for results.
+
+    :param hello: how we introduce ourselves to a worker (role "peer").
+    :param context: TLS context, or None where the cluster runs without.
+    :param head: returns the connection to the head, for what can't be had directly.
+    """
+
+    def __init__(self, hello: Hello, context: ssl.SSLContext | None, head: Callable[[], Comm | None]) -> None:
+        self._hello = hello
+        self._context = context
+        self._head = head
+        self._connections: dict[str, asyncio.Task[Connection]] = {}
+        self._unreachable: set[str] = set()
+        self._waiting: dict[tuple[int, str], asyncio.Future[Payload | None]] = {}
+        self._last_request = 0
+
+    async def fetch(self, holders: Sequence[str], key: str) -> Payload | None:
+        """Return the result of task ``key`` from one of its holders; None if none of them has it."""
+        for address in holders:
+            try:
+                payload = await self._ask(address, key)
+            except PeerError as error:
+                log.info("no %s from %s: %s", key, address, error)
+                continue
+            if payload is not None:
+                return payload
+        return None
+
+    async def _ask(self, address: str, key: str) -> Payload | None:
+        if address.startswith("worker:"):
+            self._unreachable.add(address)
+        if address not in self._unreachable:
+            try:
+                connection = await self._connect(address)
+                return await self._question(connection, key, "", address)
+            except PeerError as error:
+                log.warning("worker at %s can't be reached directly (%s); asking through the head", address, error)
+                self._unreachable.add(address)
+        head = self._head()
+        if head is None or head.is_closed:
+            raise CommClosedError("the connection to the head is closed")
+        return await self._question(head, key, address, "head")
+
+    async def _question(self, comm: Comm, key: str, via: str, source: str) -> Payload | None:
+        self._last_request += 1
+        number = self._last_request
+        answer: asyncio.Future[Payload | None] = asyncio.get_running_loop().create_future()
+        self._waiting[number, source] = answer
+        comm.send(Fetch(number, [key], via))
+        try:
+            return await answer
+        finally:
+            self._waiting.pop((number, source), None)
+
+    def _connect(self, address: str) -> asyncio.Task[Connection]:
+        task = self._connections.get(address)
+        if task is None:
+            task = asyncio.ensure_future(self._dial(address))
+            self._connections[address] = task
+        return task
+
+    async def _dial(self, address: str) -> Connection:
+        try:
+            connection, _ = await dial(
+                address,
+                self._hello,
+                self._context,
+                lambda _, frames: self._on_frames(address, frames),
+                lambda _, reason: self._on_lost(address, reason),
+                expect_role="worker",
+                timeout=DIAL_SECONDS,
+            )
+        except BaseException:
+            self._connections.pop(address, None)
+            raise
+        return connection
+
+    def _on_frames(self, address: str, frames: list[Frame]) -> None:
+        for messages, buffers in frames:
+            for message in messages:
+                if type(message) is Data:
+                    self.on_data(message, buffers, address)
+
+    def _on_lost(self, address: str, reason: str) -> None:
+        self._connections.pop(address, None)
+        self._fail(address, reason)
+
+    def _fail(self, source: str, reason: str) -> None:
+        for (_, where), answer in list(self._waiting.items()):
+            if where == source and not answer.done():
+                answer.set_exception(CommClosedError(reason))
+
+    def on_data(self, message: Data, buffers: Sequence[Buffer], source: str = "head") -> None:
+        """Take an answer; the owner of the connection to the head passes those that come through it."""
+        answer = self._waiting.get((message.request, source))
+        if answer is None or answer.done():
+            return
+        if message.buffers < 0:
+            answer.set_result(None)
+        else:
+            answer.set_result(Payload(buffers[0], list(buffers[1:])))
+
+    def on_head_lost(self, reason: str) -> None:
+        """The connection to the head is over: nothing more comes through it."""
+        self._fail("head", reason)
+
+    def close(self) -> None:
+        """Close all connections to holders."""
+        for task in self._connections.values():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
+            else:
+                task.cancel()
+        self._connections.clear()
+
+
+def answer_fetch(comm: Comm, message: Fetch, store: Mapping[str, Payload]) -> None:
+    """Send the results that are asked for, or say that they are not here."""
+    for key in message.keys:
+        payload = store.get(key)
+        reply: Message
+        if payload is None:
+            reply = Data(message.request, key, -1)
+            comm.send(reply)
+        else:
+            reply = Data(message.request, key, 1 + len(payload.buffers))
+            comm.send_buffers(reply, [payload.pickle, *payload.buffers])

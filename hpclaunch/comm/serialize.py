@@ -1,0 +1,251 @@
+"""User data to bytes and back: functions, arguments, results, exceptions.
+
+Only clients and workers call this; the head moves what it makes without looking inside. The pickle module's C code
+goes first and cloudpickle takes what it can't do (lambdas, closures, anything that is defined in ``__main__``).
+
+A Future inside arguments, however deep, is pickled as a reference to its key and is unpickled as its result:
+:func:`collecting` notes the keys while pickling, :func:`load_call` resolves them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from hpclaunch import errors
+from hpclaunch.comm.framing import Buffer
+from hpclaunch.comm.messages import Failure
+from hpclaunch.errors import SerializationError
+
+_collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default=None)
+_resolver: ContextVar[Callable[[str], Any] | None] = ContextVar("resolver", default=None)
+
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+class Payload(NamedTuple):
+    """A pickled value: the pickle, and the raw buffers that it refers to (arrays, without a copy)."""
+
+    pickle: Buffer
+    buffers: list[Buffer]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.pickle) + sum(memoryview(b).nbytes for b in self.buffers)
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+def dump_value(value: Any) -> Payload:
+    """Pickle a value with its large buffers out of band.
+
+    :raises SerializationError: neither pickle nor cloudpickle can.
+    """
+    buffers: list[Any] = []
+    try:
+        data = _dumps(value, 5, buffer_callback=buffers.append)
+        if b"__main__" not in data:
+            return Payload(data, [b.raw() for b in buffers] if buffers else buffers)
+    except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
+        pass
+    buffers.clear()
+    data = _cloudpickle(value, buffers.append)
+    return Payload(data, [b.raw() for b in buffers])
+
+
+def dump_inline(value: Any) -> bytes:
+    """Pickle a value into one piece of bytes.
+
+    :raises SerializationError: neither pickle nor cloudpickle can.
+    """
+    try:
+        data = _dumps(value, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
+        pass
+    return _cloudpickle(value, None)
+
+
+def load_value(data: Buffer, buffers: list[Buffer] | None = None) -> Any:
+    """Unpickle what :func:`dump_value` or :func:`dump_inline` made. Arrays are writable.
+
+    :raises SerializationError: a class or module that it needs is not here, or its code raised.
+    """
+    try:
+        if not buffers:
+            return _loads(data)
+        writable = [bytearray(b) if memoryview(b).readonly else b for b in buffers]
+        return _loads(data, buffers=writable)
+    except Exception as error:
+        raise SerializationError(_why_not("unpickled", "the value", error)) from error
+
+
+def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=callback))
+    except Exception as error:
+        what = f"a {type(value).__module__}.{type(value).__qualname__}"
+        raise SerializationError(_why_not("pickled", what, error)) from error
+
+
+def _why_not(done: str, what: str, error: BaseException) -> str:
+    text = f"{what} can't be {done}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        text += ". The module must be installed, or lie beside your script, where the job's python finds it"
+    return text
+
+
+# --- functions and calls ------------------------------------------------------------------------------------
+
+
+class FunctionBytes(NamedTuple):
+    """A function ready to travel: its id is a hash of its bytes."""
+
+    id: bytes
+    name: str
+    data: bytes
+
+
+def dump_function(function: Callable[..., Any]) -> FunctionBytes:
+    """Pickle a function: by name if its module can be imported, by value if it is in ``__main__`` or local.
+
+    :raises SerializationError: it refers to something that can't be pickled.
+    """
+    data = dump_inline(function)
+    return FunctionBytes(hashlib.blake2b(data, digest_size=16).digest(), function_name(function), data)
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return a short name for a function, also for partials and callable objects."""
+    inner = getattr(function, "func", function)
+    name = getattr(inner, "__name__", None) or type(inner).__name__
+    return str(name)[:100]
+
+
+def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[bytes, list[str]]:
+    """Pickle arguments; return the bytes and the keys of the Futures in them.
+
+    :raises SerializationError: an argument can't be pickled.
+    """
+    keys: dict[str, None] = {}
+    token = _collector.set(keys)
+    try:
+        return dump_inline((args, kwargs)), list(keys)
+    finally:
+        _collector.reset(token)
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[dict[str, None]]:
+    """Note the keys of Futures that are pickled inside this block; for many calls of :func:`dump_inline`."""
+    keys: dict[str, None] = {}
+    token = _collector.set(keys)
+    try:
+        yield keys
+    finally:
+        _collector.reset(token)
+
+
+def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Unpickle arguments; references become the values in ``inputs`` (keys to Payloads or bytes).
+
+    :raises SerializationError: a class or module that they need is not here.
+    """
+    if inputs is None:
+        args, kwargs = load_value(data)
+        return args, kwargs or {}
+    loaded: dict[str, Any] = {}
+
+    def resolve(key: str) -> Any:
+        if key not in loaded:
+            value = inputs[key]
+            loaded[key] = load_value(*value) if isinstance(value, Payload) else load_value(value)
+        return loaded[key]
+
+    token = _resolver.set(resolve)
+    try:
+        args, kwargs = load_value(data)
+        return args, kwargs or {}
+    finally:
+        _resolver.reset(token)
+
+
+def reduce_future(key: str) -> tuple[Callable[[str], Any], tuple[str]]:
+    """What a Future's ``__reduce__`` returns.
+
+    :raises SerializationError: it is pickled for something else than a task's arguments.
+    """
+    keys = _collector.get()
+    if keys is None:
+        raise SerializationError(
+            f"the future {key} can be passed to a task, but not be pickled or copied otherwise: "
+            "use its result, or pass it as an argument of submit or map"
+        )
+    keys[key] = None
+    return resolve_input, (key,)
+
+
+def resolve_input(key: str) -> Any:
+    """Return the result that stands for a Future in the arguments that are being unpickled."""
+    resolve = _resolver.get()
+    if resolve is None:
+        raise SerializationError(f"a reference to task {key} outside of a task's arguments")
+    return resolve(key)
+
+
+# --- exceptions ---------------------------------------------------------------------------------------------
+
+
+def dump_failure(error: BaseException, *, skip_frames: int = 0) -> Failure:
+    """Turn a task's exception into a Failure: itself if it survives pickling, else its text."""
+    frames = error.__traceback__
+    for _ in range(skip_frames):
+        if frames is not None and frames.tb_next is not None:
+            frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    summary = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if isinstance(error, errors.HPCLaunchError):
+        return Failure(type(error).__name__, str(error), text)
+    try:
+        data = dump_inline(error)
+        load_value(data)  # an exception with odd constructor arguments pickles, but does not come back
+    except (SerializationError, RecursionError):
+        data = b""
+    return Failure("", summary, text, data)
+
+
+class RemoteTraceback(Exception):
+    """The traceback on the worker, as text; the ``__cause__`` of an exception that a task raised."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}" if self.args else ""
+
+
+def load_failure(failure: Failure) -> BaseException:
+    """Return the exception that a Failure describes, chained to its remote traceback."""
+    error: BaseException
+    if failure.kind:
+        cls = getattr(errors, failure.kind, errors.TaskError)
+        error = cls.__new__(cls)
+        error.args = (failure.text,)
+    else:
+        error = errors.TaskError(f"the task raised an exception that could not be sent back: {failure.text}")
+        if failure.exception:
+            with contextlib.suppress(SerializationError):
+                loaded = load_value(failure.exception)
+                if isinstance(loaded, BaseException):
+                    error = loaded
+    if failure.traceback:
+        error.__cause__ = RemoteTraceback(failure.traceback)
+    return error
