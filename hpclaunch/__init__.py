@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "Client": "hpclaunch.client.client",
     "Future": "hpclaunch.client.future",
-    "as_completed": "hpclaunch.client.client",
+    "as_completed": "hpclaunch.client.waiting",
     "progress": "hpclaunch.client.progress",
-    "wait": "hpclaunch.client.client",
+    "wait": "hpclaunch.client.waiting",
     "JobQueueCluster": "hpclaunch.cluster.cluster",
     "LocalCluster": "hpclaunch.cluster.cluster",
     "SGECluster": "hpclaunch.cluster.cluster",

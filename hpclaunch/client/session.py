@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Comm, Connection, dial
+from hpclaunch.comm.connection import Comm, dial
 from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.memory import MemoryConnection
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Notice, Reply, Request, Welcome
 from hpclaunch.comm.reports import to_error
 from hpclaunch.errors import ClusterNotFoundError, CommClosedError, HandshakeError, HPCLaunchError, PeerError
@@ -31,7 +32,7 @@ class HeadSession:
     """One authenticated connection to a head.
 
     :param on_messages: called with the messages of a frame that are not answers, and the frame's buffers.
-    :param on_lost: called once with an error when the connection is over and it was not :meth:`close` that ended it.
+    :param on_lost: called once with an error when the connection is over and :meth:`close` did not end it.
     """
 
     def __init__(self, on_messages: OnMessages | None, on_lost: Callable[[PeerError], None] | None) -> None:
@@ -83,9 +84,11 @@ class HeadSession:
             f"It ran on {facts.get('host')} as process {facts.get('pid')}; its log is {directory / 'head.log'}"
         )
 
-    def attach(self, comm: Comm, welcome: Welcome) -> None:
-        """Use a connection that exists already: the head in this very process."""
-        self.comm, self.welcome = comm, welcome
+    def attach(self, comm: MemoryConnection, welcome: Welcome) -> None:
+        """Use a connection to a head in this very process."""
+        comm.on_frames = self._on_frames
+        comm.on_lost = self._on_gone
+        self.comm, self.welcome, self.address = comm, welcome, "memory"
 
     async def request(self, method: str, **params: Any) -> Any:
         """Ask the head something and return the answer (plain values).
@@ -111,7 +114,7 @@ class HeadSession:
         if self.comm is not None:
             self.comm.close()
 
-    def _on_frames(self, connection: Connection, frames: list[Frame]) -> None:
+    def _on_frames(self, connection: Any, frames: list[Frame]) -> None:
         for messages, buffers in frames:
             rest = [m for m in messages if not self._take(m)]
             if rest and self._on_messages is not None:
@@ -136,7 +139,7 @@ class HeadSession:
             return True
         return False
 
-    def _on_gone(self, connection: Connection, reason: str) -> None:
+    def _on_gone(self, connection: Any, reason: str) -> None:
         self._farewell = self._farewell or reason
         error = CommClosedError(f"the connection to the head ended{self._because()}")
         for answer in self._waiting.values():

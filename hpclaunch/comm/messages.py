@@ -194,6 +194,12 @@ class InputMissing(_Message, tag=25):
     detail: str = ""
 
 
+class CopiesHeld(_Message, tag=26):
+    """A worker has fetched these results and keeps a copy."""
+
+    keys: list[str]
+
+
 # --- bulk data ----------------------------------------------------------------------------------------------
 
 
@@ -305,6 +311,7 @@ Message = (
     | TasksCancelled
     | TasksReturned
     | InputMissing
+    | CopiesHeld
     | Fetch
     | Data
     | Heartbeat

@@ -272,6 +272,20 @@ class Reactor:
             if source is not None and source.state == DONE and source.holders:
                 self._lose_result(source)
 
+    def on_copies_held(self, name: str, keys: Sequence[str]) -> None:
+        """A worker has fetched results and keeps copies: it is one more holder."""
+        worker = self.state.workers[name]
+        unwanted = []
+        for key in keys:
+            task = self.state.tasks.get(key)
+            if task is not None and task.state == DONE and task.holders:
+                task.holders[worker] = None
+                worker.holds[key] = task
+            else:
+                unwanted.append(key)
+        if unwanted:
+            self.commands.append(ToWorker(name, m.FreeResults(unwanted)))
+
     def on_tick(self, now: float) -> None:
         """Every tenth of a second or so: take queued tasks back from busy workers for those with nothing to do."""
         state = self.state

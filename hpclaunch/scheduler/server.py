@@ -127,6 +127,7 @@ class SchedulerServer:
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
+            m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg.keys),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
         }
 
@@ -453,6 +454,7 @@ class SchedulerServer:
         for peer in self._workers.values():
             if peer.hello.job_id == job_id and peer.hello.name in self.reactor.state.workers:
                 self.reactor.on_worker_draining(peer.hello.name)
+                peer.comm.send(m.StopWorkers(reason, drain=drain))
         self._schedule_round()
         supervisor = self._supervisors.get(job_id)
         if supervisor is not None:

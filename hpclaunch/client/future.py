@@ -1,0 +1,119 @@
+"""A Future: one task's result, now or later.
+
+A Future object is the client's wish: as long as one exists for a key, the cluster keeps the task's result; when
+Python lets go of it, the cluster does too. There is one object per key and client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hpclaunch.comm.messages import Failure
+from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
+from hpclaunch.errors import CancelledError, PeerError
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+PENDING, DONE, STORED, FAILED, CANCELLED, LOST = range(6)
+_WORDS = ("pending", "finished", "finished", "error", "cancelled", "lost")
+
+
+class Future:
+    """The result of one task. Made by :meth:`hpclaunch.Client.submit` and ``map``, not by hand.
+
+    Pass it as an argument of another task to use its result there, without it coming here.
+    """
+
+    __slots__ = ("__weakref__", "_client", "_data", "_status", "_watchers", "key")
+
+    def __init__(self, key: str, client: Client) -> None:
+        self.key = key
+        self._client = client
+        self._status = PENDING
+        self._data: Any = None  # bytes; holders of a stored result; a Failure; an error
+        self._watchers: list[Callable[[Future], None]] | None = None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result and return it; if the task raised, raise that, chained to the remote traceback.
+
+        :param timeout: seconds to wait; None is for ever.
+        :raises TimeoutError: it took longer.
+        :raises CancelledError: it was cancelled.
+        :raises KilledWorkerError: too many workers died running it.
+        :raises JobsFailedError: the cluster cannot start workers.
+        :raises CommClosedError: the connection to the cluster is over.
+        """
+        if self._status == PENDING:
+            self._client._wait_for((self,), timeout)
+        if self._status == DONE:
+            return load_value(self._data)
+        if self._status == STORED:
+            return self._client._fetch((self,), timeout)[0]
+        raise self._error()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait until the task has ended; return what it raised, or None.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        :raises CancelledError: it was cancelled.
+        """
+        if self._status == PENDING:
+            self._client._wait_for((self,), timeout)
+        if self._status in (DONE, STORED):
+            return None
+        error = self._error()
+        if isinstance(error, CancelledError):
+            raise error
+        return error
+
+    def traceback(self, timeout: float | None = None) -> str | None:
+        """Wait until the task has ended; return the traceback on the worker as text, or None."""
+        self.exception(timeout)
+        return self._data.traceback if isinstance(self._data, Failure) else None
+
+    def done(self) -> bool:
+        """True once the task has ended, in whatever way."""
+        return self._status != PENDING
+
+    def cancelled(self) -> bool:
+        """True if the task was cancelled."""
+        return self._status == CANCELLED
+
+    @property
+    def status(self) -> str:
+        """ "pending", "finished", "error", "cancelled" or "lost"."""
+        return _WORDS[self._status]
+
+    def cancel(self) -> None:
+        """Cancel the task, and with it all tasks that use its result. One that runs already is left to end."""
+        self._client.cancel([self])
+
+    def add_done_callback(self, function: Callable[[Future], Any]) -> None:
+        """Call ``function(self)`` once the task has ended, in a thread of its own kind; now if it has."""
+        self._client._watch(self, self._client._callback_caller(function))
+
+    def _error(self) -> BaseException:
+        if self._status == CANCELLED:
+            return CancelledError(f"task {self.key} was cancelled")
+        if isinstance(self._data, PeerError):
+            return type(self._data)(f"task {self.key} has no result: {self._data}")
+        return load_failure(self._data)
+
+    def __reduce__(self) -> Any:
+        return reduce_future(self.key)
+
+    def __del__(self) -> None:
+        # Runs in any thread, at any point: only note the key.
+        client = getattr(self, "_client", None)
+        if client is not None:
+            client._note_release(self.key)
+
+    def __repr__(self) -> str:
+        return f"<Future {self.status}, key: {self.key}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<b>Future</b> {escape(self.key)} <i>{self.status}</i>"

@@ -1,0 +1,229 @@
+"""Task graphs as plain dicts, and as Dask makes them: what to submit, in which order.
+
+Two kinds of values are known: Dask's own task objects (``dask._task_spec``: they say what they depend on and are
+called with their inputs), and the older form, in which a tuple that begins with a callable is a call, a key stands
+for another task's result, and lists hold any of these. The older form needs no Dask.
+
+The order of submission is that of ``dask.order`` where Dask is there, for it keeps few results alive at a time;
+else depth first. Either way a task comes after its inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from hpclaunch.comm import serialize
+from hpclaunch.comm.serialize import FunctionBytes, reduce_future
+
+Key = Hashable
+
+
+class Batch(NamedTuple):
+    """Tasks that share a function, in columns, as a SubmitTasks message has them."""
+
+    function: FunctionBytes
+    keys: list[str]
+    args: list[bytes]
+    inputs: list[list[str]]
+
+
+class Plan(NamedTuple):
+    """What to submit, in order, and the names of the wanted keys' tasks."""
+
+    batches: list[Batch]
+    wanted: dict[Key, str]
+
+
+class _Reference:
+    """Stands for another task's result in a task's arguments."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        return reduce_future(self.key)
+
+
+def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
+    """Plan the part of a graph that ``keys`` (a key, or nested lists of keys) need.
+
+    :param run: makes the tasks' names differ from those of other graphs.
+    :raises KeyError: the graph lacks a wanted key.
+    :raises ValueError: the graph has a cycle.
+    """
+    dsk = _unify(dict(dsk))
+    wanted = list(dict.fromkeys(_leaves(keys)))
+    for key in wanted:
+        if key not in dsk:
+            raise KeyError(f"the graph has no task {key!r}")
+    inputs = _cull(dsk, wanted)
+    names = {key: f"{_text(key)}-{run}" for key in inputs}
+    if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
+        names = {key: f"{_text(key)}-{run}-{i}" for i, key in enumerate(inputs)}
+    batches: list[Batch] = []
+    for key in _order(dsk, inputs):
+        function = _function_of(_prefix(key))
+        if not batches or batches[-1].function.id != function.id:
+            batches.append(Batch(function, [], [], []))
+        batch = batches[-1]
+        references = {one: _Reference(names[one]) for one in inputs[key]}
+        data, needed = serialize.dump_call((dsk[key], references), None)
+        batch.keys.append(names[key])
+        batch.args.append(data)
+        batch.inputs.append(needed)
+    return Plan(batches, {key: names[key] for key in wanted})
+
+
+def rebuild(keys: Any, values: Mapping[Key, Any]) -> Any:
+    """Return the values in the nesting of ``keys``."""
+    if isinstance(keys, list):
+        return [rebuild(key, values) for key in keys]
+    return values[keys]
+
+
+def run_node(node: Any, inputs: Mapping[Key, Any]) -> Any:
+    """Run one task of a graph on a worker."""
+    if _is_node(node):
+        return node(inputs)
+    return _evaluate(node, inputs)
+
+
+def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
+    """Compute a value of the older form."""
+    if isinstance(value, tuple) and value and callable(value[0]):
+        return value[0](*(_evaluate(one, inputs) for one in value[1:]))
+    if isinstance(value, list):
+        return [_evaluate(one, inputs) for one in value]
+    if _is_key_in(value, inputs):
+        return inputs[value]
+    return value
+
+
+def _is_node(value: Any) -> bool:
+    return hasattr(value, "dependencies") and hasattr(value, "_token") and callable(value)
+
+
+def _is_key_in(value: Any, keys: Mapping[Key, Any]) -> bool:
+    try:
+        return value in keys
+    except TypeError:  # not hashable, so no key
+        return False
+
+
+def _unify(dsk: dict[Key, Any]) -> dict[Key, Any]:
+    """Let Dask turn the older form into its task objects if the graph has both."""
+    kinds = {_is_node(value) for value in dsk.values()}
+    if kinds == {True, False}:
+        from dask._task_spec import convert_legacy_graph
+
+        return dict(convert_legacy_graph(dsk))
+    return dsk
+
+
+def _leaves(keys: Any) -> Iterator[Key]:
+    if isinstance(keys, list):
+        for key in keys:
+            yield from _leaves(key)
+    else:
+        yield keys
+
+
+def _cull(dsk: Mapping[Key, Any], wanted: list[Key]) -> dict[Key, list[Key]]:
+    """Return the tasks that are needed, each with the keys of its inputs."""
+    inputs: dict[Key, list[Key]] = {}
+    todo = list(wanted)
+    while todo:
+        key = todo.pop()
+        if key in inputs:
+            continue
+        node = dsk[key]
+        found = dict.fromkeys(node.dependencies if _is_node(node) else _references(node, dsk))
+        inputs[key] = list(found)
+        todo += [one for one in found if one not in inputs]
+    return inputs
+
+
+def _references(value: Any, dsk: Mapping[Key, Any]) -> Iterator[Key]:
+    """Find the keys in a value of the older form."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, tuple) and one and callable(one[0]):
+            todo += one[1:]
+        elif isinstance(one, list):
+            todo += one
+        elif _is_key_in(one, dsk):
+            yield one
+
+
+def _order(dsk: Mapping[Key, Any], inputs: Mapping[Key, list[Key]]) -> list[Key]:
+    """Return the tasks in the order in which they should run."""
+    try:
+        from dask import order as dask_order
+    except ImportError:
+        return _depth_first(inputs)
+    needed: Any = {key: dsk[key] for key in inputs}
+    order: Any = dask_order.order
+    try:
+        ranks: dict[Key, int] = order(needed, dependencies={k: set(v) for k, v in inputs.items()})
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    return sorted(needed, key=ranks.__getitem__)
+
+
+def _depth_first(inputs: Mapping[Key, list[Key]]) -> list[Key]:
+    done: dict[Key, None] = {}
+    open_: dict[Key, None] = {}
+    for root in inputs:
+        todo = [root]
+        while todo:
+            key = todo[-1]
+            if key in done:
+                todo.pop()
+                continue
+            open_[key] = None
+            missing = [one for one in inputs[key] if one not in done]
+            if any(one in open_ for one in missing):
+                raise ValueError(f"the graph has a cycle through {key!r}")
+            if missing:
+                todo += missing
+            else:
+                done[key] = None
+                open_.pop(key)
+                todo.pop()
+    return list(done)
+
+
+def _text(key: Key) -> str:
+    """Return a key as text that fits into a task's name."""
+    text = "-".join(str(part) for part in key) if isinstance(key, tuple) else str(key)
+    if len(text.encode()) <= 300:
+        return text
+    return text[:200] + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+_HASH = re.compile(r"-[0-9a-f]{6,}")
+
+
+def _prefix(key: Key) -> str:
+    """Return the kind of work that a key names: ``sum`` for ``("sum-8f3a…", 0, 1)``, ``load`` for ``load-1``."""
+    text = str(key[0]) if isinstance(key, tuple) and key else str(key)
+    head = _HASH.split(text, maxsplit=1)[0]
+    return re.sub(r"-\d+$", "", head)[:60] or "task"
+
+
+_run_node_bytes: bytes = b""
+
+
+def _function_of(prefix: str) -> FunctionBytes:
+    """Return :func:`run_node` under a name, so that each kind of work has run times of its own."""
+    global _run_node_bytes
+    if not _run_node_bytes:
+        _run_node_bytes = serialize.dump_inline(run_node)
+    identity = hashlib.blake2b(_run_node_bytes + prefix.encode(), digest_size=16).digest()
+    return FunctionBytes(identity, prefix, _run_node_bytes)

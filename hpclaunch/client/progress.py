@@ -1,0 +1,31 @@
+"""A progress bar over futures, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hpclaunch.client.future import STORED, Future
+from hpclaunch.client.waiting import as_completed
+
+
+def progress(futures: Future | Iterable[Future], *, title: str = "tasks", transient: bool = False) -> None:
+    """Show a bar until all of ``futures`` have ended; failed tasks are counted in its text.
+
+    :raises JobsFailedError: the cluster cannot start workers.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    some = [futures] if isinstance(futures, Future) else list(futures)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    failed = 0
+    with Progress(*columns, transient=transient) as bar:
+        shown = bar.add_task(title, total=len(some))
+        for future in as_completed(some):
+            failed += future._status > STORED
+            text = f"{title} ([red]{failed} failed[/red])" if failed else title
+            bar.update(shown, advance=1, description=text)

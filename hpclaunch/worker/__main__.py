@@ -1,0 +1,56 @@
+"""``python -m hpclaunch.worker``: what a job script runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line that the job script has."""
+    parser = argparse.ArgumentParser(prog="python -m hpclaunch.worker", description="The workers of one job.")
+    parser.add_argument("--directory", type=Path, required=True, help="the cluster's run directory")
+    parser.add_argument("--job", required=True, help="this job's id in the batch system")
+    parser.add_argument("--processes", type=int, default=1, help="worker processes")
+    parser.add_argument("--threads", type=int, default=1, help="threads per worker process")
+    parser.add_argument("--memory", type=int, default=0, help="bytes for the whole job; 0: no limit")
+    parser.add_argument("--death-timeout", type=float, default=60.0, help="seconds to live without a head")
+    parser.add_argument("--interface", default=None, help="network interface on which to offer results")
+    parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a job's supervisor; return the exit code."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    from hpclaunch.errors import HPCLaunchError
+    from hpclaunch.worker.supervisor import Options, Supervisor
+
+    if options.local_directory is not None:
+        try:
+            options.local_directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"local-directory {options.local_directory}: {error.strerror}", file=sys.stderr)
+            return 1
+        os.environ["TMPDIR"] = str(options.local_directory)
+    try:
+        return Supervisor(
+            Options(
+                options.directory,
+                options.job,
+                options.processes,
+                options.threads,
+                options.memory,
+                options.death_timeout,
+                options.interface,
+            )
+        ).run()
+    except HPCLaunchError as error:
+        print(f"hpclaunch worker, job {options.job}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

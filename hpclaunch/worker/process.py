@@ -1,0 +1,65 @@
+"""One worker process: what a forked child of the supervisor runs until its end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import mmap
+import os
+import signal
+import ssl
+import sys
+from typing import Any
+
+import uvloop
+
+from hpclaunch.errors import HPCLaunchError
+from hpclaunch.worker.server import WorkerServer, make_hello
+
+#: Exit codes by which the supervisor knows how its worker ended.
+TOLD_TO_END = 0
+LOST_HEAD = 75
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(
+    *,
+    name: str,
+    cluster_id: str,
+    head_address: str,
+    listen_host: str,
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
+    slots: mmap.mmap,
+    facts: dict[str, Any],
+) -> int:
+    """Be a worker until told to end; return the exit code."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
+    listen_context, dial_context = contexts
+
+    async def run() -> int:
+        hello = make_hello(name, cluster_id, head_address=head_address, **facts)
+        worker = WorkerServer(hello, listen_context=listen_context, dial_context=dial_context, slots=slots)
+        try:
+            await worker.join(head_address, listen_host)
+        except HPCLaunchError as error:
+            print(f"worker {name}: {error}", file=sys.stderr, flush=True)
+            return LOST_HEAD
+        reason = await worker.ended
+        await worker.close()
+        await asyncio.sleep(0)  # let the last frames out
+        print(f"worker {name} ends: {reason}", file=sys.stderr, flush=True)
+        return LOST_HEAD if "is over" in reason else TOLD_TO_END
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, however that happens."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(LOST_HEAD)

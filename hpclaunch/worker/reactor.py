@@ -1,0 +1,115 @@
+"""What a worker does about each thing that happens. Pure: facts in, commands out.
+
+Every task that the head sends gets exactly one answer, whatever happens, for the head counts on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.state import FetchingTask, WorkerState
+
+
+class WorkerReactor:
+    """Applies facts to ``state`` and collects commands, which the shell takes by :meth:`take_commands`."""
+
+    def __init__(self) -> None:
+        self.state = WorkerState()
+        self._commands: list[Command] = []
+
+    def take_commands(self) -> list[Command]:
+        """Return what is to be done for the facts since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def on_function_defined(self, message: m.DefineFunction) -> None:
+        """The head sent a function."""
+        function = FunctionBytes(message.function, message.name, message.data)
+        self.state.functions[message.function] = function
+
+    def on_tasks_sent(self, message: m.RunTasks) -> None:
+        """The head sent tasks without inputs."""
+        self._commands.append(Execute(message.function, message.keys, message.args, None))
+
+    def on_task_sent(self, message: m.RunTask) -> None:
+        """The head sent a task with inputs."""
+        task = FetchingTask(message.key, message.function, message.args)
+        for one in message.inputs:
+            if one.data is not None:
+                task.inputs[one.key] = one.data
+            elif one.key in self.state.store:
+                task.inputs[one.key] = self.state.store[one.key]
+            else:
+                task.missing.add(one.key)
+                waiting = self.state.waiting_for.setdefault(one.key, [])
+                waiting.append(task)
+                if len(waiting) == 1:
+                    self._commands.append(FetchInput(one.key, one.holders))
+        if task.missing:
+            self.state.fetching[task.key] = task
+        else:
+            self._execute(task)
+
+    def on_input_arrived(self, key: str, payload: Payload) -> None:
+        """A holder sent the result of task ``key``; it is kept as a copy for later tasks."""
+        self.state.store[key] = payload
+        self._commands.append(ToHead(m.CopiesHeld([key])))
+        for task in self.state.waiting_for.pop(key, ()):
+            task.inputs[key] = payload
+            task.missing.discard(key)
+            if not task.missing:
+                del self.state.fetching[task.key]
+                self._execute(task)
+
+    def on_input_missing(self, key: str, detail: str) -> None:
+        """No holder has the result of task ``key``: give the tasks back that need it."""
+        for task in self.state.waiting_for.pop(key, ()):
+            self._abandon(task, but=key)
+            self._commands.append(ToHead(m.InputMissing(task.key, [key], detail)))
+
+    def on_recall(self, count: int) -> None:
+        """The head wants up to ``count`` tasks back that have not started: first those that still fetch."""
+        taken = list(self.state.fetching)[-count:] if count > 0 else []
+        for key in taken:
+            self._abandon(self.state.fetching[key])
+        if taken:
+            self._commands.append(ToHead(m.TasksReturned(taken)))
+        # Also when nothing is left to take: the head waits for an answer.
+        self._commands.append(TakeBack(count - len(taken), frozenset()))
+
+    def on_drop(self, keys: Sequence[str]) -> None:
+        """The head does not want these tasks started any more."""
+        fetching = [key for key in keys if key in self.state.fetching]
+        for key in fetching:
+            self._abandon(self.state.fetching[key])
+        if fetching:
+            self._commands.append(ToHead(m.TasksReturned(fetching)))
+        queued = frozenset(keys).difference(fetching)
+        if queued:
+            self._commands.append(TakeBack(0, queued))
+
+    def on_result_stored(self, key: str, payload: Payload) -> None:
+        """A task's result is too large to travel to the head."""
+        self.state.store[key] = payload
+
+    def on_results_freed(self, keys: Sequence[str]) -> None:
+        """Nobody wants these results any more."""
+        for key in keys:
+            self.state.store.pop(key, None)
+
+    def _execute(self, task: FetchingTask) -> None:
+        self._commands.append(Execute(task.function, [task.key], [task.args], task.inputs))
+
+    def _abandon(self, task: FetchingTask, but: str = "") -> None:
+        """Take a task out of everything that waits; ``but`` is the input whose list is being walked."""
+        self.state.fetching.pop(task.key, None)
+        for key in task.missing:
+            if key != but:
+                waiting = self.state.waiting_for[key]
+                waiting.remove(task)
+                if not waiting:
+                    del self.state.waiting_for[key]
+        task.missing.clear()

@@ -1,0 +1,261 @@
+"""A worker's shell: its connections to the head and to those who want its results, around a WorkerReactor.
+
+Everything here runs on the worker's event loop; tasks run in the Executor's threads. A worker ends when the head
+tells it to, or when the connection to the head is over: what it was doing is then given to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import mmap
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.connection import Comm, Connection, Listener, dial
+from hpclaunch.comm.fetch import Fetcher, answer_fetch
+from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.errors import HPCLaunchError
+from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.executor import Executor, Outcome
+from hpclaunch.worker.reactor import WorkerReactor
+
+log = logging.getLogger("hpclaunch.worker")
+
+
+class WorkerServer:
+    """One worker.
+
+    :param hello: who this worker is: name, job, threads, memory limit.
+    :param listen_context: TLS context for those who fetch results; None without TLS.
+    :param dial_context: TLS context for dialling the head and other workers.
+    :param slots: see :class:`~hpclaunch.worker.executor.Executor`.
+    """
+
+    def __init__(
+        self,
+        hello: m.Hello,
+        *,
+        listen_context: ssl.SSLContext | None = None,
+        dial_context: ssl.SSLContext | None = None,
+        slots: mmap.mmap | None = None,
+    ) -> None:
+        self.hello = hello
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._listen_context = listen_context
+        self._dial_context = dial_context
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._reactor = WorkerReactor()
+        self._executor: Executor | None = None
+        self._head: Comm | None = None
+        self._listener: Listener | None = None
+        self._draining = ""
+        self._fetches: set[asyncio.Task[None]] = set()
+        peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
+        self._fetcher = Fetcher(peer, dial_context, lambda: self._head)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            m.DefineFunction: self._on_function,
+            m.RunTasks: self._reactor.on_tasks_sent,
+            m.RunTask: self._reactor.on_task_sent,
+            m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
+            m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
+            m.FreeResults: lambda msg: self._reactor.on_results_freed(msg.keys),
+            m.Fetch: lambda msg: answer_fetch(self._head, msg, self._reactor.state.store),  # type: ignore[arg-type]
+            m.Goodbye: lambda msg: self.end(msg.reason),
+            m.StopWorkers: self._on_stop,
+        }
+
+    # --- beginning and end
+
+    async def join(self, address: str, listen_host: str) -> None:
+        """Listen for those who want results, then join the head at ``address``.
+
+        :raises PeerError: the head is not there, or would not have us.
+        """
+        self._listener = Listener(self.hello.cluster_id, self._listen_context, self._on_peer)
+        await self._listener.start([listen_host])
+        host = f"[{listen_host}]" if ":" in listen_host else listen_host
+        self.hello.addresses = [f"{host}:{self._listener.port}"]
+        connection, welcome = await dial(
+            address, self.hello, self._dial_context, self._on_frames, self._on_head_lost
+        )
+        self._begin(connection, welcome)
+
+    def attach(self, comm: Any, welcome: m.Welcome) -> None:
+        """Use a connection to a head in this very process."""
+        comm.on_frames = self._on_frames
+        comm.on_lost = self._on_head_lost
+        self._begin(comm, welcome)
+
+    def _begin(self, comm: Comm, welcome: m.Welcome) -> None:
+        for path in welcome.python_path:
+            if path not in sys.path:
+                sys.path.append(path)
+        self._head = comm
+        self._executor = Executor(
+            self.hello.threads,
+            self._announce,
+            inline_limit=welcome.inline_limit,
+            slots=self._slots,
+        )
+        self._carry_out()  # what came right behind the welcome
+
+    def end(self, reason: str) -> None:
+        """End this worker: tasks that run are left to themselves."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+        if self._executor is not None:
+            self._executor.stop()
+        if self._head is not None and not self._head.is_closed:
+            self._head.close(reason)
+        self._fetcher.close()
+
+    async def close(self) -> None:
+        """As :meth:`end`, and stop listening."""
+        self.end("closed")
+        if self._listener is not None:
+            await self._listener.close()
+
+    def drain(self, reason: str) -> None:
+        """End once the tasks that run now have ended and been reported."""
+        self._draining = reason
+        self._reactor.on_recall(1 << 30)
+        self._carry_out()
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._draining and self._executor is not None and self._executor.is_idle:
+            self.end(self._draining)
+
+    # --- messages
+
+    def _on_frames(self, connection: Any, frames: list[Frame]) -> None:
+        for messages, buffers in frames:
+            for message in messages:
+                handler = self._handlers.get(type(message))
+                if handler is not None:
+                    handler(message)
+                elif type(message) is m.Data:
+                    self._fetcher.on_data(message, buffers)
+                else:
+                    log.warning("the head sent an unexpected %s", type(message).__name__)
+        if self._executor is not None:
+            self._carry_out()
+
+    def _on_function(self, message: m.DefineFunction) -> None:
+        self._reactor.on_function_defined(message)
+
+    def _on_stop(self, message: m.StopWorkers) -> None:
+        if message.drain:
+            self.drain(message.reason)
+        else:
+            self.end(message.reason)
+
+    def _on_head_lost(self, connection: Any, reason: str) -> None:
+        self._fetcher.on_head_lost(reason)
+        self.end(f"the connection to the head is over: {reason}")
+
+    def _on_peer(self, connection: Connection, hello: m.Hello) -> m.Welcome:
+        """Take a client or worker that wants results."""
+        connection.on_frames = self._on_peer_frames
+        connection.on_lost = lambda *_: None
+        return m.Welcome(m.PROTOCOL_VERSION, self.hello.name)
+
+    def _on_peer_frames(self, connection: Connection, frames: list[Frame]) -> None:
+        for messages, _ in frames:
+            for message in messages:
+                if type(message) is m.Fetch:
+                    answer_fetch(connection, message, self._reactor.state.store)
+
+    # --- commands
+
+    def _carry_out(self) -> None:
+        for command in self._reactor.take_commands():
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        assert self._executor is not None
+        if type(command) is Execute:
+            function = self._reactor.state.functions.get(command.function)
+            if function is not None:
+                self._executor.define(function)
+                del self._reactor.state.functions[command.function]
+            self._executor.put(command.function, command.keys, command.args, command.inputs)
+        elif type(command) is ToHead:
+            self._send(command.message)
+        elif type(command) is TakeBack:
+            self._send(m.TasksReturned(self._executor.take_back(command.most, command.keys)))
+        elif type(command) is FetchInput:
+            task = self._loop.create_task(self._fetch(command))
+            self._fetches.add(task)
+            task.add_done_callback(self._fetches.discard)
+
+    async def _fetch(self, command: FetchInput) -> None:
+        detail = f"none of {', '.join(command.holders) or 'no holders'} has it"
+        payload = None
+        try:
+            payload = await self._fetcher.fetch(command.holders, command.key)
+        except HPCLaunchError as error:
+            detail = str(error)
+        if payload is not None:
+            self._reactor.on_input_arrived(command.key, payload)
+        else:
+            self._reactor.on_input_missing(command.key, detail)
+        self._carry_out()
+
+    def _send(self, message: m.Message) -> None:
+        if self._head is not None and not self._head.is_closed:
+            self._head.send(message)
+
+    # --- outcomes
+
+    def _announce(self) -> None:
+        """Called in an execution thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody wants outcomes any more
+            self._loop.call_soon_threadsafe(self._take_outcomes)
+
+    def _take_outcomes(self) -> None:
+        """Report what has ended, in columns."""
+        assert self._executor is not None
+        outcomes = self._executor.take_outcomes()
+        keys: list[str] = []
+        results: list[bytes] = []
+        seconds: list[float] = []
+        rest: list[Outcome] = []
+        for outcome in outcomes:
+            key, value, took = outcome
+            if type(value) is bytes:
+                keys.append(key)
+                results.append(value)
+                seconds.append(took)
+            else:
+                rest.append(outcome)
+        if keys:
+            self._send(m.TasksDone(keys, results, seconds))
+        if rest:
+            self._report(rest)
+        if self._draining:
+            self._end_if_drained()
+
+    def _report(self, outcomes: list[Outcome]) -> None:
+        for key, value, took in outcomes:
+            if isinstance(value, Payload):
+                self._reactor.on_result_stored(key, value)
+                self._send(m.TasksStored([key], [value.size], [took]))
+            else:
+                self._send(m.TasksFailed([key], [value], [took]))
+
+
+def make_hello(name: str, cluster_id: str, **facts: Any) -> m.Hello:
+    """Return the greeting of a worker in this process."""
+    return m.Hello(
+        m.PROTOCOL_VERSION, "worker", name, cluster_id, host=socket.gethostname(), pid=os.getpid(), **facts
+    )

@@ -1,0 +1,385 @@
+"""The one process per job that starts workers, speaks for them, and says how they ended.
+
+Single-threaded and without an event loop, because it forks: imports are paid once per job, and every worker is a
+fork of a process that has them all. It heartbeats for its workers (a task that holds the GIL is not a dead
+worker), restarts those that crash and tells the head which task took them down.
+
+Ends when the head says so, on SIGTERM, when its workers cannot live, or when the head has been gone for
+``death-timeout`` seconds; then the job ends. Why it gave up goes to ``jobs/<job id>.fail`` in the run directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm import tls
+from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
+from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
+from hpclaunch.worker import process
+from hpclaunch.worker.executor import SLOT_BYTES, read_slots
+
+#: A worker that ends this often without living ``_YOUNG_SECONDS`` is not started again.
+_MAX_YOUNG_DEATHS = 4
+_YOUNG_SECONDS = 5.0
+#: Seconds that one of the head's addresses may take to answer before the next is tried.
+_DIAL_SECONDS = 5.0
+
+_STATUS_STOPPED = ("T", "t")
+
+
+class Options(NamedTuple):
+    """What the job script says."""
+
+    directory: Path
+    job_id: str
+    processes: int
+    threads: int
+    memory: int  # bytes for the job; 0 is no limit
+    death_timeout: float
+    interface: str | None
+
+
+class _Child:
+    """One worker process."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.name = ""
+        self.pid = 0
+        self.started = 0.0
+        self.lives = 0
+        self.young_deaths = 0
+        self.slots = mmap.mmap(-1, 1)
+
+
+class Supervisor:
+    """Runs one job's workers; see the module's text."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.facts = _read_facts(options.directory)
+        secure = self.facts.get("security", True)
+        self._listen = tls.server_context(options.directory, "worker") if secure else None
+        self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
+        self._children = [_Child(i) for i in range(options.processes)]
+        self._head: BlockingConnection | None = None
+        self._address = ""
+        self._listen_host = ""
+        self._heartbeat_seconds = 2.0
+        self._end_reason = ""
+        self._exit_code = 0
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> int:
+        """Serve until the end; return the job's exit code."""
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        try:
+            self._connect()
+            gc.collect()
+            gc.freeze()  # so that collections in the children leave shared pages alone
+            for child in self._children:
+                self._start(child)
+            while not self._end_reason:
+                self._serve_connection()
+        except SiteError as error:
+            return self._fail(str(error))
+        finally:
+            self._kill_children()
+        self._say(f"ends: {self._end_reason}")
+        return self._exit_code
+
+    # --- the head
+
+    def _connect(self) -> None:
+        """Reach the head at one of its addresses, trying for ``death-timeout`` seconds.
+
+        :raises SiteError: no address answered in that time, or the head sent us away for good.
+        """
+        hello = m.Hello(
+            m.PROTOCOL_VERSION,
+            "supervisor",
+            f"supervisor-{self.options.job_id}",
+            self.facts["id"],
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            job_id=self.options.job_id,
+        )
+        until = time.monotonic() + self.options.death_timeout
+        pause = 0.1
+        while True:
+            tried: list[str] = []
+            for address in self.facts["addresses"]:
+                try:
+                    self._head, welcome = dial_blocking(address, hello, self._dial, timeout=_DIAL_SECONDS)
+                except HandshakeError as error:
+                    if "sent us away" in str(error):
+                        raise SiteError(str(error)) from None
+                    tried.append(f"{address}: {error}")
+                except PeerError as error:
+                    tried.append(f"{address}: {error}")
+                else:
+                    self._on_connected(address, welcome)
+                    return
+            if time.monotonic() + pause > until:
+                raise SiteError(
+                    f"the worker could not reach the head from {socket.gethostname()} within "
+                    f"{self.options.death_timeout:g} s (tried {'; '.join(tried)})"
+                )
+            time.sleep(pause)
+            pause = min(2.0, pause * 2)
+            with contextlib.suppress(SiteError):  # a restarted head may have other addresses
+                self.facts = _read_facts(self.options.directory)
+
+    def _on_connected(self, address: str, welcome: m.Welcome) -> None:
+        assert self._head is not None
+        self._address = address
+        self._heartbeat_seconds = welcome.heartbeat_seconds
+        self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
+        sys.path += [path for path in welcome.python_path if path not in sys.path]
+        self._say(f"reached the head at {address}")
+
+    def _serve_connection(self) -> None:
+        """Heartbeat, listen and look after the children until something ends."""
+        try:
+            next_beat = time.monotonic()
+            while not self._end_reason:
+                self._reap()
+                self._listen_to_head()
+                now = time.monotonic()
+                if now >= next_beat:
+                    self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
+                    next_beat = now + self._heartbeat_seconds
+                assert self._head is not None
+                select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, next_beat - now))
+                self._drain_wakeups()
+        except CommClosedError as error:
+            if self._end_reason:
+                return
+            self._say(f"{error}; trying to reach the head again")
+            self._kill_children()
+            assert self._head is not None
+            self._head.close()
+            self._connect()
+            for child in self._children:
+                self._start(child)
+
+    def _listen_to_head(self) -> None:
+        assert self._head is not None
+        for message in self._head.receive():
+            if type(message) is m.StopWorkers:
+                if message.drain:
+                    self._drain(message.reason)
+                self._end(message.reason, 0)
+            elif type(message) is m.Goodbye:
+                self._end(message.reason, 0)
+
+    def _drain(self, reason: str) -> None:
+        """Wait until the workers have ended by themselves: the head asks each of them."""
+        until = time.monotonic() + 3600
+        while any(c.pid for c in self._children) and time.monotonic() < until and not self._end_reason:
+            self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
+            select.select([self._wake_read], [], [], self._heartbeat_seconds)
+            self._drain_wakeups()
+            self._reap(restart=False)
+
+    def _tell(self, message: m.Message) -> None:
+        assert self._head is not None
+        self._head.send([message])
+
+    # --- children
+
+    def _start(self, child: _Child) -> None:
+        options = self.options
+        child.lives += 1
+        child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
+        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES)
+        child.started = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child.pid = os.fork()
+        if child.pid:
+            return
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            if self._head is not None:
+                self._head.abandon()
+            memory = options.memory // options.processes
+            code = process.serve(
+                name=child.name,
+                cluster_id=self.facts["id"],
+                head_address=self._address,
+                listen_host=self._listen_host,
+                contexts=(self._listen, self._dial),
+                slots=child.slots,
+                facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": memory},
+            )
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self, *, restart: bool = True) -> None:
+        """Take note of children that have ended."""
+        for child in self._children:
+            if not child.pid:
+                continue
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            if pid:
+                child.pid = 0
+                self._on_child_ended(child, status, usage, restart=restart)
+
+    def _on_child_ended(self, child: _Child, status: int, usage: resource.struct_rusage, *, restart: bool) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if code == process.TOLD_TO_END:
+            self._listen_to_head()  # whoever ended it will tell us too
+            restart = False
+        peak = usage.ru_maxrss * 1024
+        lived = time.monotonic() - child.started
+        child.young_deaths = child.young_deaths + 1 if lived < _YOUNG_SECONDS else 0
+        hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
+        running = read_slots(bytes(child.slots), self.options.threads)
+        died = m.WorkerDied(
+            child.name,
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            peak_rss=peak,
+            running=running,
+            restarted=restart and not hopeless,
+            detail=_how(code, peak, running),
+        )
+        name = child.name
+        if code != process.TOLD_TO_END:
+            self._say(f"worker {name}: {died.detail}")
+        self._tell(died)
+        if hopeless:
+            raise SiteError(f"{_MAX_YOUNG_DEATHS} workers in a row ended right after their start; {died.detail}")
+        if restart and not self._end_reason:
+            self._start(child)
+        elif not any(c.pid for c in self._children) and not self._end_reason:
+            self._end("all its workers were told to end", 0)
+
+    def _kill_children(self) -> None:
+        """End all children at once; nothing they could still say would be heard."""
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)
+                child.pid = 0
+
+    def _vitals(self, child: _Child) -> m.WorkerVitals:
+        """Look at a child as the kernel sees it."""
+        try:
+            stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return m.WorkerVitals(child.name, child.pid, 0, 0.0)
+        ticks = int(stat[11]) + int(stat[12])
+        rss = int(stat[21]) * resource.getpagesize()
+        return m.WorkerVitals(
+            child.name, child.pid, rss, ticks / os.sysconf("SC_CLK_TCK"), stat[0] in _STATUS_STOPPED
+        )
+
+    # --- the end
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            name = signal.Signals(number).name
+            self._end(f"the batch system or the user ended the job ({name})", 128 + number)
+            if self._head is not None:
+                with contextlib.suppress(PeerError):
+                    self._head.send([m.Goodbye(self._end_reason)], timeout=1.0)
+
+    def _end(self, reason: str, code: int) -> None:
+        if not self._end_reason:
+            self._end_reason, self._exit_code = reason, code
+
+    def _drain_wakeups(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake_read, 512):
+                pass
+
+    def _fail(self, reason: str) -> int:
+        """Note why this job gives up, where the head and the user find it."""
+        self._say(reason)
+        with contextlib.suppress(OSError):
+            path = self.options.directory / "jobs" / f"{self.options.job_id}.fail"
+            tls.write_private(path, (reason + "\n").encode())
+        return 1
+
+    def _say(self, text: str) -> None:
+        print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)
+
+
+def _how(code: int, peak: int, running: list[str]) -> str:
+    """Say in words how a worker process ended."""
+    if code >= 0:
+        how = f"its process ended with exit code {code}"
+        if code == process.LOST_HEAD:
+            how = "it lost its connection to the head"
+    else:
+        number = -code
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "unknown"
+        how = f"its process was killed by signal {number} ({name})"
+        if number == signal.SIGKILL:
+            how += "; often that is the operating system or the batch system enforcing a memory limit"
+    during = f" while it ran {', '.join(running)}" if running else ""
+    return f"{how}{during}; its memory had peaked at {peak / 1e6:.0f} MB"
+
+
+def _read_facts(directory: Path) -> dict[str, Any]:
+    """Read the head's file in the run directory.
+
+    :raises SiteError: it is not there: the directory is not on a file system that the node shares.
+    """
+    path = directory / "cluster.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise SiteError(
+            f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "
+            "that login and compute nodes share: set shared-temp-directory to one, or the cluster was closed"
+        ) from None
+
+
+def _interface_address(interface: str | None) -> str:
+    """Return the IPv4 address of a network interface of this host; empty if it has none."""
+    if not interface:
+        return ""
+    import fcntl
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, 0x8915, struct.pack("256s", interface.encode()[:15]))  # SIOCGIFADDR
+        except OSError:
+            return ""
+    return socket.inet_ntoa(answer[20:24])

@@ -1,0 +1,121 @@
+"""A head with nothing but a scheduler, and workers started by hand: what the compute half's tests run on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from hpclaunch.comm import tls
+from hpclaunch.comm.connection import Listener
+from hpclaunch.scheduler.server import SchedulerServer
+
+
+async def serve(directory: Path, ready: Any, until: Any) -> None:
+    """Be a head whose run directory this is."""
+    cluster_id = directory.name
+    tls.write_credentials(directory, cluster_id)
+
+    async def on_request(method: str, params: dict[str, Any]) -> Any:
+        if method == "wait_for_workers":
+            while len(server.workers()) < params["n_workers"]:
+                await asyncio.sleep(0.01)
+            return None
+        if method == "info":
+            return {"workers": [w.name for w in server.workers()]}
+        raise ValueError(method)
+
+    server = SchedulerServer(cluster_id, on_request=on_request)
+    listener = Listener(cluster_id, tls.server_context(directory, "head"), server.on_peer)
+    await listener.start(["127.0.0.1"])
+    facts = {"id": cluster_id, "name": "mini", "addresses": [f"127.0.0.1:{listener.port}"], "pid": os.getpid()}
+    tls.write_private(directory / "cluster.json", json.dumps(facts).encode())
+    ready()
+    await until()
+    await server.close("the test is over")
+    await listener.close()
+    await asyncio.sleep(0.05)
+
+
+def main() -> None:
+    """Be a head process; ends when standard input does."""
+    directory = Path(sys.argv[1])
+
+    async def stdin_closed() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(directory, lambda: print("ready", flush=True), stdin_closed))
+
+
+class MiniCluster:
+    """A head process and worker jobs, each a process group."""
+
+    def __init__(self, base: Path, *, jobs: int = 2, processes: int = 1, threads: int = 1) -> None:
+        self.directory = base / "mini-00000000"
+        self.directory.mkdir(mode=0o700, parents=True)
+        (self.directory / "jobs").mkdir(mode=0o700)
+        self.head = subprocess.Popen(
+            [sys.executable, "-m", "tests.comm.minihead", str(self.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert self.head.stdout is not None
+        assert self.head.stdout.readline() == "ready\n"
+        self.jobs: list[subprocess.Popen[bytes]] = []
+        for _ in range(jobs):
+            self.start_job(processes=processes, threads=threads)
+
+    def start_job(self, *, processes: int = 1, threads: int = 1) -> subprocess.Popen[bytes]:
+        """Start one more job."""
+        number = len(self.jobs) + 1
+        argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(self.directory), "--job", f"{number}.1"]
+        argv += ["--processes", str(processes), "--threads", str(threads), "--death-timeout", "5"]
+        log = (self.directory / f"{number}.log").open("wb")
+        job = subprocess.Popen(argv, start_new_session=True, stdout=log, stderr=log)
+        log.close()
+        self.jobs.append(job)
+        return job
+
+    def logs(self) -> str:
+        """What the workers have printed."""
+        return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
+
+    def close(self) -> None:
+        """End everything; whoever does not, is killed."""
+        assert self.head.stdin is not None
+        self.head.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.head.wait(10)
+        self.head.kill()
+        self.head.wait()
+        assert self.head.stdout is not None
+        self.head.stdout.close()
+        for job in self.jobs:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+    def __enter__(self) -> MiniCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+if __name__ == "__main__":
+    main()
