@@ -1,0 +1,593 @@
+"""The ledger of jobs: what happened to each, and what is to be done about it. Pure: facts and ``now`` in, commands
+out; no I/O, clock, randomness or environment.
+
+It owns every job of one cluster from submission to end, and the wish (how many jobs shall be alive). When to ask
+is :mod:`~hpclaunch.cluster.watch`'s, when to stop trying is :mod:`~hpclaunch.cluster.verdict`'s. It does not run
+anything and does not know tasks.
+
+Rules:
+
+* A connected worker is the best status there is: its job is not asked about, except rarely.
+* A job that is missing from a listing is only *missing*. It is over when its exit-code file, the listing or
+  accounting says so, or when all three stay silent for several listings and seconds.
+* One end, one judgement: a job that ended before it was *proved* (a worker up for some seconds) counts once toward
+  back-off, unless we cancelled it.
+* Nothing is submitted while a failure stands; the next ``on_scale`` clears it.
+* A batch system that does not answer changes nothing: no job is given up and none is submitted for it.
+* A listing that was asked for before a job's last change says nothing about that job.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from random import Random
+
+import msgspec
+
+from hpclaunch.batch.base import JobState, JobStatus, JobUsage
+from hpclaunch.cluster import reasons
+from hpclaunch.cluster.commands import (
+    AskReason,
+    AskUsage,
+    Cancel,
+    Command,
+    Journal,
+    RetireWorkers,
+    Submit,
+)
+from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
+from hpclaunch.cluster.reasons import Ending, Kind, Terms
+from hpclaunch.cluster.scaling import decide
+from hpclaunch.cluster.verdict import Verdict
+from hpclaunch.cluster.watch import Watch
+
+#: The end of every job that is alive when the cluster closes.
+_CLOSED = Ending(Kind.CANCELLED, "the cluster was closed")
+
+__all__ = ["Job", "JobFiles", "JobRow", "Ledger", "Limits", "State"]
+
+
+class Ledger:
+    """Jobs and the wish. Every ``on_<fact>`` applies one fact and returns what is to be done now.
+
+    :param terms: what every job was promised, for the sentences.
+    :param rng: spreads the waits of back-off.
+    """
+
+    def __init__(self, terms: Terms, rng: Random, limits: Limits | None = None) -> None:
+        self.terms = terms
+        self.limits = limits or Limits()
+        self.wish = 0
+        self.is_closing = False
+        self.head_addresses = ""  # as sentences name them
+        self.jobs: dict[str, Job] = {}  # by id, in order of submission
+        self.tickets: dict[int, list[Job]] = {}  # being submitted; the ticket is the generation
+        self.verdict = Verdict(terms, rng)
+        self.watch = Watch(self.limits)
+        self.silent_since: float | None = None
+        self.silence_text = ""
+        self.refusal_text = ""
+        self._idle: tuple[str, ...] = ()
+        self._commands: list[Command] = []
+        self._count = 0
+        self._generation = 0
+        self._wait_until: float | None = None
+
+    # --- questions
+
+    @property
+    def failure(self) -> str:
+        """Why nothing is submitted any more; empty while all is well."""
+        return self.verdict.failure
+
+    def alive(self) -> Iterator[Job]:
+        """Return all jobs that have not ended, those being submitted last."""
+        yield from (job for job in self.jobs.values() if job.state is not State.ENDED)
+        for jobs in self.tickets.values():
+            yield from jobs
+
+    def live_count(self) -> int:
+        """Return how many jobs count toward the wish."""
+        return sum(job.is_live for job in self.alive())
+
+    def to_cancel(self) -> list[str]:
+        """Return the ids of all jobs that may still be there, also those whose end nobody confirmed."""
+        return [job.id for job in self.jobs.values() if job.state is not State.ENDED or job.is_assumed]
+
+    def rows(self, now: float) -> list[JobRow]:
+        """Return the table of jobs, in order of submission."""
+        submitting = [job for jobs in self.tickets.values() for job in jobs]
+        known = sorted([*self.jobs.values(), *submitting], key=attrgetter("number"))
+        return [self._row(job, now) for job in known]
+
+    def wake_at(self) -> float | None:
+        """Return the unix time at which ``on_clock`` has something to do; None if it never has."""
+        times = [time for job in self.jobs.values() for time in job.deadlines(self.limits)]
+        times += self.watch.times()
+        if self._wait_until is not None:
+            times.append(self._wait_until)
+        earliest = min(times, default=math.inf)
+        return None if earliest == math.inf or self.is_closing else earliest
+
+    # --- the wish
+
+    def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[Command]:
+        """Somebody wishes for so many jobs. Clears a failure, and tries again at once.
+
+        :param idle: ids of jobs with workers, from cheapest to lose.
+        """
+        self.wish = wish
+        self._idle = tuple(idle)
+        self.verdict.reset()
+        return self._flush(now)
+
+    def on_close(self, now: float) -> list[Command]:
+        """The cluster is about to end: nothing is submitted, asked or reported any more.
+
+        All that is left to do is to cancel ``to_cancel()``.
+        """
+        self.is_closing = True
+        self.wish = 0
+        self.watch.stop()
+        for job in self.jobs.values():
+            if job.is_live:
+                self._condemn(job, _CLOSED, now, None)
+            job.cancel_due = None
+        return self._take()
+
+    def on_adopted(self, ids: Iterable[str], now: float) -> list[Command]:
+        """These jobs were submitted by a head before us; the wish grows to keep them."""
+        new = [job_id for job_id in ids if job_id not in self.jobs]
+        for job_id in new:
+            self._name(self._new_job(now), job_id, now, "taken over from an earlier head")
+        self.wish = max(self.wish, self.live_count())
+        self._commands.append(Journal("submitted", tuple(new)))
+        self.watch.stir(now)
+        return self._flush(now)
+
+    # --- submissions
+
+    def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[Command]:
+        """The batch system took a submission and named its jobs."""
+        waiting = self.tickets.pop(ticket)
+        new = [job_id for job_id in ids if job_id not in self.jobs]
+        for job_id in new:
+            self._name(waiting.pop(0) if waiting else self._new_job(now), job_id, now, "queued")
+        for other in self.tickets.values():  # a job that we met early was taken from the wrong ticket
+            other += waiting
+            break
+        self._commands.append(Journal("submitted", tuple(new)))
+        self.verdict.refusals.reset()
+        self.refusal_text = ""
+        self.watch.stir(now)
+        self.watch.expect_queue(now)
+        for job_id in new if self.is_closing else ():
+            self._condemn(self.jobs[job_id], _CLOSED, now, None)
+        return self._flush(now)
+
+    def on_submit_failed(self, ticket: int, text: str, now: float, *, wish: int | None = None) -> list[Command]:
+        """A submission was refused. With ``wish`` the caller was told, and the wish goes back to it."""
+        self.tickets.pop(ticket)
+        if wish is not None:
+            self.wish = wish
+        elif not self.is_closing:
+            self.refusal_text = text
+            up = self._up_count()
+            self._commands += self.verdict.on_refused(text, now, newest=self._generation, others_up=up)
+        return self._flush(now)
+
+    # --- workers
+
+    def on_worker_joined(
+        self, job_id: str, worker: str, host: str, head_address: str, now: float
+    ) -> list[Command]:
+        """A worker of a job connected, to this address of the head."""
+        if self.is_closing or not job_id:
+            return self._take()
+        job = self.jobs.get(job_id) or self._meet(job_id, now)
+        if job.state is State.ENDED:
+            job.put_back()
+        job.on_worker(worker, host, now)
+        if job.state in (State.UP, State.DRAINING):
+            return self._take()
+        was_over = " (its end had only been assumed)" if job.state is State.ENDED else ""
+        reached = f", reaching the head at {head_address}" if head_address else ""
+        job.move(State.UP, now, f"up{on_host(job.host)}: worker {worker} connected{reached}{was_over}")
+        job.reason = ""
+        return self._flush(now)
+
+    def on_worker_left(self, job_id: str, worker: str, reason: str, now: float) -> list[Command]:
+        """The connection to a worker ended."""
+        job = self.jobs.get(job_id)
+        if job is None or worker not in job.workers:
+            return self._take()
+        job.workers.discard(worker)
+        job.changed = now
+        if not job.workers:
+            job.alone_since = now
+            job.note(f"its last worker, {worker}, left" + (f": {reason}" if reason else ""), now)
+            self._prove(job, now)
+            if job.exit_code is not None:
+                self._is_over(job, now)
+        self.watch.stir(now)
+        return self._flush(now)
+
+    def on_retired(self, job_id: str, now: float) -> list[Command]:
+        """The workers of a job have finished and closed."""
+        job = self.jobs.get(job_id)
+        if job and job.state is State.DRAINING and not self.is_closing and job.cancel_due is not None:
+            job.cancel_due = min(job.cancel_due, now + self.limits.goodbye)
+            self.watch.stir(now)
+        return self._take()
+
+    # --- the batch system's words
+
+    def on_status(self, statuses: Mapping[str, JobStatus], asked_at: float, now: float) -> list[Command]:
+        """A listing came, of jobs as they stood between ``asked_at`` and ``now``."""
+        self.silent_since = None
+        self.verdict.on_answer()
+        changed = False
+        for job_id, status in statuses.items():
+            job = self.jobs.get(job_id)
+            if job is not None and job.state is not State.ENDED and job.changed <= asked_at:
+                changed |= self._on_listed(job, status, now)
+        self.watch.on_listed(now, changed=changed, watched=self._has_watched())
+        return self._flush(now)
+
+    def on_status_failed(self, text: str, now: float) -> list[Command]:
+        """The batch system did not answer. Nothing is concluded from that."""
+        self.silent_since = now if self.silent_since is None else self.silent_since
+        self.silence_text = text
+        self.watch.on_listed(now, changed=False, watched=self._has_watched())
+        if now - self.silent_since >= self.limits.silence and not self.is_closing:
+            self._commands += self.verdict.on_silence(now - self.silent_since, text)
+        return self._flush(now)
+
+    def on_usage(self, asked: Iterable[str], usages: Mapping[str, JobUsage], now: float) -> list[Command]:
+        """Accounting answered about these jobs; it may not know (yet) all of them."""
+        for job_id in asked:
+            job = self.jobs.get(job_id)
+            if job is None:
+                continue
+            usage = usages.get(job_id)
+            if job.state is State.ENDED:
+                self._refine(job, usage, now)
+            elif job.over_since is not None and usage is not None:
+                job.usage = usage
+                job.host = job.host or usage.host
+            elif job.over_since is not None:
+                job.usage_due = now + min(2.0, 0.3 + (now - job.over_since) / 2)
+            if job.state is not State.ENDED:
+                self._settle(job, now)
+        return self._flush(now)
+
+    def on_reason(self, job_id: str, text: str, now: float) -> list[Command]:
+        """The batch system said why a job waits or is stuck; empty if it gives no reason."""
+        job = self.jobs.get(job_id)
+        if job is not None and job.is_stuck and job.is_live:
+            self._condemn(job, reasons.stuck(job.reason, text, self.terms), now, now)
+            return self._flush(now)
+        self.watch.on_explained(now)
+        if text and job is not None and job.state is State.QUEUED:
+            for other in self.jobs.values():  # all our jobs ask for the same, so they wait for the same
+                if other.state is State.QUEUED and not other.is_explained:
+                    other.reason = text
+        return self._take()
+
+    def on_cancelled(self, ids: Iterable[str], now: float) -> list[Command]:
+        """These jobs were cancelled and are gone from the batch system."""
+        for job_id in ids:
+            job = self.jobs.get(job_id)
+            if job is not None and job.state is State.DRAINING and job.doom is not None:
+                self._end(job, job.doom, now)
+            elif job is not None and job.state is State.ENDED:
+                job.is_assumed = False
+        return self._flush(now)
+
+    def on_cancel_failed(self, ids: Iterable[str], text: str, now: float) -> list[Command]:
+        """Some of these jobs may still be there after they were cancelled."""
+        for job_id in ids:
+            job = self.jobs.get(job_id)
+            if job is not None and job.state is State.DRAINING:
+                job.reason = f"cancelled, but it may still be there: {_first_line(text)}"
+                job.cancel_due = None if self.is_closing else now + self.limits.cancel_retry
+        self.watch.stir(now)
+        return self._take()
+
+    # --- the jobs' own words
+
+    def on_files(self, files: Mapping[str, JobFiles], now: float) -> list[Command]:
+        """New start, exit-code and fail files were found. May be empty."""
+        for job_id, found in files.items():
+            job = self.jobs.get(job_id) or (self._meet(job_id, now) if found.exit_code is None else None)
+            if job is not None and job.state is not State.ENDED:
+                self._on_job_files(job, found, now)
+        self.watch.on_looked(now, found=bool(files), watched=self._has_watched())
+        return self._flush(now)
+
+    def on_log(self, job_id: str, path: str, log: str, now: float) -> list[Command]:
+        """The end of a job's log was read; ``log`` is empty if there is nothing to read at ``path``."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return self._take()
+        reason = job.doom.text if job.doom else job.reason
+        if not self.is_closing:
+            self._commands += self.verdict.on_log(job, reason, path, log, others_up=self._up_count())
+        last = reasons.tail(log, 1)
+        advice = reasons.hint(log, self.terms)
+        if last and last[0].strip() not in job.reason:
+            job.reason += f"; its log ends: {last[0].strip()}"
+        if advice and advice not in job.reason:
+            job.reason += f". {advice}"
+            job.note(advice, now)
+        return self._take()
+
+    # --- time
+
+    def on_clock(self, now: float) -> list[Command]:
+        """Time has passed."""
+        if self.is_closing:
+            return self._take()
+        for job in [job for job in self.jobs.values() if job.state is not State.ENDED]:
+            self._on_time(job, now)
+        self._ask(now)
+        return self._flush(now)
+
+    # --- reactions to one job's facts
+
+    def _on_listed(self, job: Job, status: JobStatus, now: float) -> bool:
+        """Apply one line of a listing; return whether it changed anything."""
+        if status.state is JobState.UNKNOWN:
+            return self._on_missing(job, now)
+        if status.state is JobState.ENDED:
+            if job.workers or job.listed_end is not None:
+                return False
+            job.listed_end = status.reason
+            self._is_over(job, now)
+            return True
+        if job.exit_code is None:
+            job.on_seen()
+        job.host = status.host or job.host
+        if job.workers or job.state is State.DRAINING:
+            return False
+        return self._on_listed_alive(job, status, now)
+
+    def _on_listed_alive(self, job: Job, status: JobStatus, now: float) -> bool:
+        before = job.state, job.is_stuck
+        match status.state:
+            case JobState.QUEUED:
+                self._on_listed_queued(job, now)
+                job.is_explained = bool(status.reason)
+                job.reason = status.reason or job.reason
+            case JobState.STARTING if job.state is State.QUEUED:
+                job.move(State.STARTING, now, f"starting{on_host(job.host)}")
+                job.reason = ""
+            case JobState.RUNNING:
+                job.on_running(now, now)
+            case JobState.SUSPENDED:
+                job.reason = f"suspended{f' ({status.reason})' if status.reason else ''}"
+                job.running_since = now if job.running_since is not None else None
+                job.alone_since = now if job.alone_since is not None else None
+            case JobState.STUCK if not job.is_stuck:
+                job.is_stuck = True
+                job.reason = status.reason
+                job.note(f"stuck: {status.reason or 'the batch system will not run it'}", now)
+                self._commands.append(AskReason(job.id))
+        return before != (job.state, job.is_stuck)
+
+    def _on_listed_queued(self, job: Job, now: float) -> None:
+        """A job that had started is listed as queued: it was put back, unless the listing is just late."""
+        if job.state not in (State.STARTING, State.UP):
+            return
+        if job.exit_code is None and now - job.since < self.limits.requeue:
+            return
+        job.put_back()
+        job.move(State.QUEUED, now, "put back in the queue by the batch system")
+        self.watch.expect_queue(now)
+
+    def _on_missing(self, job: Job, now: float) -> bool:
+        if job.workers:
+            return False
+        job.misses += 1
+        first = job.over_since is None
+        self._is_over(job, now)
+        self._settle(job, now)
+        return first
+
+    def _on_job_files(self, job: Job, found: JobFiles, now: float) -> None:
+        job.on_files(found, now)
+        if found.exit_code is not None and not job.workers:
+            self._is_over(job, now)
+            self._settle(job, now)
+
+    def _is_over(self, job: Job, now: float) -> None:
+        """There is evidence that the job is over; accounting is asked for the rest."""
+        if job.over_since is None:
+            job.over_since = now
+            job.usage_due = now
+            self.watch.stir(now)
+
+    def _settle(self, job: Job, now: float) -> None:
+        """End a job whose end is certain, or has been uncertain for too long."""
+        if job.state is State.ENDED or job.over_since is None or now < job.settle_time(self.limits):
+            return
+        self._prove(job, now)
+        ending = job.doom or reasons.why_ended(job.evidence(), self.terms)
+        confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
+        job.is_assumed = not confirmed
+        self._end(job, ending, now)
+
+    def _end(self, job: Job, ending: Ending, now: float) -> None:
+        job.workers.clear()
+        job.doom = job.cancel_due = None
+        late = job.usage is None and ending.kind in (Kind.OUTSIDE, Kind.LOST, Kind.FAILED)
+        job.usage_due = now + 3 * self.limits.usage if late and not self.is_closing else None
+        job.over_since = None
+        job.move(State.ENDED, now, f"ended: {ending.text}")
+        if not job.reason.startswith(ending.text):  # it may have grown by what the log says
+            job.reason = ending.text
+        self._commands.append(Journal("ended", (job.id,)))
+        self._judge(job, ending, now)
+        self._forget_old()
+
+    def _refine(self, job: Job, usage: JobUsage | None, now: float) -> None:
+        """Accounting was late; its words may be better than our guess."""
+        if usage is None:
+            return
+        job.usage = usage
+        job.is_assumed = False
+        better = reasons.why_ended(job.evidence(), self.terms)
+        if better.text not in job.reason:
+            job.reason = better.text
+            job.note(f"accounting says: {better.text}", now)
+
+    def _on_time(self, job: Job, now: float) -> None:
+        self._prove(job, now)
+        if job.over_since is not None:
+            self._settle(job, now)
+        elif now >= job.silence_time(self.limits):
+            had_workers = job.state is State.UP
+            patience = self.limits.alone if had_workers else self.limits.startup
+            ending = reasons.silent(job.host, patience, self.head_addresses, had_workers=had_workers)
+            self._condemn(job, ending, now, now)
+
+    def _prove(self, job: Job, now: float) -> None:
+        """A job with a worker up for some time shows that jobs can work here: forget earlier deaths."""
+        up = job.seconds_up(now)
+        if not job.is_proved and up is not None and up >= self.limits.proof:
+            job.is_proved = True
+            self.verdict.on_proved(job)
+
+    # --- ends by our wish
+
+    def _condemn(self, job: Job, ending: Ending, now: float, cancel_due: float | None) -> None:
+        """Decide to end a job; the cancel command goes out at ``cancel_due``."""
+        job.doom = ending
+        job.reason = ending.text
+        job.cancel_due = cancel_due
+        job.move(State.DRAINING, now, f"to be cancelled: {ending.text}")
+        self._judge(job, ending, now)
+
+    def _judge(self, job: Job, ending: Ending, now: float) -> None:
+        if not self.is_closing:
+            up = self._up_count()
+            self._commands += self.verdict.on_ending(job, ending, now, newest=self._generation, others_up=up)
+
+    # --- deciding and asking
+
+    def _flush(self, now: float) -> list[Command]:
+        """Compare the wish with what is alive, and return all commands so far."""
+        if not self.is_closing:
+            self._decide(now)
+            due = [job for job in self.jobs.values() if job.cancel_due is not None and job.cancel_due <= now]
+            for job in due:
+                job.cancel_due = None
+            if due:
+                self._commands.append(Cancel(tuple(job.id for job in due)))
+        return self._take()
+
+    def _take(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _decide(self, now: float) -> None:
+        verdict = self.verdict
+        decision = decide(
+            self.wish,
+            self.alive(),
+            now,
+            not_before=verdict.not_before,
+            is_stopped=verdict.is_stopped,
+            idle=self._idle,
+        )
+        self._wait_until = decision.wait_until
+        if decision.submit:
+            self._submit(decision.submit, now)
+        ending = Ending(Kind.CANCELLED, f"not wanted any more ({decision.reason})")
+        for job_id in decision.cancel:
+            self._condemn(self.jobs[job_id], ending, now, now)
+        for job_id in decision.retire:
+            self._condemn(self.jobs[job_id], ending, now, now + self.limits.retire + self.limits.goodbye)
+            self._commands.append(RetireWorkers(job_id))
+
+    def _submit(self, count: int, now: float) -> None:
+        self._generation += 1
+        self.tickets[self._generation] = [self._new_job(now) for _ in range(count)]
+        self._commands.append(Submit(self._generation, count))
+
+    def _ask(self, now: float) -> None:
+        """Ask what is due: accounting, the batch system, the jobs' files."""
+        asked = [job for job in self.jobs.values() if job.usage_due is not None and job.usage_due <= now]
+        for job in asked:
+            job.usage_due = None
+        if asked:
+            self._commands.append(AskUsage(tuple(job.id for job in asked)))
+        named = [job for job in self.alive() if job.id]
+        self._commands += self.watch.questions(
+            now,
+            watched=[job.id for job in named if not job.workers],
+            connected=[job.id for job in named if job.workers],
+            waiting=[job.id for job in named if job.state is State.QUEUED and not job.is_explained],
+        )
+
+    def _has_watched(self) -> bool:
+        return any(job.id and not job.workers for job in self.alive())
+
+    def _up_count(self) -> int:
+        return sum(bool(job.workers) for job in self.jobs.values())
+
+    # --- jobs in and out of the book
+
+    def _new_job(self, now: float) -> Job:
+        self._count += 1
+        return Job(self._count, self._generation, now)
+
+    def _name(self, job: Job, job_id: str, now: float, text: str) -> Job:
+        job.id = job_id
+        self.jobs[job_id] = job
+        job.move(State.QUEUED, now, text)
+        return job
+
+    def _meet(self, job_id: str, now: float) -> Job:
+        """A job that we have no name for shows up: its submission's answer is still on the way, or was lost."""
+        waiting = next((jobs for jobs in self.tickets.values() if jobs), None)
+        job = waiting.pop(0) if waiting else self._new_job(now)
+        self._commands.append(Journal("submitted", (job_id,)))
+        return self._name(job, job_id, now, "queued")
+
+    def _forget_old(self) -> None:
+        """Keep the table of a long-lived cluster short."""
+        if len(self.jobs) <= self.limits.keep_ended:
+            return
+        over = [job.id for job in self.jobs.values() if job.state is State.ENDED and not job.is_assumed]
+        for job_id in over[: len(over) - self.limits.keep_ended]:
+            del self.jobs[job_id]
+
+    def _row(self, job: Job, now: float) -> JobRow:
+        row = job.row()
+        if self.silent_since is None or job.workers or job.state is State.ENDED:
+            return row
+        silence = f"{self.terms.title} has not answered for {now - self.silent_since:.0f} s"
+        text = f"{silence}: {_first_line(self.silence_text)}"
+        return msgspec.structs.replace(row, reason=f"{row.reason}; {text}" if row.reason else text)
+
+    def check(self) -> None:
+        """Assert what must hold between any two events."""
+        for job_id, job in self.jobs.items():
+            assert job.id == job_id, job
+            job.check()
+        submitting = [job for jobs in self.tickets.values() for job in jobs]
+        for job in submitting:
+            assert job.state is State.SUBMITTING, job
+            job.check()
+        numbers = [job.number for job in (*self.jobs.values(), *submitting)]
+        assert len(set(numbers)) == len(numbers), numbers
+        assert not self._commands, self._commands
+        assert self.is_closing or self.live_count() <= max(self.wish, len(submitting)), self.wish
+        assert not self.verdict.failure or self.verdict.is_stopped
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
