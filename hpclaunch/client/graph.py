@@ -56,6 +56,8 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
     :raises KeyError: the graph lacks a wanted key.
     :raises ValueError: the graph has a cycle.
     """
+    if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
+        dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
     wanted = list(dict.fromkeys(_leaves(keys)))
     for key in wanted:
