@@ -12,6 +12,7 @@ random seed of its own, so the result does not depend on which worker runs what.
 from __future__ import annotations
 
 import random
+import statistics
 
 from _cluster import arguments, open_cluster
 
@@ -44,7 +45,7 @@ def main() -> None:
     """Scan the persistence and print what theory says beside what was found."""
     parser = arguments(__doc__)
     parser.add_argument("--batches", type=int, default=40, help="tasks for each p (default: 40)")
-    parser.add_argument("--walks", type=int, default=50, help="walks in each task (default: 50)")
+    parser.add_argument("--walks", type=int, default=100, help="walks in each task (default: 100)")
     parser.add_argument("--steps", type=int, default=500, help="steps of each walk (default: 500)")
     options = parser.parse_args()
 
@@ -54,11 +55,11 @@ def main() -> None:
         progress(futures, title="random walks")
         results = client.gather(futures)
 
-    print(f"{'p':>5} {'simulated':>11} {'theory':>9} {'ratio':>6}")
+    print(f"{'p':>5} {'simulated':>19} {'theory':>9}")
     for p in PERSISTENCE:
         batches = [result for point, result in zip(points, results, strict=True) if point == p]
-        found, expected = sum(batches) / len(batches), theory(p, options.steps)
-        print(f"{p:5.2f} {found:11.1f} {expected:9.1f} {found / expected:6.2f}")
+        error = statistics.stdev(batches) / len(batches) ** 0.5
+        print(f"{p:5.2f} {statistics.mean(batches):9.1f} +- {error:6.1f} {theory(p, options.steps):9.1f}")
 
 
 if __name__ == "__main__":
