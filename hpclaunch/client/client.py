@@ -378,6 +378,7 @@ class Client:
                 gone.append(key)
         if gone:
             comm.send(m.ReleaseKeys(gone))
+        comm.flush()
 
     # --- from the head
 

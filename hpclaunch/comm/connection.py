@@ -42,6 +42,9 @@ class Comm(Protocol):
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
         """Send one message with raw buffers behind it, after all that is queued."""
 
+    def flush(self) -> None:
+        """Send what is queued now: for who knows that nothing more comes in this tick."""
+
     def close(self, reason: str = "") -> None:
         """Send what is queued and close."""
 
@@ -133,10 +136,10 @@ class Connection(asyncio.Protocol):
         self._queue.append(message)
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
-        self._flush()
+        self.flush()
         self._write([message], buffers)
 
     async def drained(self) -> None:
@@ -144,7 +147,7 @@ class Connection(asyncio.Protocol):
         await self._can_write.wait()
 
     def close(self, reason: str = "") -> None:
-        self._flush()
+        self.flush()
         self.close_reason = self.close_reason or reason
         if self._transport is not None:
             self._transport.close()
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         self._flush_due = False
         if self._queue:
             messages, self._queue = self._queue, []

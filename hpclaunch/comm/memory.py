@@ -35,10 +35,10 @@ class MemoryConnection:
         self._queue.append(message)
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
-        self._flush()
+        self.flush()
         self._deliver([message], buffers)
 
     async def drained(self) -> None:
@@ -47,7 +47,7 @@ class MemoryConnection:
     def close(self, reason: str = "") -> None:
         if self._closed:
             return
-        self._flush()
+        self.flush()
         self._closed = True
         self._loop.call_soon(self.on_lost, self, reason or "closed")
         if self.other is not None:
@@ -63,7 +63,7 @@ class MemoryConnection:
             self._closed = True
             self.on_lost(self, reason or "the other side closed it")
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         self._flush_due = False
         if self._queue:
             messages, self._queue = self._queue, []

@@ -370,6 +370,7 @@ class SchedulerServer:
             self._carry_out(commands)
 
     def _carry_out(self, commands: list[Command]) -> None:
+        spoken_to: set[Comm] = set()
         for command in commands:
             if type(command) is ToClient:
                 peer = self._clients.get(command.client)
@@ -377,6 +378,9 @@ class SchedulerServer:
                 peer = self._workers.get(command[0])
             if peer is not None:
                 peer.comm.send(command.message)
+                spoken_to.add(peer.comm)
+        for comm in spoken_to:  # now, not a tick later: a round trip has four of these
+            comm.flush()
 
     def _on_tick(self) -> None:
         now = time.monotonic()

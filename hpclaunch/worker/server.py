@@ -242,6 +242,8 @@ class WorkerServer:
             self._send(m.TasksDone(keys, results, seconds))
         if rest:
             self._report(rest)
+        if self._head is not None:
+            self._head.flush()
         if self._draining:
             self._end_if_drained()
 
