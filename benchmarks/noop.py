@@ -1,0 +1,64 @@
+"""How many tasks per second: map a function that does nothing over a range, two workers, gather the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.rounds import Benchmark, Contestant, Measured, Metric
+from benchmarks.work import dask_client, inc, our_client
+
+WORKERS = 2
+
+
+def _rate(call: Callable[[int], Any], tasks: int) -> Measured:
+    """Run ``tasks`` tasks after a tenth as many to warm up."""
+    call(tasks // 10)
+    start = time.perf_counter()
+    results = call(tasks)
+    seconds = time.perf_counter() - start
+    if list(results) != list(range(1, tasks + 1)):
+        raise ValueError("wrong results")
+    return {"rate": tasks / seconds}
+
+
+def ours() -> Measured:
+    """Measure hpclaunch."""
+    with our_client(WORKERS) as client:
+        return _rate(lambda n: client.gather(client.map(inc, range(n))), 200_000)
+
+
+def dask() -> Measured:
+    """Measure dask.distributed."""
+    with dask_client(WORKERS) as client:
+        return _rate(lambda n: client.gather(client.map(inc, range(n), pure=False)), 3_000)
+
+
+def pool() -> Measured:
+    """Measure multiprocessing.Pool, one task per message."""
+    import multiprocessing
+
+    with multiprocessing.Pool(WORKERS) as workers:
+        return _rate(lambda n: workers.map(inc, range(n), chunksize=1), 50_000)
+
+
+def executor() -> Measured:
+    """Measure concurrent.futures.ProcessPoolExecutor."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(WORKERS) as workers:
+        return _rate(lambda n: list(workers.map(inc, range(n))), 10_000)
+
+
+BENCHMARK = Benchmark(
+    name="noop",
+    title="No-op throughput: gather(map(inc, range(N))), two workers",
+    metrics=[Metric("rate", "tasks/s", is_more_better=True, digits=0)],
+    contestants=[
+        Contestant("hpclaunch", ours, "TLS between all processes; N = 200,000"),
+        Contestant("dask.distributed", dask, "plain TCP, its default; N = 3,000"),
+        Contestant("ProcessPoolExecutor", executor, "pipes of one machine; N = 10,000"),
+        Contestant("multiprocessing.Pool", pool, "pipes of one machine, chunksize=1; N = 50,000"),
+    ],
+)

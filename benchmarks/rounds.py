@@ -1,0 +1,125 @@
+"""Runs the contestants of a benchmark in turn, each in a fresh process, and sums up what they measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Seconds that one contestant may take in one round.
+PATIENCE_SECONDS = 300
+
+Measured = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a benchmark."""
+
+    name: str
+    unit: str
+    is_more_better: bool = False
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the work: a function that measures it once, and what to say about it."""
+
+    name: str
+    measure: Callable[[], Measured]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One question, and those who answer it. The first contestant is ours.
+
+    :param unavailable: says why the benchmark can't run here; empty if it can.
+    :param command: the start of the command line that runs one contestant; the benchmark's and the contestant's
+        names are added.
+    """
+
+    name: str
+    title: str
+    metrics: list[Metric]
+    contestants: list[Contestant]
+    text: str = ""
+    unavailable: Callable[[], str] = lambda: ""
+    command: Callable[[], list[str]] = lambda: [sys.executable, "-m", "benchmarks.contestant"]
+
+
+@dataclass
+class Result:
+    """What a benchmark gave: for each contestant, its measurements by round."""
+
+    benchmark: Benchmark
+    rounds: int
+    measured: dict[str, list[Measured]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    skipped: str = ""
+
+    def middle(self, contestant: str, metric: str) -> float | None:
+        """Return the median over the rounds."""
+        values = [one[metric] for one in self.measured.get(contestant, []) if metric in one]
+        return median(values) if values else None
+
+    def ratio(self, contestant: str, metric: Metric) -> float | None:
+        """Return how many times better ours is than ``contestant``: the median of the ratios of each round."""
+        ours = self.measured.get(self.benchmark.contestants[0].name, [])
+        theirs = self.measured.get(contestant, [])
+        pairs = [
+            (one[metric.name], other[metric.name])
+            for one, other in zip(ours, theirs, strict=False)
+            if metric.name in one and metric.name in other
+        ]
+        if not pairs:
+            return None
+        return median(a / b if metric.is_more_better else b / a for a, b in pairs)
+
+
+def run(benchmark: Benchmark, rounds: int, say: Callable[[str], None]) -> Result:
+    """Run a benchmark; contestants that fail are left out of the remaining rounds and named in the result."""
+    result = Result(benchmark, rounds, skipped=benchmark.unavailable())
+    if result.skipped:
+        return result
+    for number in range(rounds):
+        order = benchmark.contestants if number % 2 == 0 else benchmark.contestants[::-1]
+        for contestant in order:
+            if contestant.name in result.failures:
+                continue
+            say(f"{benchmark.name}, round {number + 1} of {rounds}: {contestant.name}")
+            try:
+                measured = _measure(benchmark, contestant)
+            except (subprocess.SubprocessError, ValueError) as error:
+                result.failures[contestant.name] = str(error)
+                continue
+            result.measured.setdefault(contestant.name, []).append(measured)
+    return result
+
+
+def _measure(benchmark: Benchmark, contestant: Contestant) -> Measured:
+    """Run one contestant once.
+
+    :raises ValueError: it failed; the text has the last lines that it printed.
+    :raises subprocess.TimeoutExpired: it took longer than PATIENCE_SECONDS.
+    """
+    done = subprocess.run(
+        [*benchmark.command(), benchmark.name, contestant.name],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith('{"measured":'):
+            measured: Measured = json.loads(line)["measured"]
+            return measured
+    tail = " | ".join(done.stderr.strip().splitlines()[-3:])
+    raise ValueError(f"exit code {done.returncode}: {tail or 'nothing was measured'}")
