@@ -1,13 +1,24 @@
-"""The typed, frozen shape of a cluster's configuration. Parsed once, at the edge; nothing deeper asks again.
+"""The typed, frozen shape of a cluster's configuration, and how each key's value is read. Pure.
 
-Field names are the configuration's keys with ``_`` for ``-``. Sizes are bytes, times are seconds.
+:class:`JobConfig` is parsed once, at the edge; nothing deeper asks again. Its field names are the configuration's
+keys with ``_`` for ``-``. Sizes are bytes, times are seconds. ``KEYS`` says how to read each key; the text that
+explains them to users is ``configs/defaults.yaml``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
+
+from hpclaunch.config.units import format_duration, parse_bytes, parse_duration
+
+BATCH_SYSTEMS = ("sge", "slurm", "local")
+#: Sections that dask-jobqueue's own file has and we do not: skipped unless somebody asks for them.
+FOREIGN_SECTIONS = ("oar", "pbs", "moab", "lsf", "htcondor")
 
 
 class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,3 +75,256 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     def memory_per_worker(self) -> int:
         """Bytes per worker process."""
         return self.memory // self.processes
+
+
+# --- reading one value: each of these returns it typed, or raises ValueError with what to write instead ------
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a text, not {_kind(value)}")
+    if "\n" in str(value) or "\0" in str(value):
+        raise ValueError("must be one line")
+    return str(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, not {_kind(value)}")
+    if value < 1:
+        raise ValueError(f"must be at least 1, not {value}")
+    return value
+
+
+def _count_or_zero(value: Any) -> int:
+    return 0 if value == 0 and not isinstance(value, bool) else _count(value)
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {_kind(value)}")
+    return value
+
+
+def _bytes(value: Any) -> int:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f'must be a size such as "24 GB", not {_kind(value)}')
+    size = parse_bytes(value)
+    if size < 1 << 20:
+        raise ValueError(f"{value!r} is less than 1 MiB; did you forget the unit? Write {value} GB")
+    return size
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f'must be a time such as "01:00:00", not {_kind(value)}')
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("must be more than 0 seconds")
+    return seconds
+
+
+def _walltime(value: Any) -> int:
+    seconds = _seconds(value)
+    if seconds != int(seconds):
+        raise ValueError("must be whole seconds")
+    return int(seconds)
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ValueError(f"must be a list, so write [{value!r}]")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of texts, not {_kind(value)}")
+    return tuple(_line(one) for one in value)
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a list of texts; one of them is {_kind(value)}")
+    if "\0" in str(value):
+        raise ValueError("must not contain a null character")
+    return str(value)
+
+
+def _directives(value: Any) -> tuple[str, ...]:
+    lines = _lines(value)
+    for line in lines:
+        if "\n" in line:
+            raise ValueError(f"must have one directive per item, not two lines in {line!r}")
+    return lines
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping, not {_kind(value)}")
+    return dict(value)
+
+
+def _fraction(value: Any) -> float | None:
+    if value is False:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"must be false or a fraction of the memory above 0 and up to 1, not {value!r}")
+    return float(value)
+
+
+def _shebang(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith("#!") or not text[2:].strip():
+        raise ValueError(f'must begin with "#!" and name a shell, such as "#!/usr/bin/env bash", not {text!r}')
+    return text
+
+
+def _interface(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9._:@-]{1,15}", text):
+        raise ValueError(f"{text!r} is not the name of a network interface (`ip addr` lists them)")
+    return text
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
+        return str(value)
+
+    return read
+
+
+def _protocol(value: Any) -> str:
+    text = _text(value).removesuffix("://")
+    if text not in ("tcp", "tls"):
+        raise ValueError(f"must be tls:// or tcp://, not {value!r}: others are not spoken here")
+    return text
+
+
+def _kind(value: Any) -> str:
+    """Say what a value is in the words of a YAML file."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return repr(value)
+
+
+class Key(NamedTuple):
+    """How a key is read. ``optional``: null is a value of its own; else null means the default."""
+
+    read: Callable[[Any], Any]
+    optional: bool = False
+
+
+KEYS: dict[str, Key] = {
+    "batch_system": Key(_choice(*BATCH_SYSTEMS)),
+    "name": Key(_text),
+    "cores": Key(_count, optional=True),
+    "memory": Key(_bytes, optional=True),
+    "processes": Key(_count, optional=True),
+    "python": Key(_text, optional=True),
+    "interface": Key(_interface, optional=True),
+    "death_timeout": Key(_seconds),
+    "local_directory": Key(_text, optional=True),
+    "shared_temp_directory": Key(_text, optional=True),
+    "worker_extra_args": Key(_directives),
+    "shebang": Key(_shebang),
+    "queue": Key(_text, optional=True),
+    "account": Key(_text, optional=True),
+    "walltime": Key(_walltime, optional=True),
+    "job_script_prologue": Key(_lines),
+    "job_script_epilogue": Key(_lines),
+    "job_extra_directives": Key(_directives),
+    "job_directives_skip": Key(_directives),
+    "log_directory": Key(_text, optional=True),
+    "resource_spec": Key(_text, optional=True),
+    "parallel_environment": Key(_text, optional=True),
+    "memory_resource": Key(_text, optional=True),
+    "job_cpu": Key(_count, optional=True),
+    "job_mem": Key(_text, optional=True),
+    "submit_command_extra": Key(_directives),
+    "cancel_command_extra": Key(_directives),
+    "template_directory": Key(_text, optional=True),
+    "walltime_limit": Key(_walltime, optional=True),
+    "nanny": Key(_bool),
+    "protocol": Key(_protocol, optional=True),
+    "security": Key(_bool),
+    "n_workers": Key(_count_or_zero),
+    "silence_logs": Key(_text, optional=True),
+    "scheduler_options": Key(_mapping),
+    "engine": Key(_choice("embedded", "dask", "ray")),
+    "memory_target": Key(_fraction),
+    "memory_spill": Key(_fraction),
+    "memory_pause": Key(_fraction),
+    "memory_terminate": Key(_fraction),
+}
+
+#: Keys that stand under ``distributed: worker: memory:`` in a file, as in Dask's.
+MEMORY_KEYS = ("target", "spill", "pause", "terminate")
+
+#: Older or other names: name -> (today's name, whether it is out of date).
+ALIASES: dict[str, tuple[str, bool]] = {
+    "extra": ("worker_extra_args", True),
+    "env_extra": ("job_script_prologue", True),
+    "job_extra": ("job_extra_directives", True),
+    "header_skip": ("job_directives_skip", True),
+    "project": ("account", False),
+    "job_name": ("name", False),
+}
+
+#: Keys of dask-jobqueue that mean nothing here: name -> (values that do no harm, what to say of others).
+FOREIGN_KEYS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "worker_command": (
+        (None, "distributed.cli.dask_worker"),
+        "names a Dask worker; hpclaunch starts its own. Change the job's script with template-directory",
+    ),
+    "scheduler_cls": ((None,), "names a Dask scheduler class; hpclaunch has its own scheduler"),
+    "config_name": ((None,), "names a section; give it to JobQueueCluster(config_name=...)"),
+}
+
+
+def rules(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Check values against each other; return (key, what is wrong) for each broken rule.
+
+    ``values`` may lack keys that could not be read.
+    """
+    get = values.get
+    wrong: list[tuple[str, str]] = []
+    cores, processes = get("cores"), get("processes")
+    if cores and processes and processes > cores:
+        wrong.append(("processes", f"{processes} processes need at least as many cores; the job has {cores}"))
+    walltime, limit = get("walltime"), get("walltime_limit")
+    if walltime and limit and walltime > limit:
+        text = f"{format_duration(walltime)} is over this site's limit of {format_duration(limit)}"
+        wrong.append(("walltime", text))
+    levels = [(key, get(f"memory_{key}")) for key in MEMORY_KEYS]
+    known = [(key, level) for key, level in levels if level is not None]
+    for (low, a), (high, b) in itertools.pairwise(known):
+        if a > b:
+            wrong.append((f"memory_{low}", f"memory {low} ({a:g}) must not be above {high} ({b:g})"))
+    wrong += _name_rules(str(get("name", "")), get("batch_system"))
+    return wrong
+
+
+def _name_rules(name: str, batch_system: str | None) -> list[tuple[str, str]]:
+    bad = sorted(set(re.findall(r"[\s/:@*?\\\"'`$;|&<>()!]|[^\x20-\x7e]", name)))
+    if not name:
+        return [("name", "a job must have a name")]
+    if bad:
+        shown = " ".join(repr(one) for one in bad)
+        return [("name", f"a job's name must not contain {shown}")]
+    if batch_system == "sge" and name[0].isdigit():
+        return [("name", f"Grid Engine takes no job name that begins with a digit: {name!r}")]
+    return []
+
+
+def default_processes(cores: int) -> int:
+    """Return processes for a job that does not say: the largest divisor of cores up to its square root.
+
+    That is dask-jobqueue's rule (floor of the square root), moved so that no core is left over.
+    """
+    processes = int(cores**0.5)
+    while cores % processes:
+        processes -= 1
+    return processes

@@ -1,0 +1,71 @@
+"""The ``hpclaunch`` command: a table of subcommands, each loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from hpclaunch import __version__
+from hpclaunch.errors import HPCLaunchError, UserError
+
+#: Subcommand -> "module:name"; what each does is its own docstring.
+COMMANDS = {
+    "clean": "hpclaunch.cli.cluster:clean",
+    "config": "hpclaunch.cli.config:config",
+    "down": "hpclaunch.cli.cluster:down",
+    "jobs": "hpclaunch.cli.cluster:jobs",
+    "logs": "hpclaunch.cli.cluster:logs",
+    "ps": "hpclaunch.cli.cluster:ps",
+    "scale": "hpclaunch.cli.cluster:scale",
+    "script": "hpclaunch.cli.script:script",
+    "up": "hpclaunch.cli.cluster:up",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hpclaunch")
+def cli() -> None:
+    """Run Python functions on the batch cluster that you have an account on."""
+
+
+def main() -> None:
+    """Run the command line. Our own errors are one message and an exit code: 2 the user's, 1 any other's."""
+    warnings.showwarning = _show_warning
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HPCLaunchError as error:
+        if os.environ.get("HPCLAUNCH_DEBUG"):
+            raise
+        click.echo(f"hpclaunch: {error}", err=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _show_warning(message: Any, *args: Any, **kwargs: Any) -> None:
+    click.echo(f"hpclaunch: note: {message}", err=True)

@@ -1,0 +1,110 @@
+"""Sizes and times as people write them, exactly: one parser for all of hpclaunch. Pure.
+
+Sizes: ``"1 GB"``, ``"24GiB"``, ``"500M"``, ``"1.5e9"``, or a number of bytes. As in Dask, ``k M G T P`` with or
+without ``B`` are powers of 1000, and with ``i`` powers of 1024.
+Times: ``"01:30:00"``, ``"90:00"`` (minutes and seconds), ``"1-12:00:00"``, ``"2d"``, ``"1h30m"``, or a number of
+seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
+_PARTS = re.compile(r"([0-9]*\.?[0-9]+)\s*(days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|weeks?|w)\s*")
+_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_bytes(value: str | int | float) -> int:
+    """Return a size in bytes.
+
+    :raises ValueError: it is no size, is negative or is no whole number of bytes.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a size")
+    if isinstance(value, int | float):
+        size = Fraction(value)
+    else:
+        match = _SIZE.fullmatch(value.strip())
+        if match is None or (match[3] and not match[2]):
+            raise ValueError(f'{value!r} is not a size; write "24 GB", "24GiB" or a number of bytes')
+        base = 1024 if match[3] else 1000
+        size = Fraction(match[1]) * base ** _PREFIXES[match[2].lower()]
+    if size < 0:
+        raise ValueError(f"{value!r} is negative")
+    if size.denominator != 1:
+        raise ValueError(f"{value!r} is not a whole number of bytes")
+    return int(size)
+
+
+def format_bytes(size: int) -> str:
+    """Return a size as exact text: ``24 GB``, ``1.5 GiB``, ``1000001``; :func:`parse_bytes` gives it back."""
+    for base, infix in ((1000, ""), (1024, "i")):
+        for prefix in "PTGMk":
+            unit = base ** _PREFIXES[prefix.lower()]
+            tenths = size * 10
+            if size >= unit and tenths % unit == 0:
+                whole, tenth = divmod(tenths // unit, 10)
+                return f"{whole}.{tenth} {prefix}{infix}B" if tenth else f"{whole} {prefix}{infix}B"
+    return f"{size} B"
+
+
+def mebibytes_up(size: int) -> int:
+    """Return a size in whole MiB, rounded up: what Slurm counts in."""
+    return -(-size // (1 << 20))
+
+
+def parse_duration(value: str | int | float) -> float:
+    """Return a time in seconds.
+
+    :raises ValueError: it is no time, or is negative.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a time")
+    if isinstance(value, int | float):
+        seconds = float(value)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"{value!r} is not a time of 0 seconds or more")
+        return seconds
+    text = value.strip()
+    try:
+        return parse_duration(float(text))
+    except ValueError:
+        pass
+    clock = _CLOCK.fullmatch(text)
+    if clock is not None:
+        return _clock_seconds(value, clock)
+    total, at, lowered = 0.0, 0, text.lower()
+    while at < len(lowered):
+        part = _PARTS.match(lowered, at)
+        if part is None:
+            break
+        total += float(part[1]) * _SECONDS[part[2][0]]
+        at = part.end()
+    if not text or at < len(lowered):
+        raise ValueError(f'{value!r} is not a time; write "01:30:00", "1-12:00:00", "90m", "2d" or seconds')
+    return total
+
+
+def _clock_seconds(value: str, clock: re.Match[str]) -> float:
+    days, first, second, third = clock.groups()
+    if days is not None or third is not None:
+        hours, minutes, seconds = int(first), int(second), float(third or 0)
+    else:  # MM:SS, as Slurm and SGE read it
+        hours, minutes, seconds = 0, int(first), float(second)
+    if third is not None and minutes > 59:
+        raise ValueError(f"{value!r} has more than 59 minutes")
+    if seconds >= 60:
+        raise ValueError(f"{value!r} has more than 59 seconds")
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return whole seconds as ``HH:MM:SS`` or ``D-HH:MM:SS``; :func:`parse_duration` gives them back."""
+    whole = round(seconds)
+    days, rest = divmod(whole, 86400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}-{clock}" if days else clock
