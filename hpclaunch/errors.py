@@ -159,3 +159,7 @@ class LostResultError(TaskError):
 
 class CancelledError(TaskError, concurrent.futures.CancelledError):
     """The task was cancelled before it had a result."""
+
+
+class WaitTimeoutError(SiteError, TimeoutError):
+    """Workers did not come in the time given; the text says where each job stands."""

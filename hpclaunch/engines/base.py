@@ -1,0 +1,90 @@
+"""The seam between the launch half and what runs tasks: an engine.
+
+A cluster asks its engine for two commands: the one that starts the head, and the one that a job runs. The head
+asks it for a running engine, whose load the scaling policy looks at, and which can end the workers of a job.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.errors import ConfigError, HPCLaunchError
+
+_ENGINES = {"embedded": "hpclaunch.engines.embedded:EmbeddedEngine"}
+
+
+class HeadHooks(NamedTuple):
+    """What an engine tells its head."""
+
+    worker_joined: Callable[[str, str, str, str], None]  # job id, worker, host, the head's address that it reached
+    worker_left: Callable[[str, str, str], None]  # job id, worker, how it ended
+    request: Callable[[str, dict[str, Any]], Awaitable[Any]]  # a client's control request
+
+
+class RunningEngine(Protocol):
+    """An engine at work inside a head."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where workers and clients reach it, best first, as ``host:port``."""
+
+    def job_load(self) -> dict[str, tuple[int, int]]:
+        """Return for each job with workers: tasks assigned to it, and bytes of results that only it holds."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what there is to do and who does it, as plain values."""
+
+    def worker_count(self) -> int:
+        """Return how many workers are connected."""
+
+    async def wait_for_change(self) -> None:
+        """Return when a worker has joined or left."""
+
+    async def retire_job(self, job_id: str, reason: str) -> None:
+        """End a job's workers once they have finished what they run."""
+
+    def notify(self, error: HPCLaunchError | None) -> None:
+        """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
+
+    async def close(self, reason: str) -> None:
+        """End all workers and let go of all clients."""
+
+
+class Engine(Protocol):
+    """How to start one kind of task scheduler and its workers."""
+
+    name: str
+
+    def head_command(self, python: str, directory: Path) -> list[str]:
+        """Return the argv of the head whose run directory this is."""
+
+    def worker_command(self, config: JobConfig, directory: Path) -> list[str]:
+        """Return the argv that a job runs."""
+
+    async def start(
+        self,
+        directory: Path,
+        cluster_id: str,
+        config: JobConfig,
+        hosts: Sequence[str],
+        hooks: HeadHooks,
+        **options: Any,
+    ) -> RunningEngine:
+        """Start it inside the head, listening on ``hosts``."""
+
+
+def by_name(name: str) -> Engine:
+    """Return an engine.
+
+    :raises ConfigError: this version has none of that name.
+    """
+    if name not in _ENGINES:
+        have = ", ".join(_ENGINES)
+        raise ConfigError(f"engine {name!r} is not in this version yet; there is: {have}", key="engine")
+    module, _, attribute = _ENGINES[name].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), attribute)()
+    return engine

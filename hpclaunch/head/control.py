@@ -1,0 +1,105 @@
+"""What a head can be asked by its clients: one table of methods, each a plain question with a plain answer.
+
+Used by the head process and by the head inside the user's process alike; both give what is in :class:`Controlled`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from hpclaunch.engines.base import RunningEngine
+from hpclaunch.errors import HPCLaunchError, UserError, WaitTimeoutError
+
+
+class Controlled(Protocol):
+    """What a head must be able to do to be controlled."""
+
+    engine: RunningEngine
+
+    @property
+    def failure(self) -> HPCLaunchError | None:
+        """Why no more jobs are submitted; None while they are."""
+
+    async def scale(self, jobs: int) -> None:
+        """Keep this many jobs from now on."""
+
+    def job_table(self) -> list[dict[str, Any]]:
+        """Return the jobs and their stories, as plain values."""
+
+    def job_logs(self, job_id: str | None) -> dict[str, str]:
+        """Return the output of one job, or of all."""
+
+    async def close_all(self, reason: str) -> None:
+        """End everything but the connection on which this was asked."""
+
+
+class Control:
+    """Answers control requests for a head."""
+
+    def __init__(self, head: Controlled) -> None:
+        self._head = head
+        self._methods: dict[str, Callable[..., Awaitable[Any]]] = {
+            "close": self._close,
+            "info": self._info,
+            "jobs": self._jobs,
+            "logs": self._logs,
+            "scale": self._scale,
+            "wait_for_workers": self._wait_for_workers,
+        }
+
+    async def answer(self, method: str, params: dict[str, Any]) -> Any:
+        """Answer one request.
+
+        :raises UserError: there is no such method, or it takes other parameters.
+        :raises HPCLaunchError: what the method itself raises.
+        """
+        call = self._methods.get(method)
+        if call is None:
+            known = ", ".join(self._methods)
+            raise UserError(f"the head knows no request {method!r}; it knows {known}. Are both sides one version?")
+        try:
+            return await call(**params)
+        except TypeError as error:
+            raise UserError(f"request {method!r}: {error}") from None
+
+    async def _scale(self, jobs: int) -> None:
+        await self._head.scale(jobs)
+
+    async def _jobs(self) -> list[dict[str, Any]]:
+        return self._head.job_table()
+
+    async def _logs(self, job_id: str | None = None) -> dict[str, str]:
+        return self._head.job_logs(job_id)
+
+    async def _info(self) -> dict[str, Any]:
+        return self._head.engine.summary()
+
+    async def _close(self) -> None:
+        await self._head.close_all("the cluster was closed")
+
+    async def _wait_for_workers(self, n_workers: int, timeout: float | None = None) -> int:
+        """Answer when that many workers are connected; with the reason if they never will be."""
+        engine = self._head.engine
+        try:
+            async with asyncio.timeout(timeout):
+                while engine.worker_count() < n_workers:
+                    if self._head.failure is not None:
+                        raise self._head.failure
+                    changed = asyncio.ensure_future(engine.wait_for_change())
+                    await asyncio.wait([changed], timeout=0.1)
+                    changed.cancel()
+        except TimeoutError:
+            have = engine.worker_count()
+            raise WaitTimeoutError(
+                f"{have} of {n_workers} workers are there after {timeout:g} s\n{self._stories()}"
+            ) from None
+        return engine.worker_count()
+
+    def _stories(self) -> str:
+        """Say where each job stands, for an error about jobs that are not there."""
+        lines = []
+        for job in self._head.job_table():
+            lines.append(f"  job {job['id'] or '(no id yet)'}: {job['state']}  {job['reason']}".rstrip())
+        return "\n".join(lines[:20]) or "  no job has been asked for: call scale() first"

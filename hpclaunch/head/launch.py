@@ -1,0 +1,123 @@
+"""Starting a head process from the user's process, and knowing whether it is still there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from hpclaunch.errors import HeadError
+
+#: Seconds in which a head must be ready; a slow file system may take a while over the imports.
+START_SECONDS = 60.0
+#: Seconds that a head may take to end after it has answered a close request.
+END_SECONDS = 15.0
+
+
+class HeadProcess:
+    """A head that this process has started.
+
+    :param argv: what the engine says starts a head.
+    :param attached: the head ends when this process does.
+    :raises HeadError: it did not become ready; the text has its own words.
+    """
+
+    def __init__(self, argv: Sequence[str], directory: Path, *, attached: bool) -> None:
+        self.directory = directory
+        self.owner_pid = os.getpid()
+        log = os.open(directory / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HeadError(f"the head can't be started: {error} (command: {' '.join(argv)})") from None
+        finally:
+            os.close(log)
+        self._wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """The head's process id."""
+        return self._process.pid
+
+    def _wait_until_ready(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        said = _read_line(pipe, START_SECONDS)
+        pipe.close()
+        if said == "ready":
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        if self._process.poll() is None:
+            self.kill()
+            raise HeadError(
+                f"the head was not ready within {START_SECONDS:g} s; its log:\n{log_tail(self.directory)}"
+            )
+        why = said.removeprefix("failed: ") if said.startswith("failed: ") else log_tail(self.directory)
+        raise HeadError(f"the head could not start (exit code {self._process.returncode}): {why}")
+
+    def exit_code(self) -> int | None:
+        """Return the head's exit code; None while it lives."""
+        return self._process.poll()
+
+    def wait(self, timeout: float = END_SECONDS) -> bool:
+        """Wait for the head to end; return whether it did."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        self._close_pipe()
+        return True
+
+    def let_go(self) -> None:
+        """Tell an attached head that its owner does not need it any more, and wait for its end."""
+        self._close_pipe()
+        if not self.wait():
+            self._process.send_signal(signal.SIGTERM)
+            if not self.wait():
+                self.kill()
+
+    def kill(self) -> None:
+        """End the head at once; its workers find out by themselves."""
+        self._process.kill()
+        self._process.wait()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self._process.stdin is not None and os.getpid() == self.owner_pid:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+
+def _read_line(pipe: IO[bytes], timeout: float) -> str:
+    """Return the first line that comes within ``timeout`` seconds; what there is of it otherwise."""
+    until = time.monotonic() + timeout
+    data = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while not data.endswith(b"\n") and selector.select(max(0.0, until - time.monotonic())):
+            piece = os.read(pipe.fileno(), 65536)
+            if not piece:
+                break
+            data += piece
+    return data.decode(errors="replace").strip()
+
+
+def log_tail(directory: Path, lines: int = 15) -> str:
+    """Return the last lines of a head's log."""
+    try:
+        return "\n".join((directory / "head.log").read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(there is no log)"

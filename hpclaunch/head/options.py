@@ -1,0 +1,41 @@
+"""What whoever starts a head tells it: ``head.json`` in the run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from hpclaunch import rundir
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.errors import HeadError
+
+#: What may stand in ``scheduler-options``; the rest of Dask's is refused by name.
+SCHEDULER_OPTIONS = ("host", "port", "interface", "dashboard_address", "dashboard", "allowed_failures")
+
+
+class HeadOptions(msgspec.Struct, frozen=True):
+    """Everything that a head needs to know and can't find out."""
+
+    cluster_id: str
+    name: str
+    config: JobConfig
+    python_path: list[str]  # where the user's own modules may lie
+    work_directory: str  # where jobs are submitted from
+    owner_pid: int = 0  # the process whose end is the head's end; 0: it stays (detached)
+
+
+def write(directory: Path, options: HeadOptions) -> None:
+    """Write the options into a run directory."""
+    rundir.write_file(directory / "head.json", msgspec.json.encode(options))
+
+
+def read(directory: Path) -> HeadOptions:
+    """Read them back.
+
+    :raises HeadError: they are not there, or not ours.
+    """
+    try:
+        return msgspec.json.decode((directory / "head.json").read_bytes(), type=HeadOptions)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise HeadError(f"{directory / 'head.json'} can't be used: {error}") from None

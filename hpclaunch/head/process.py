@@ -1,0 +1,252 @@
+"""The head: the process that holds the scheduler and the job manager of one cluster.
+
+Owns: the run directory (all in it), the engine, the jobs. Its life:
+
+1. It reads ``head.json``, makes credentials, listens, writes ``cluster.json`` and prints ``ready``.
+2. It serves until one of: a ``close`` request, SIGTERM or SIGINT, or, if it is *attached*, the end of its owner.
+   The owner's end is seen in two ways, for each alone can be fooled: end-of-file on standard input (a forked
+   child of the owner may still hold the pipe) and the owner's process descriptor.
+3. It tells workers to end, cancels its jobs and sees to it that they are gone, removes the run directory, ends.
+
+It has a session of its own, so that Ctrl-C in the owner's terminal does not reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from hpclaunch import batch, rundir
+from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.engines import base as engines
+from hpclaunch.errors import HPCLaunchError, JobsFailedError
+from hpclaunch.head import options as head_options
+from hpclaunch.head.addresses import host_addresses
+from hpclaunch.head.control import Control
+from hpclaunch.head.jobs import JobManager
+from hpclaunch.head.options import HeadOptions
+from hpclaunch.transport.local import LocalTransport
+
+log = logging.getLogger("hpclaunch.head")
+
+_LOG_BYTES = 8 << 20
+
+
+class Head:
+    """One cluster's head; see the module's text."""
+
+    def __init__(self, directory: Path, options: HeadOptions) -> None:
+        self.directory = directory
+        self.options = options
+        self.engine: engines.RunningEngine
+        self._control = Control(self)
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Task[None] | None = None
+        self._close_error: HPCLaunchError | None = None
+        queue = BatchQueue(batch.by_name(options.config.batch_system, options.config), LocalTransport())
+        self.jobs = JobManager(
+            options.config,
+            queue,
+            directory / "job.sh",
+            directory,
+            retire=lambda job_id: self.engine.retire_job(job_id, "the cluster was scaled down"),
+            idle_jobs=self._idle_jobs,
+            on_failure=self._on_failure,
+        )
+
+    # --- life
+
+    async def run(self) -> int:
+        """Serve until the end; return the exit code."""
+        await self._start()
+        manager = asyncio.create_task(self.jobs.run())
+        manager.add_done_callback(self._on_manager_ended)
+        print("ready", flush=True)
+        self._watch_owner()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self.close, f"the head was sent {signal.Signals(number).name}")
+        await self._ended
+        manager.cancel()
+        await self.engine.close("the cluster was closed")
+        await asyncio.sleep(0.05)  # let the last answers out
+        if self._close_error is None:
+            rundir.remove(self.directory)
+        return 0 if self._close_error is None else 1
+
+    async def _start(self) -> None:
+        options, config = self.options, self.options.config
+        wanted = config.scheduler_options
+        interface = wanted.get("interface") or config.interface
+        if config.batch_system == "local" and not (wanted.get("host") or interface):
+            hosts = ["127.0.0.1"]
+        else:
+            hosts = host_addresses(interface, wanted.get("host"))
+        engine = engines.by_name(config.engine)
+        hooks = engines.HeadHooks(self.jobs.worker_joined, self.jobs.worker_left, self._control.answer)
+        self.engine = await engine.start(
+            self.directory,
+            options.cluster_id,
+            config,
+            hosts,
+            hooks,
+            port=int(wanted.get("port") or 0),
+            python_path=options.python_path,
+            allowed_failures=int(wanted.get("allowed_failures", 3)),
+        )
+        facts = {
+            "id": options.cluster_id,
+            "name": options.name,
+            "section": config.section,
+            "batch_system": config.batch_system,
+            "addresses": self.engine.addresses,
+            "security": config.security,
+            "pid": os.getpid(),
+            "process_start": rundir.process_start(os.getpid()),
+            "host": socket.gethostname(),
+            "started": time.time(),
+            "owner_pid": options.owner_pid,
+        }
+        rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
+        log.info("cluster %s at %s", options.cluster_id, ", ".join(self.engine.addresses))
+
+    def _watch_owner(self) -> None:
+        """End when the owner does."""
+        pid = self.options.owner_pid
+        if not pid:
+            return
+        loop = asyncio.get_running_loop()
+        os.set_blocking(0, False)
+        loop.add_reader(0, self._on_stdin)
+        try:
+            self._owner_fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.close("its owner has ended")
+            return
+        except OSError:  # a kernel without process descriptors: the pipe is all there is
+            return
+        loop.add_reader(self._owner_fd, self._on_owner_ended)
+
+    def _on_stdin(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if os.read(0, 4096):
+                return
+            asyncio.get_running_loop().remove_reader(0)
+            self.close("its owner has ended")
+
+    def _on_owner_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._owner_fd)
+        self.close("its owner has ended")
+
+    def _on_manager_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None and self._closing is None:
+            log.error("the job manager stopped", exc_info=task.exception())
+            self.close("the job manager stopped")
+
+    def close(self, reason: str) -> None:
+        """Begin the end, once."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(reason))
+
+    async def _close(self, reason: str) -> None:
+        log.info("closing: %s", reason)
+        try:
+            await self.close_all(reason)
+        finally:
+            if not self._ended.done():
+                self._ended.set_result(None)
+
+    # --- Controlled
+
+    @property
+    def failure(self) -> JobsFailedError | None:
+        """Why no more jobs are submitted; None while they are."""
+        return self.jobs.failure
+
+    async def scale(self, jobs: int) -> None:
+        """Keep this many jobs from now on."""
+        self.engine.notify(None)
+        await self.jobs.scale(jobs)
+
+    def job_table(self) -> list[dict[str, Any]]:
+        """Return the jobs and their stories, as plain values."""
+        rows: list[dict[str, Any]] = msgspec.to_builtins(self.jobs.table())
+        return rows
+
+    def job_logs(self, job_id: str | None) -> dict[str, str]:
+        """Return the output of one job, or of all."""
+        return self.jobs.logs(job_id)
+
+    async def close_all(self, reason: str) -> None:
+        """End the workers, cancel the jobs and see to it that they are gone; then let the head end.
+
+        :raises CancelError: jobs are left; they are named, and the run directory is kept.
+        """
+        try:
+            await self.jobs.close()
+        except HPCLaunchError as error:
+            log.error("%s", error)
+            self._close_error = error
+            raise
+        finally:
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.05, lambda: self._ended.done() or self._ended.set_result(None))
+
+    # --- hooks
+
+    def _idle_jobs(self) -> list[str]:
+        """Return the ids of jobs with workers, the cheapest to lose first."""
+        load = self.engine.job_load()
+        return sorted(load, key=lambda job: (load[job][0] > 0, load[job][1], load[job][0]))
+
+    def _on_failure(self, error: JobsFailedError) -> None:
+        log.error("%s", error)
+        self.engine.notify(error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Be a head; return the exit code. What goes wrong before ``ready`` is printed on standard output."""
+    parser = argparse.ArgumentParser(prog="python -m hpclaunch.head")
+    parser.add_argument("--directory", type=Path, required=True, help="the cluster's run directory")
+    directory: Path = parser.parse_args(argv).directory
+    with contextlib.suppress(PermissionError):
+        os.setsid()  # already a leader if we were started as one
+    os.umask(0o077)
+    _log_to(directory / "head.log")
+    gc.set_threshold(50_000, 20, 50)  # a million tasks are not garbage
+    try:
+        options = head_options.read(directory)
+        os.chdir(options.work_directory)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(directory, options))
+    except (HPCLaunchError, OSError) as error:
+        log.error("%s", error)
+        print(f"failed: {error}", flush=True)
+        return 1
+
+
+async def _run(directory: Path, options: HeadOptions) -> int:
+    return await Head(directory, options).run()
+
+
+def _log_to(path: Path) -> None:
+    """Log to a file of bounded size; Python's own words go there too."""
+    from logging.handlers import RotatingFileHandler
+
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.captureWarnings(True)
