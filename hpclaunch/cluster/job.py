@@ -164,7 +164,7 @@ class Job:
     def put_back(self) -> None:
         """Forget what was known of a run that is not the current one."""
         self.host = self.reason = self.gave_up = ""
-        self.running_since = self.alone_since = self.over_since = self.usage_due = None
+        self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
         self.is_assumed = False
@@ -216,11 +216,12 @@ class Job:
             ran_seconds=ran,
         )
 
-    def seconds_up(self, now: float) -> float | None:
-        """Return for how long it had workers; None if none ever connected."""
+    def has_proved(self, limits: Limits, now: float) -> bool:
+        """Return whether a worker of it stayed up long enough to show that jobs can work here."""
         if self.first_join is None:
-            return None
-        return (now if self.workers else self.alone_since or now) - self.first_join
+            return False
+        until = self.alone_since if self.alone_since is not None and not self.workers else now
+        return until >= self.first_join + limits.proof
 
     def settle_time(self, limits: Limits) -> float:
         """Return when a job that seems over may be taken as ended; infinity if more must be heard first."""
@@ -280,7 +281,7 @@ class Job:
         assert self.state is not State.ENDED or self.reason, self
         assert self.state is not State.DRAINING or self.doom is not None, self
         assert self.state in (State.DRAINING, State.ENDED) or self.doom is None, self
-        assert self.cancel_due is None or self.state is State.DRAINING, self
+        assert self.cancel_due is None or self.state is State.DRAINING or self.is_assumed, self
         assert self.over_since is not None or self.usage_due is None or self.state is State.ENDED, self
         times = list(self._times())
         assert times == sorted(times), self

@@ -154,7 +154,7 @@ class Ledger:
         waiting = self.tickets.pop(ticket)
         new = [job_id for job_id in ids if job_id not in self.jobs]
         for job_id in new:
-            self._name(waiting.pop(0) if waiting else self._new_job(now), job_id, now, "queued")
+            self._name(waiting.pop(0) if waiting else self._provisional(now), job_id, now, "queued")
         for other in self.tickets.values():  # a job that we met early was taken from the wrong ticket
             other += waiting
             break
@@ -290,9 +290,11 @@ class Ledger:
         """Some of these jobs may still be there after they were cancelled."""
         for job_id in ids:
             job = self.jobs.get(job_id)
-            if job is not None and job.state is State.DRAINING:
+            if job is None or not (job.state is State.DRAINING or job.is_assumed):
+                continue
+            job.cancel_due = None if self.is_closing else now + self.limits.cancel_retry
+            if job.state is State.DRAINING:
                 job.reason = f"cancelled, but it may still be there: {_first_line(text)}"
-                job.cancel_due = None if self.is_closing else now + self.limits.cancel_retry
         self.watch.stir(now)
         return self._take()
 
@@ -418,6 +420,8 @@ class Ledger:
         confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
         job.is_assumed = not confirmed
         self._end(job, ending, now)
+        if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
+            self._commands.append(Cancel((job.id,)))
 
     def _end(self, job: Job, ending: Ending, now: float) -> None:
         job.workers.clear()
@@ -454,9 +458,7 @@ class Ledger:
             self._condemn(job, ending, now, now)
 
     def _prove(self, job: Job, now: float) -> None:
-        """A job with a worker up for some time shows that jobs can work here: forget earlier deaths."""
-        up = job.seconds_up(now)
-        if not job.is_proved and up is not None and up >= self.limits.proof:
+        if not job.is_proved and job.has_proved(self.limits, now):
             job.is_proved = True
             self.verdict.on_proved(job)
 
@@ -552,10 +554,13 @@ class Ledger:
 
     def _meet(self, job_id: str, now: float) -> Job:
         """A job that we have no name for shows up: its submission's answer is still on the way, or was lost."""
-        waiting = next((jobs for jobs in self.tickets.values() if jobs), None)
-        job = waiting.pop(0) if waiting else self._new_job(now)
         self._commands.append(Journal("submitted", (job_id,)))
-        return self._name(job, job_id, now, "queued")
+        return self._name(self._provisional(now), job_id, now, "queued")
+
+    def _provisional(self, now: float) -> Job:
+        """Return a job that has no name yet, of whichever submission; a new one if there is none."""
+        waiting = next((jobs for jobs in self.tickets.values() if jobs), None)
+        return waiting.pop(0) if waiting else self._new_job(now)
 
     def _forget_old(self) -> None:
         """Keep the table of a long-lived cluster short."""

@@ -14,6 +14,7 @@ import signal
 import msgspec
 
 from hpclaunch.batch.base import JobUsage
+from hpclaunch.config.units import format_bytes, format_duration
 
 #: Accounting rounds run times, and batch systems look at limits now and then.
 WALLTIME_SLACK = 2.0
@@ -132,20 +133,10 @@ def quote_log(path: str, log: str) -> str:
     return "\n".join([f"  last lines of its log, {path}:", *(f"  | {line}" for line in lines)])
 
 
-def clock_text(seconds: float) -> str:
-    """Return a duration as batch systems write it: ``01:30:00``, ``1-12:00:00``."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return f"{f'{days}-' if days else ''}{hour:02d}:{minute:02d}:{second:02d}"
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes for a person: ``26.0 GB``."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
+def about(size: int) -> str:
+    """Return a measured number of bytes, rounded for a person: ``26 GB``, ``1.3 GB``."""
+    step = 10**8 if size >= 10**9 else 10**5
+    return format_bytes(round(size / step) * step or size)
 
 
 # --- walltime
@@ -163,7 +154,7 @@ def _is_walltime(evidence: Evidence, said: str, terms: Terms) -> bool:
 
 
 def _walltime_text(evidence: Evidence, terms: Terms) -> str:
-    limit = f" ({clock_text(terms.walltime)})" if terms.walltime is not None else ""
+    limit = f" ({format_duration(terms.walltime)})" if terms.walltime is not None else ""
     late = "" if evidence.has_joined else " before a worker of it had connected"
     return f"walltime reached{limit}{late}"
 
@@ -206,10 +197,10 @@ def _memory_note(usage: JobUsage | None, said: str, terms: Terms) -> str:
     """Return how much memory a killed job had used, where that explains the kill and nobody said it yet."""
     used = usage.max_memory_bytes if usage else None
     is_about_memory = "memory" in said.lower()
-    if used is not None and used >= 0.95 * terms.memory and size_text(used) not in said:
-        return f" (it used {size_text(used)} of memory; {size_text(terms.memory)} were asked for)"
+    if used is not None and used >= 0.95 * terms.memory and about(used) not in said:
+        return f" (it used {about(used)} of memory; {format_bytes(terms.memory)} were asked for)"
     if not is_about_memory and "KILL" in said:
-        return f", by the system when memory runs out or by hand ({size_text(terms.memory)} were asked for)"
+        return f", by the system when memory runs out or by hand ({format_bytes(terms.memory)} were asked for)"
     return ""
 
 

@@ -13,6 +13,7 @@ from hpclaunch.cluster.backoff import Backoff
 from hpclaunch.cluster.commands import Command, ReadLog, ReportFailure
 from hpclaunch.cluster.job import Job
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
+from hpclaunch.config.units import format_duration
 
 
 class Verdict:
@@ -75,7 +76,7 @@ class Verdict:
         if self.is_stopped:
             return []
         self._is_about_silence = True
-        since = reasons.clock_text(seconds)
+        since = format_duration(seconds)
         return self._stop(f"{self._terms.title} has not answered for {since}; jobs are not replaced.\n{text}")
 
     def on_answer(self) -> None:
