@@ -95,6 +95,23 @@ def process_start(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
+def read_facts(directory: Path) -> dict[str, Any]:
+    """Return what a head says of itself in its run directory.
+
+    :raises ClusterNotFoundError: there is no such file, or it is none of ours.
+    """
+    path = directory / "cluster.json"
+    try:
+        facts = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ClusterNotFoundError(f"no cluster at {directory}: {error.strerror}") from None
+    except ValueError:
+        raise ClusterNotFoundError(f"{path} is not a cluster file") from None
+    if not isinstance(facts, dict) or not {"id", "name", "addresses"} <= facts.keys():
+        raise ClusterNotFoundError(f"{path} is not a cluster file")
+    return facts
+
+
 def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
     """Return the clusters of this user, by age, also those whose head has died."""
     root = base or base_directory()

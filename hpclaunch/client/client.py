@@ -24,7 +24,7 @@ from typing import Any
 
 from hpclaunch.client import graph
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
-from hpclaunch.client.session import HeadSession, read_cluster_file
+from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
@@ -89,13 +89,13 @@ class Client:
             facts: Mapping[str, Any] = cluster.facts
             directory = cluster.directory
         else:
-            from hpclaunch.rundir import find_cluster
+            from hpclaunch.rundir import find_cluster, read_facts
 
             directory = find_cluster(cluster)
             session = await HeadSession.open(
                 directory, name=self.name, on_messages=self._on_messages, on_lost=self._on_lost, timeout=timeout
             )
-            facts = read_cluster_file(directory)
+            facts = read_facts(directory)
         session.on_notice = self._on_notice
         secure = facts.get("security", True) and directory is not None
         hello = m.Hello(

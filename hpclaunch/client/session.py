@@ -7,8 +7,6 @@ asyncio loop; not thread-safe.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from hpclaunch.comm.memory import MemoryConnection
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Notice, Reply, Request, Welcome
 from hpclaunch.comm.reports import to_error
 from hpclaunch.errors import ClusterNotFoundError, CommClosedError, HandshakeError, HPCLaunchError, PeerError
+from hpclaunch.rundir import read_facts
 
 OnMessages = Callable[[list[Message], list[memoryview]], None]
 
@@ -62,7 +61,7 @@ class HeadSession:
         :raises ClusterNotFoundError: there is no such directory, or nobody answers at any address.
         :raises HandshakeError: the head would not have us.
         """
-        facts = read_cluster_file(directory)
+        facts = read_facts(directory)
         context = tls.client_context(directory, "client") if facts.get("security", True) else None
         session = cls(on_messages, on_lost)
         hello = Hello(PROTOCOL_VERSION, "client", name, facts["id"], host=socket.gethostname(), pid=os.getpid())
@@ -150,21 +149,3 @@ class HeadSession:
 
     def _because(self) -> str:
         return f": {self._farewell}" if self._farewell else ""
-
-
-def read_cluster_file(directory: Path) -> dict[str, Any]:
-    """Return what a head says of itself in its run directory.
-
-    :raises ClusterNotFoundError: there is no such file, or it is none of ours.
-    """
-    path = directory / "cluster.json"
-    try:
-        facts = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ClusterNotFoundError(f"no cluster at {directory}: {error.strerror}") from None
-    except ValueError:
-        raise ClusterNotFoundError(f"{path} is not a cluster file") from None
-    with contextlib.suppress(TypeError):
-        if {"id", "name", "addresses"} <= facts.keys():
-            return dict(facts)
-    raise ClusterNotFoundError(f"{path} is not a cluster file")

@@ -1,4 +1,7 @@
-"""Starting a head process from the user's process, and knowing whether it is still there."""
+"""Starting a head from the user's process: its run directory, the job script, the process.
+
+Everything that can be wrong with a configuration is found here, before a process is started.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,98 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from hpclaunch.errors import HeadError
+from hpclaunch import rundir, scripts
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.engines import base as engines
+from hpclaunch.errors import ConfigError, HeadError
+from hpclaunch.head import options as head_options
 
 #: Seconds in which a head must be ready; a slow file system may take a while over the imports.
 START_SECONDS = 60.0
 #: Seconds that a head may take to end after it has answered a close request.
 END_SECONDS = 15.0
+
+
+class Prepared(NamedTuple):
+    """A run directory with all that a head needs."""
+
+    directory: Path
+    script: str
+    command: list[str]
+
+
+def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: int) -> Prepared:
+    """Make a run directory, render the job script into it, and say how to start the head.
+
+    :param owner_pid: the process whose end is the head's end; 0 for none.
+    :raises ConfigError: a directory can't be made, or an option of the head is wrong.
+    :raises ScriptError: the script can't be rendered from these values.
+    """
+    engine = engines.by_name(config.engine)
+    _check_scheduler_options(config)
+    _check_log_directory(config)
+    work_directory = Path.cwd()
+    directory = rundir.create(rundir.base_directory(config.shared_temp_directory), name)
+    try:
+        script = scripts.render(
+            config,
+            cluster_id=directory.name,
+            directory=directory,
+            work_directory=work_directory,
+            worker_command=engine.worker_command(config, directory),
+        )
+        rundir.write_file(directory / "job.sh", script.encode(), mode=0o700)
+        head_options.write(
+            directory,
+            head_options.HeadOptions(
+                cluster_id=directory.name,
+                name=name,
+                config=config,
+                python_path=python_path,
+                work_directory=str(work_directory),
+                owner_pid=owner_pid,
+            ),
+        )
+    except BaseException:
+        rundir.remove(directory)
+        raise
+    return Prepared(directory, script, engine.head_command(sys.executable, directory))
+
+
+def _check_scheduler_options(config: JobConfig) -> None:
+    unknown = [key for key in config.scheduler_options if key not in head_options.SCHEDULER_OPTIONS]
+    if unknown:
+        known = ", ".join(head_options.SCHEDULER_OPTIONS)
+        raise ConfigError(f"scheduler-options: unknown {unknown[0]!r}; there are {known}", key="scheduler-options")
+    port = config.scheduler_options.get("port", 0)
+    if isinstance(port, bool) or not str(port).isdigit() or int(port) > 65535:
+        raise ConfigError(f"scheduler-options: port must be 0 to 65535, not {port!r}", key="scheduler-options")
+    if not config.security:
+        warnings.warn(
+            "security: false: anyone who can reach this cluster's ports can run code as you",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _check_log_directory(config: JobConfig) -> None:
+    """Make the log directory; better an error now than jobs that can't open their output."""
+    if config.log_directory is None:
+        return
+    path = Path(config.log_directory).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"log-directory {path} can't be made: {error.strerror}", key="log-directory") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"log-directory {path} can't be written by you; choose another", key="log-directory")
 
 
 class HeadProcess:

@@ -166,8 +166,11 @@ class Head:
         try:
             await self.close_all(reason)
         finally:
-            if not self._ended.done():
-                self._ended.set_result(None)
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     # --- Controlled
 
@@ -203,7 +206,7 @@ class Head:
             raise
         finally:
             loop = asyncio.get_running_loop()
-            loop.call_later(0.05, lambda: self._ended.done() or self._ended.set_result(None))
+            loop.call_later(0.05, self._end)
 
     # --- hooks
 

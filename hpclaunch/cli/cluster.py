@@ -1,0 +1,153 @@
+"""``hpclaunch up``, ``ps``, ``jobs``, ``logs``, ``scale``, ``down``, ``clean``: clusters that outlive you."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hpclaunch import rundir
+from hpclaunch.cli.keys import config_options, given
+from hpclaunch.client.session import HeadSession
+from hpclaunch.cluster.table import JobTable, count_states
+from hpclaunch.config.layers import load
+from hpclaunch.errors import HPCLaunchError, PeerError, SiteError
+from hpclaunch.head.launch import HeadProcess, prepare
+
+T = TypeVar("T")
+
+_END_SECONDS = 40.0
+
+
+@click.command()
+@click.argument("section")
+@click.option("--name", "cluster_name", default=None, help="The cluster's name, for Client(NAME) and down.")
+@click.option("--jobs", "count", type=click.IntRange(0), default=0, help="Jobs to start with.")
+@config_options
+def up(section: str, cluster_name: str | None, count: int, **options: Any) -> None:
+    """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
+    from hpclaunch.cluster.cluster import user_python_path
+
+    config = load(section, given(options)).job
+    name = cluster_name or config.name
+    for one in rundir.all_clusters(rundir.base_directory(config.shared_temp_directory)):
+        if one.name == name and one.is_alive:
+            raise SiteError(
+                f"a cluster named {name!r} runs already; choose another --name, or: hpclaunch down {name}"
+            )
+    prepared = prepare(config, name, python_path=user_python_path(), owner_pid=0)
+    try:
+        head = HeadProcess(prepared.command, prepared.directory, attached=False)
+    except BaseException:
+        rundir.remove(prepared.directory)
+        raise
+    facts = rundir.read_facts(prepared.directory)
+    click.echo(
+        f"Cluster {name!r} is up: process {head.pid} on {facts['host']}, at {', '.join(facts['addresses'])}"
+    )
+    if count:
+        try:
+            _ask(prepared.directory, "scale", jobs=count)
+        except HPCLaunchError:
+            _ask(prepared.directory, "close")
+            raise
+        click.echo(f"{count} job{'s' if count > 1 else ''} submitted (`hpclaunch jobs {name}`)")
+    click.echo(f"In Python:  from hpclaunch import Client; client = Client({name!r})")
+    click.echo(f"To end it:  hpclaunch down {name}")
+
+
+@click.command()
+def ps() -> None:
+    """List your clusters, also those whose head has died."""
+    clusters = rundir.all_clusters()
+    if not clusters:
+        click.echo("no clusters")
+        return
+    rows = [("name", "batch system", "head", "since", "id")]
+    for one in clusters:
+        state = {True: "running", False: "dead", None: "on another host"}[one.is_alive]
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.facts.get("started", 0)))
+        head = f"{one.facts.get('host')}:{one.facts.get('pid')} ({state})"
+        rows.append((one.name, str(one.facts.get("batch_system")), head, since, one.directory.name))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if any(one.is_alive is False for one in clusters):
+        click.echo("`hpclaunch clean` cancels what dead heads have left and removes their files")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--story", is_flag=True, help="Show all that happened to each job.")
+def jobs(name: str, story: bool) -> None:
+    """Show the jobs of cluster NAME."""
+    table = JobTable(_ask(rundir.find_cluster(name), "jobs"))
+    click.echo(table.stories() if story else str(table))
+    click.echo(count_states(table))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("job", required=False)
+def logs(name: str, job: str | None) -> None:
+    """Print the output of one JOB of cluster NAME, or of all its jobs."""
+    for job_id, text in _ask(rundir.find_cluster(name), "logs", job_id=job).items():
+        click.echo(f"==> job {job_id} <==\n{text.rstrip()}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("count", metavar="JOBS", type=click.IntRange(0))
+def scale(name: str, count: int) -> None:
+    """Have JOBS jobs in cluster NAME."""
+    _ask(rundir.find_cluster(name), "scale", jobs=count)
+    click.echo(f"cluster {name!r} is to have {count} job{'' if count == 1 else 's'}")
+
+
+@click.command()
+@click.argument("name")
+def down(name: str) -> None:
+    """Cancel the jobs of cluster NAME, see to it that they are gone, and end its head."""
+    directory = rundir.find_cluster(name)
+    _ask(directory, "close")
+    until = time.monotonic() + _END_SECONDS
+    while directory.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    click.echo(f"cluster {name!r} is down; no job of it is left")
+
+
+@click.command()
+def clean() -> None:
+    """Cancel jobs whose head has died, and remove the files of dead clusters."""
+    from hpclaunch.head.sweep import sweep
+
+    dead = [one for one in rundir.all_clusters() if one.is_alive is False]
+    for one in dead:
+        left = sweep(one.directory)
+        click.echo(f"{one.directory.name}: {len(left)} jobs cancelled, files removed")
+    if not dead:
+        click.echo("nothing to clean up")
+
+
+def _ask(directory: Path, method: str, **params: Any) -> Any:
+    """Ask the head of a run directory one thing."""
+
+    async def ask() -> Any:
+        session = await HeadSession.open(directory, name=f"cli-{time.time_ns():x}")
+        try:
+            return await session.request(method, **params)
+        finally:
+            session.close()
+
+    try:
+        return _run(ask())
+    except PeerError as error:
+        raise SiteError(f"the head of {directory.name} does not answer: {error}") from None
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)

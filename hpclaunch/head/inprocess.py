@@ -1,0 +1,91 @@
+"""A head without a process: scheduler and workers in threads of the user's own process (``processes=False``).
+
+For debugging and tests: no jobs, no files, no sockets, nothing secret. What a job is elsewhere is one worker here.
+Everything runs on the given loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hpclaunch.client.session import HeadSession
+from hpclaunch.comm.memory import memory_pair
+from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
+from hpclaunch.engines.embedded import RunningEmbedded
+from hpclaunch.errors import HPCLaunchError
+from hpclaunch.head.control import Control
+from hpclaunch.scheduler.server import SchedulerServer
+from hpclaunch.worker.inprocess import start_inprocess_worker
+from hpclaunch.worker.server import WorkerServer
+
+
+class InProcessHead:
+    """The head of a cluster whose workers are threads of this process. Make it on its loop."""
+
+    failure: HPCLaunchError | None = None
+
+    def __init__(self, cluster_id: str, *, threads: int) -> None:
+        self._control = Control(self)
+        self._server = SchedulerServer(cluster_id, on_request=self._control.answer)
+        self.engine = RunningEmbedded(self._server, None, ())
+        self._threads = threads
+        self._workers: dict[str, tuple[WorkerServer, float]] = {}
+        self._started = 0
+        self._closed = False
+
+    def open_session(self, name: str, on_messages: Any, on_lost: Callable[..., None] | None) -> HeadSession:
+        """Connect a client."""
+        ours, theirs = memory_pair(name, "head")
+        session = HeadSession(on_messages, on_lost)
+        welcome = self._server.on_peer(theirs, Hello(PROTOCOL_VERSION, "client", name, self._server.cluster_id))
+        session.attach(ours, welcome)
+        return session
+
+    async def scale(self, jobs: int) -> None:
+        """Have this many workers."""
+        while len(self._workers) < jobs:
+            self._started += 1
+            job_id = f"thread.{self._started}"
+            worker = await start_inprocess_worker(
+                self._server, name=f"{job_id}-0", threads=self._threads, job_id=job_id
+            )
+            self._workers[job_id] = (worker, time.time())
+        load = self.engine.job_load()
+        cheapest = sorted(self._workers, key=lambda job: load.get(job, (0, 0)))
+        for job_id in cheapest[: len(self._workers) - jobs]:
+            worker, _ = self._workers.pop(job_id)
+            await self.engine.retire_job(job_id, "the cluster was scaled down")
+            worker.end("the cluster was scaled down")
+
+    def job_table(self) -> list[dict[str, Any]]:
+        """Return the workers as if they were jobs."""
+        return [
+            {
+                "id": job_id,
+                "state": "up",
+                "since": since,
+                "host": worker.hello.host,
+                "workers": 1,
+                "reason": "",
+                "story": ["in this process"],
+            }
+            for job_id, (worker, since) in self._workers.items()
+        ]
+
+    def job_logs(self, job_id: str | None) -> dict[str, str]:
+        """Return what there is of logs: workers in this process print where it prints."""
+        jobs = [job_id] if job_id is not None else list(self._workers)
+        return dict.fromkeys(jobs, "(this worker is a thread of your own process and prints there)")
+
+    async def close_all(self, reason: str) -> None:
+        """End the workers and let go of the clients."""
+        if self._closed:
+            return
+        self._closed = True
+        for worker, _ in self._workers.values():
+            worker.end(reason)
+        self._workers.clear()
+        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self._server.close(reason)))
