@@ -303,7 +303,8 @@ def rules(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     for (low, a), (high, b) in itertools.pairwise(known):
         if a > b:
             wrong.append((f"memory_{low}", f"memory {low} ({a:g}) must not be above {high} ({b:g})"))
-    wrong += _name_rules(str(get("name", "")), get("batch_system"))
+    if "name" in values:
+        wrong += _name_rules(str(values["name"]), get("batch_system"))
     return wrong
 
 
