@@ -168,10 +168,14 @@ class Ledger:
         return self._flush(now)
 
     def on_submit_failed(self, ticket: int, text: str, now: float, *, wish: int | None = None) -> list[Command]:
-        """A submission was refused. With ``wish`` the caller was told, and the wish goes back to it."""
+        """A submission was refused.
+
+        :param wish: the wish before, if the one who wished was told. It is his turn then: the wish falls back
+            to what there is, and nothing is tried again until he wishes anew.
+        """
         self.tickets.pop(ticket)
         if wish is not None:
-            self.wish = wish
+            self.wish = min(wish, self.live_count())
         elif not self.is_closing:
             self.refusal_text = text
             up = self._up_count()

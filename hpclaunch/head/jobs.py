@@ -1,0 +1,398 @@
+"""The job manager: keeps as many jobs alive as were wished for, and knows the story of each.
+
+It is the shell around :class:`~hpclaunch.cluster.ledger.Ledger`, which decides everything: this module runs the
+ledger's commands (submit, ask, cancel, read files) as asyncio tasks and feeds what comes of them back as facts.
+Rules:
+
+* Every command is answered by one fact, whatever goes wrong.
+* A submission that has begun is always waited for: its job ids must not be lost.
+* ``close`` leaves no job behind, or raises and says which.
+
+It does not decide, and knows nothing of tasks, connections or what the batch system's output looks like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+from hpclaunch.batch.base import JobStatus, JobUsage
+from hpclaunch.cluster import commands as c
+from hpclaunch.cluster.job import JobFiles, JobRow, Limits
+from hpclaunch.cluster.ledger import Ledger
+from hpclaunch.cluster.reasons import Terms
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.errors import CancelError, CommandError, ConfigError, HPCLaunchError, JobsFailedError, UserError
+from hpclaunch.head.jobfiles import RunFiles
+
+log = logging.getLogger("hpclaunch.jobs")
+
+_TITLES = {"sge": "Grid Engine", "slurm": "Slurm", "local": "the local batch system"}
+#: Seconds to wait before each try to read an ended job's log, which comes over a shared file system.
+_LOG_WAITS = (0.0, 0.1, 0.2, 0.4, 0.8)
+#: Shortest wait between two looks at the clock, seconds.
+_LEAST_WAIT = 0.01
+
+
+class Queue(Protocol):
+    """What we need of :class:`~hpclaunch.batch.queue.BatchQueue`."""
+
+    async def submit(self, script: Path, count: int) -> list[str]:
+        """Submit, and return the job ids. Raise SubmitError."""
+
+    async def poll(self, ids: Iterable[str]) -> dict[str, JobStatus]:
+        """Return the state of every job. Raise StatusError."""
+
+    async def usage(self, ids: Iterable[str]) -> dict[str, JobUsage]:
+        """Return what accounting knows."""
+
+    async def explain(self, job_id: str) -> str:
+        """Return why a job waits or is stuck."""
+
+    async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
+        """Cancel jobs and see that they are gone. Raise CancelError."""
+
+
+class JobManager:
+    """The jobs of one cluster.
+
+    :param script: the job script, already written.
+    :param directory: the cluster's run directory.
+    :param retire: asks the engine to drain and close the workers of a job.
+    :param idle_jobs: returns ids of jobs with workers, from cheapest to lose.
+    :param on_failure: told when no more jobs are submitted, and why.
+    :param limits: all the patience; by default from ``config``.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        queue: Queue,
+        script: Path,
+        directory: Path,
+        *,
+        retire: Callable[[str], Awaitable[None]],
+        idle_jobs: Callable[[], list[str]],
+        on_failure: Callable[[JobsFailedError], None],
+        clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        self._queue = queue
+        self._script = script
+        self._directory = directory
+        self._retire = retire
+        self._idle_jobs = idle_jobs
+        self._on_failure = on_failure
+        self._clock = clock
+        log_directory = Path(config.log_directory).expanduser() if config.log_directory else directory / "logs"
+        self._files = RunFiles(directory, log_directory)
+        self._files.skip()
+        self._ledger = Ledger(_terms(config), rng or Random(), limits or _limits(config))
+        self._failure: JobsFailedError | None = None
+        self._scaling = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._submissions: set[asyncio.Task[HPCLaunchError | None]] = set()
+        self._bug: BaseException | None = None
+
+    # --- the wish
+
+    async def scale(self, jobs: int) -> None:
+        """Keep this many jobs alive from now on. When it returns, what was missing has been submitted.
+
+        A failure that stands is cleared, and jobs are tried again.
+
+        :raises SubmitError: the batch system did not take them; the wish falls back to what there is.
+        :raises ConfigError: not a number of jobs.
+        """
+        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 0:
+            raise ConfigError(f"{jobs!r} is not a number of jobs; write 0 or more", key="jobs")
+        async with self._scaling:
+            if self._ledger.is_closing:
+                raise UserError("This cluster is being closed; make a new one to run more jobs.")
+            before = self._ledger.wish
+            commands = self._ledger.on_scale(jobs, self._clock(), self._idle_jobs())
+            submits = [command for command in commands if isinstance(command, c.Submit)]
+            self._do(command for command in commands if not isinstance(command, c.Submit))
+            started = [self._begin_submission(command, before) for command in submits]
+            await asyncio.shield(asyncio.gather(*self._submissions))
+            for error in (task.result() for task in started):
+                if error is not None:
+                    raise error
+
+    @property
+    def failure(self) -> JobsFailedError | None:
+        """Why no more jobs are submitted; None while they are."""
+        return self._failure if self._ledger.failure else None
+
+    @property
+    def trouble(self) -> str:
+        """What the batch system refuses or does not answer at the moment, in its words; empty if all is well."""
+        silence = self._ledger.silence_text if self._ledger.silent_since is not None else ""
+        return self._ledger.refusal_text or silence
+
+    # --- facts from the head
+
+    def worker_joined(self, job_id: str, worker_name: str, host: str, head_address: str) -> None:
+        """A worker connected, and by which of the head's addresses."""
+        self._feed(self._ledger.on_worker_joined(job_id, worker_name, host, head_address, self._clock()))
+
+    def worker_left(self, job_id: str, worker_name: str, reason: str) -> None:
+        """The connection to a worker ended."""
+        self._feed(self._ledger.on_worker_left(job_id, worker_name, reason, self._clock()))
+
+    # --- questions
+
+    def table(self) -> list[JobRow]:
+        """Return all jobs with their stories, in order of submission."""
+        return self._ledger.rows(self._clock())
+
+    def logs(self, job_id: str | None = None) -> dict[str, str]:
+        """Return the output of one job or of all, by job id; where there is none, a sentence that says so.
+
+        :raises UserError: there is no such job.
+        """
+        known = list(self._ledger.jobs)
+        if job_id is not None and job_id not in self._ledger.jobs:
+            raise UserError(f"This cluster has no job {job_id!r}; it has {', '.join(known) or 'none'}.")
+        return {known_id: self._files.log_text(known_id) for known_id in ([job_id] if job_id else known)}
+
+    # --- life
+
+    async def run(self) -> None:
+        """Follow the jobs until :meth:`close`."""
+        self._ledger.head_addresses = await asyncio.to_thread(self._head_addresses)
+        while not self._ledger.is_closing:
+            self._wake.clear()
+            self._do(self._ledger.on_clock(self._clock()))
+            if self._bug is not None:
+                raise self._bug
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_seconds()):
+                    await self._wake.wait()
+
+    async def close(self) -> None:
+        """Cancel every job that may still be there, and see to it that all are gone. May be called again.
+
+        :raises CancelError: some are still there; the text names them.
+        """
+        self._feed(self._ledger.on_close(self._clock()))
+        if self._submissions:
+            await asyncio.shield(asyncio.gather(*self._submissions))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ids = self._ledger.to_cancel()
+        if not ids:
+            return
+        try:
+            await self._cancel_all(ids)
+        except HPCLaunchError as error:
+            self._feed(self._ledger.on_cancel_failed(ids, str(error), self._clock()))
+            raise
+        self._feed(self._ledger.on_cancelled(ids, self._clock()))
+
+    def leftovers(self) -> list[str]:
+        """Return the jobs of an earlier head in this directory whose end it did not see."""
+        return [job_id for job_id in self._files.leftovers() if job_id not in self._ledger.jobs]
+
+    def adopt(self, job_ids: Iterable[str]) -> None:
+        """Take over jobs of an earlier head; the wish grows to keep them."""
+        self._feed(self._ledger.on_adopted(job_ids, self._clock()))
+
+    async def sweep(self) -> list[str]:
+        """Cancel all :meth:`leftovers`, and return them. Raise CancelError if some are still there."""
+        ids = self.leftovers()
+        if ids:
+            await self._cancel_all(ids)
+            self._files.write_journal("ended", ids)
+        return ids
+
+    # --- running commands
+
+    def _feed(self, commands: Iterable[c.Command]) -> None:
+        """A fact was applied: run what follows, and look at the clock anew."""
+        self._do(commands)
+        self._wake.set()
+
+    def _do(self, commands: Iterable[c.Command]) -> None:
+        for command in commands:
+            match command:
+                case c.Journal(word, ids):
+                    self._write_journal(word, ids)
+                case c.ReportFailure(text):
+                    log.error("%s", text)
+                    self._failure = JobsFailedError(text)
+                    self._on_failure(self._failure)
+                case c.Submit():
+                    self._begin_submission(command, None)
+                case _:
+                    self._begin(self._answer(command))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._bug = task.exception()
+            self._wake.set()
+
+    async def _answer(self, command: c.Command) -> None:
+        match command:
+            case c.Poll(ids):
+                commands = await self._poll(ids)
+            case c.LookAtFiles():
+                commands = await self._look()
+            case c.AskUsage(ids):
+                commands = await self._ask_usage(ids)
+            case c.AskReason(job_id):
+                commands = await self._ask_reason(job_id)
+            case c.Cancel(ids):
+                commands = await self._cancel(ids)
+            case c.ReadLog(job_id):
+                commands = await self._read_log(job_id)
+            case c.RetireWorkers(job_id):
+                commands = await self._retire_workers(job_id)
+            case _:
+                raise AssertionError(command)
+        self._feed(commands)
+
+    # --- submitting
+
+    def _begin_submission(self, command: c.Submit, wish: int | None) -> asyncio.Task[HPCLaunchError | None]:
+        task = asyncio.create_task(self._submit(command, wish))
+        self._submissions.add(task)
+        task.add_done_callback(self._submissions.discard)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def _submit(self, command: c.Submit, wish: int | None) -> HPCLaunchError | None:
+        """Submit, and return the error if it was refused. ``wish`` is given if somebody waits for that."""
+        try:
+            ids = await self._queue.submit(self._script, command.jobs)
+        except HPCLaunchError as error:
+            log.warning("%s", error)
+            self._feed(self._ledger.on_submit_failed(command.ticket, str(error), self._clock(), wish=wish))
+            return error
+        self._feed(self._ledger.on_submitted(command.ticket, ids, self._clock()))
+        return None
+
+    # --- asking and cancelling
+
+    async def _poll(self, ids: tuple[str, ...]) -> list[c.Command]:
+        asked_at = self._clock()
+        try:
+            statuses = await self._queue.poll(ids)
+        except CommandError as error:
+            log.warning("%s", error)
+            return self._ledger.on_status_failed(str(error), self._clock())
+        return self._ledger.on_status(statuses, asked_at, self._clock())
+
+    async def _look(self) -> list[c.Command]:
+        files: dict[str, JobFiles] = {}
+        try:
+            files = await asyncio.to_thread(self._files.look)
+        except OSError as error:
+            log.warning("the jobs' files cannot be read: %s", error)
+        return self._ledger.on_files(files, self._clock())
+
+    async def _ask_usage(self, ids: tuple[str, ...]) -> list[c.Command]:
+        usages: dict[str, JobUsage] = {}
+        try:
+            usages = await self._queue.usage(ids)
+        except CommandError as error:
+            log.warning("%s", error)
+        return self._ledger.on_usage(ids, usages, self._clock())
+
+    async def _ask_reason(self, job_id: str) -> list[c.Command]:
+        text = ""
+        try:
+            text = await self._queue.explain(job_id)
+        except CommandError as error:
+            log.warning("%s", error)
+        return self._ledger.on_reason(job_id, text, self._clock())
+
+    async def _cancel(self, ids: tuple[str, ...]) -> list[c.Command]:
+        try:
+            await self._queue.cancel(ids)
+        except CommandError as error:
+            log.warning("%s", error)
+            return self._ledger.on_cancel_failed(ids, str(error), self._clock())
+        return self._ledger.on_cancelled(ids, self._clock())
+
+    async def _cancel_all(self, ids: list[str]) -> None:
+        try:
+            await self._queue.cancel(ids)
+        except CancelError:
+            raise
+        except CommandError as error:
+            raise CancelError(
+                f"could not make sure that these jobs are cancelled: {' '.join(ids)}",
+                argv=error.argv,
+                exit_code=error.exit_code,
+                output=error.output or error.what,
+                hint="Cancel them by hand when the batch system answers again.",
+            ) from error
+
+    async def _retire_workers(self, job_id: str) -> list[c.Command]:
+        try:
+            await self._retire(job_id)
+        except Exception:  # an engine is a plug-in; its job ends all the same
+            log.exception("the workers of job %s could not be retired", job_id)
+        return self._ledger.on_retired(job_id, self._clock())
+
+    async def _read_log(self, job_id: str) -> list[c.Command]:
+        """Read the end of a log, which may reach us a moment after its job's end."""
+        text = ""
+        for wait in _LOG_WAITS:
+            await asyncio.sleep(wait)
+            if text := await asyncio.to_thread(self._log_tail, job_id):
+                break
+        return self._ledger.on_log(job_id, str(self._files.log_path(job_id)), text, self._clock())
+
+    def _log_tail(self, job_id: str) -> str:
+        try:
+            return self._files.log_tail(job_id).strip()
+        except OSError as error:
+            return f"(the log cannot be read: {error.strerror})"
+
+    # --- small things
+
+    def _write_journal(self, word: str, ids: tuple[str, ...]) -> None:
+        """Write job ids down. A full disk is no reason to lose the jobs that run."""
+        try:
+            if ids:
+                self._files.write_journal(word, ids)
+        except OSError as error:
+            log.warning("the journal of jobs cannot be written: %s", error)
+
+    def _wait_seconds(self) -> float | None:
+        wake_at = self._ledger.wake_at()
+        return None if wake_at is None else max(_LEAST_WAIT, wake_at - self._clock())
+
+    def _head_addresses(self) -> str:
+        try:
+            facts = json.loads((self._directory / "cluster.json").read_text())
+            return ", ".join(facts["addresses"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""  # only a sentence needs them
+
+
+def _terms(config: JobConfig) -> Terms:
+    title = _TITLES.get(config.batch_system, config.batch_system)
+    return Terms(title=title, walltime=config.walltime, memory=config.memory, python=config.python)
+
+
+def _limits(config: JobConfig) -> Limits:
+    return Limits(startup=config.death_timeout + 60.0, alone=config.death_timeout + 10.0)
