@@ -26,6 +26,13 @@ def pytest_configure() -> None:
     os.environ[MARK_NAME] = MARK
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for a bed, also those that forgot to say so."""
+    for item in items:
+        for name in {"slurm", "sge"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(name)
+
+
 def pytest_unconfigure() -> None:
     """Stop the beds that this run started, whatever ended it."""
     for bed in BEDS.values():

@@ -1,0 +1,50 @@
+# Each target works as the first command after "git clone"; only Python 3.11 or newer and make must be there.
+
+FAST := not slurm and not sge and not slow
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint check test bench clean
+
+help:
+	@echo "make setup   make .venv with hpclaunch and what its tests need"
+	@echo "make demo    run the main job on this machine: eight jobs, a computation, a summary"
+	@echo "make check   format, lint, types and the fast tests (less than a minute)"
+	@echo "make test    all of that and all tests; as root on Debian with a real Slurm and a real Grid Engine"
+	@echo "make bench   measure hpclaunch beside other tools"
+	@echo "make clean   remove what these targets made here"
+
+setup: .venv/.complete
+
+.venv/.complete: pyproject.toml .ci/setup
+	@sh .ci/setup .venv test
+	@touch $@
+
+.venv-bench/.complete: pyproject.toml .ci/setup
+	@sh .ci/setup .venv-bench bench
+	@touch $@
+
+demo: setup
+	@.venv/bin/python examples/demo.py
+
+lint: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+check: lint
+	.venv/bin/python -m pytest -q -m "$(FAST)"
+
+# The tests run also when lint fails, so that one run tells all. guard.sh stops the test beds however the run ends.
+test: setup
+	@status=0; \
+	$(MAKE) --no-print-directory --keep-going lint || status=$$?; \
+	bash tests/testbed/guard.sh .venv/bin/python -m pytest --durations=10 || status=$$?; \
+	[ $$status = 0 ] && echo "make test: passed" || echo "make test: FAILED" >&2; \
+	exit $$status
+
+bench: .venv-bench/.complete
+	.venv-bench/bin/python benchmarks/run.py
+
+clean:
+	rm -rf .venv .venv-bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find hpclaunch tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
