@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from hpclaunch.errors import CommClosedError, FrameError, HandshakeError, PeerEr
 
 #: Seconds that a stranger may take for the TLS handshake, and again for its first message.
 HANDSHAKE_SECONDS = 10.0
+#: Bytes that are received at once at most.
+SCRATCH_BYTES = 256 * 1024
 
 #: The certificate that a peer of this role must have. None of its own for "supervisor" and "peer".
 _CERTIFICATE = {
@@ -53,8 +56,21 @@ class Comm(Protocol):
         """True once nothing more will be received."""
 
 
-class Connection(asyncio.Protocol):
+class _Scratch(threading.local):
+    """Memory that all connections of one thread receive into: one after another, as its loop calls them."""
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(SCRATCH_BYTES))
+
+
+_scratch = _Scratch()
+
+
+class Connection(asyncio.BufferedProtocol):
     """A TCP connection with or without TLS.
+
+    It is a *buffered* protocol because for the other kind uvloop makes 256 KiB of new memory for each piece of
+    TLS that arrives, and gives it back: a third of what a small message cost the head.
 
     :param on_frames: called with (connection, frames) for all that arrives.
     :param on_lost: called once with (connection, reason) when it is over, whoever ended it.
@@ -72,7 +88,7 @@ class Connection(asyncio.Protocol):
         self.on_made = on_made
         self.peer = "?"
         self.close_reason = ""
-        self._decoder = FrameDecoder(LIMIT_STRANGER)
+        self._decoder = FrameDecoder(LIMIT_STRANGER, _scratch.memory)
         self._queue: list[Message] = []
         self._flush_due = False
         self._transport: asyncio.Transport | None = None
@@ -80,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._can_write = asyncio.Event()
         self._can_write.set()
 
-    # --- asyncio.Protocol
+    # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -90,9 +106,12 @@ class Connection(asyncio.Protocol):
         if self.on_made is not None:
             self.on_made(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._decoder.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            frames = self._decoder.feed(data)
+            frames = self._decoder.received(nbytes)
         except FrameError as error:
             self.abort(str(error))
             return

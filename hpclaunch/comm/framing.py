@@ -8,6 +8,9 @@ in network byte order. The body is one msgpack array of messages: all that a pee
 event loop. The decoder is fed bytes and gives frames; it allocates nothing before it has checked a length
 against its limit, so that a stranger can make it hold at most ``limit`` bytes.
 
+A transport either hands pieces of bytes over (``feed``), or receives into memory that the decoder offers
+(``space``, then ``received``): a large frame is then received where it stays.
+
 Pure: no I/O. Errors are :class:`~hpclaunch.errors.FrameError`, after which a decoder takes nothing more.
 """
 
@@ -66,19 +69,38 @@ class FrameDecoder:
     """Takes bytes in pieces of any size, gives whole frames.
 
     :param limit: bytes that one frame may have in all; may be raised once the peer is known.
+    :param scratch: memory to receive into, which decoders may share: nothing is left in it between two calls.
     """
 
-    __slots__ = ("_filled", "_pending", "_target", "_view", "limit")
+    __slots__ = ("_filled", "_pending", "_scratch", "_target", "_view", "limit")
 
-    def __init__(self, limit: int = LIMIT_STRANGER) -> None:
+    def __init__(self, limit: int = LIMIT_STRANGER, scratch: memoryview | None = None) -> None:
         self.limit = limit
+        self._scratch = scratch if scratch is not None else memoryview(b"")
         self._pending: bytes | bytearray = b""  # the beginning of a frame, shorter than its header says
         self._target: bytearray | None = None  # a large frame being filled in place
         self._view: memoryview | None = None
         self._filled = 0
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that end in ``data``.
+    def space(self) -> memoryview:
+        """Return where the next bytes are to be received; never empty if there is scratch memory."""
+        return self._scratch if self._view is None else self._view[self._filled :]
+
+    def received(self, count: int) -> list[Frame]:
+        """Return the frames that end in the ``count`` bytes that were received into :meth:`space`.
+
+        :raises FrameError: the bytes are no frame of ours, or one over the limit.
+        """
+        if self._view is None:
+            return self.feed(self._scratch[:count])
+        self._filled += count
+        if self._filled < len(self._view):
+            return []
+        view, self._target, self._view = self._view, None, None
+        return [_decode(view)]
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """Return the frames that end in ``data``. Nothing of a memoryview is kept, what is needed is copied.
 
         :raises FrameError: the bytes are no frame of ours, or one over the limit.
         """
@@ -98,12 +120,12 @@ class FrameDecoder:
             if offset + total > size:
                 self._begin(data, offset, total)
                 return frames
-            frames.append(_decode(memoryview(data)[offset : offset + total]))
+            frames.append(_decode(memoryview(data)[offset : offset + total], is_lent=type(data) is memoryview))
             offset += total
-        self._pending = data[offset:] if offset else data
+        self._pending = bytes(data[offset:])
         return frames
 
-    def _frame_size(self, data: bytes, offset: int) -> int | None:
+    def _frame_size(self, data: bytes | memoryview, offset: int) -> int | None:
         """Return the size of the frame at ``offset``; None if its header is not there yet."""
         body, count = _HEAD.unpack_from(data, offset)
         head = _HEAD.size + count * _LENGTH.size
@@ -119,18 +141,18 @@ class FrameDecoder:
             raise FrameError(f"a frame of {total} bytes; the limit is {self.limit} bytes")
         return total
 
-    def _begin(self, data: bytes, offset: int, total: int) -> None:
+    def _begin(self, data: bytes | memoryview, offset: int, total: int) -> None:
         """Keep the beginning of a frame; a large one gets its whole memory now, so it is copied once."""
         have = len(data) - offset
         if total < 65536:
-            self._pending = data[offset:] if offset else data
+            self._pending = bytes(data[offset:])
             return
         self._target = bytearray(total)
         self._view = memoryview(self._target)
         self._view[:have] = memoryview(data)[offset:]
         self._filled = have
 
-    def _fill(self, data: bytes, frames: list[Frame]) -> bytes:
+    def _fill(self, data: bytes | memoryview, frames: list[Frame]) -> bytes | memoryview:
         """Copy ``data`` into the large frame; return what is left behind its end."""
         assert self._target is not None
         assert self._view is not None
@@ -145,7 +167,8 @@ class FrameDecoder:
         return data[missing:]
 
 
-def _decode(frame: memoryview) -> Frame:
+def _decode(frame: memoryview, *, is_lent: bool = False) -> Frame:
+    """Decode one whole frame; messages are copies of its bytes, buffers are views of it unless it is lent."""
     body, count = _HEAD.unpack_from(frame)
     start = _HEAD.size + count * _LENGTH.size
     try:
@@ -156,6 +179,8 @@ def _decode(frame: memoryview) -> Frame:
         return Frame(messages, [])
     buffers: list[memoryview] = []
     at = start + body
+    if is_lent:
+        frame = memoryview(bytearray(frame))
     for length in struct.unpack_from(f"!{count}Q", frame, _HEAD.size):
         buffers.append(frame[at : at + length])
         at += length
