@@ -36,6 +36,7 @@ class RunFiles:
         self._journal = self._jobs / "ledger.jsonl"
         self._seen: dict[str, int] = {}  # file name: time of change in ns
         self._known: dict[str, JobFiles] = {}
+        self._has_written = False
 
     # --- tickets
 
@@ -101,6 +102,9 @@ class RunFiles:
         self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            if not self._has_written and file.tell():
+                file.write("\n")  # an earlier head may have been killed within a line
+            self._has_written = True
             file.write(line)
 
     def leftovers(self) -> list[str]:
