@@ -212,7 +212,6 @@ class Ledger:
         if not job.workers:
             job.alone_since = now
             job.note(f"its last worker, {worker}, left" + (f": {reason}" if reason else ""), now)
-            self._prove(job, now)
             if job.exit_code is not None:
                 self._is_over(job, now)
         self.watch.stir(now)

@@ -558,3 +558,38 @@ def test_journal_has_every_job_twice(world: World) -> None:
     submitted = [i for command in journal if command.word == "submitted" for i in command.ids]
     ended = [i for command in journal if command.word == "ended" for i in command.ids]
     assert sorted(submitted) == sorted(ended) == ["1.1", "1.2"]
+
+
+def test_a_flickering_listing_ends_no_job(world: World) -> None:
+    world.scale(1)
+    world.run()
+    world.batch.start("1.1")
+    for listed in [False, True] * 20:
+        world.batch.jobs["1.1"].is_listed = listed
+        polls = len(world.batch.polls)
+        while len(world.batch.polls) == polls:
+            world.tick()
+            world.run()
+        assert world.states() == {"1.1": "starting"} or not listed
+    assert world.states()["1.1"] == "starting"
+
+
+def test_an_exit_code_that_came_before_the_worker_left_ends_the_job_at_once(world: World) -> None:
+    up(world, 1)
+    world.batch.is_down = True
+    world.do(world.ledger.on_files({"1.1": JobFiles(exit_code=1)}, world.now))
+    assert world.states() == {"1.1": "up"}
+    world.leave("1.1")
+    world.pass_time(0.1)
+    assert world.states()["1.1"] == "ended"
+
+
+def test_questions_do_not_pile_up_on_a_slow_batch_system(world: World) -> None:
+    world.scale(2)
+    world.run()
+    for _ in range(20):
+        world.batch.now += 60.0
+        world.ledger.watch.stir(world.now)
+        world.do(world.ledger.on_clock(world.now))
+    kinds = [type(command) for _, command in world.pending]
+    assert sorted(kind.__name__ for kind in kinds) == ["AskReason", "LookAtFiles", "Poll"]
