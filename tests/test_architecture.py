@@ -1,0 +1,335 @@
+"""The shape of the code: pure modules stay pure, the two halves stay apart, a worker stays lean.
+
+Every module belongs to one half or joins them, and the pure ones are listed; a listed module must exist.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from .testbed import install
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hpclaunch"
+
+# Pure: (state, event, now) -> commands. No I/O, clock, randomness or environment.
+PURE = {
+    "batch.base",
+    "batch.local",
+    "batch.sge",
+    "batch.slurm",
+    "cluster.backoff",
+    "cluster.commands",
+    "cluster.job",
+    "cluster.ledger",
+    "cluster.reasons",
+    "cluster.scaling",
+    "cluster.verdict",
+    "cluster.watch",
+    "comm.framing",
+    "comm.messages",
+    "comm.serialize",
+    "config.schema",
+    "config.units",
+    "errors",
+    "scheduler.commands",
+    "scheduler.news",
+    "scheduler.placement",
+    "scheduler.reactor",
+    "scheduler.state",
+    "worker.commands",
+    "worker.reactor",
+    "worker.state",
+}
+
+# What pure modules may import. Of these a few can do more than compute; USED_PURELY says what of them is allowed.
+ALLOWED = {
+    "__future__",
+    "bisect",
+    "collections",
+    "contextlib",
+    "contextvars",
+    "concurrent.futures",
+    "dataclasses",
+    "difflib",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "pickle",
+    "pathlib",
+    "random",
+    "re",
+    "shlex",
+    "signal",
+    "string",
+    "struct",
+    "textwrap",
+    "traceback",
+    "types",
+    "typing",
+    "xml",
+    # not of the standard library
+    "cloudpickle",
+    "msgspec",
+}
+USED_PURELY = {
+    "concurrent.futures": {"CancelledError"},
+    "json": {"loads", "dumps", "JSONDecodeError"},
+    "pathlib": {"Path", "PurePath", "PurePosixPath"},  # as types: FILE_CALLS are forbidden
+    "pickle": {
+        "HIGHEST_PROTOCOL",
+        "PickleBuffer",
+        "PicklingError",
+        "UnpicklingError",
+        "Unpickler",
+        "dumps",
+        "loads",
+    },
+    "random": {"Random"},  # as a type: who calls hands in the generator
+    "signal": {"Signals"},  # numbers and names
+}
+FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
+FILE_CALLS = {
+    "chmod",
+    "cwd",
+    "exists",
+    "expanduser",
+    "glob",
+    "home",
+    "is_dir",
+    "is_file",
+    "iterdir",
+    "mkdir",
+    "open",
+    "read_bytes",
+    "read_text",
+    "rename",
+    "resolve",
+    "rglob",
+    "stat",
+    "symlink_to",
+    "touch",
+    "unlink",
+    "write_bytes",
+    "write_text",
+}
+
+# Which half a module belongs to, by its first word. The rest is listed one by one.
+LAUNCH = {"config", "scripts", "batch", "transport", "cluster"}
+COMPUTE = {"comm", "client", "scheduler", "worker"}
+JOINING = {"head", "engines", "cli"}
+JOINING_MODULES = {"cluster.cluster"}
+SHARED = {"", "errors", "data_files", "rundir"}
+# Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
+REACHES_UP = {("client.client", "cluster.cluster")}
+
+TOO_HEAVY_FOR_A_WORKER = {"jinja2", "yaml", "click", "rich", "cryptography", "aiohttp", "psutil", "dask", "numpy"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return the package's modules by name, without ``hpclaunch.``; empty ``__init__`` files left out."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        words = path.relative_to(PACKAGE).with_suffix("").parts
+        if words[-1] == "__init__":
+            if not path.read_text().strip():
+                continue
+            words = words[:-1]
+        found[".".join(words)] = path
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    """Return a module's syntax tree."""
+    return ast.parse(modules()[module].read_text())
+
+
+def imports(module: str) -> Iterator[tuple[str, str | None, bool]]:
+    """Yield (module, name or None, whether inside a function) for each import, wherever it stands."""
+    nested = {
+        node
+        for function in ast.walk(tree(module))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None, node in nested
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} uses a relative import"
+            for alias in node.names:
+                yield str(node.module), alias.name, node in nested
+
+
+def own_imports(module: str) -> Iterator[tuple[str, bool]]:
+    """Yield (module of ours, whether inside a function) for each of our own modules that a module imports."""
+    for name, attribute, nested in imports(module):
+        if name != "hpclaunch" and not name.startswith("hpclaunch."):
+            continue
+        short = name.removeprefix("hpclaunch").removeprefix(".")
+        whole = f"{short}.{attribute}".removeprefix(".") if attribute else short
+        yield (whole if whole in modules() else short), nested
+
+
+def is_allowed(name: str) -> bool:
+    """Say whether a module, or one of the packages that it is in, is in the list."""
+    words = name.split(".")
+    return any(".".join(words[:end]) in ALLOWED for end in range(1, len(words) + 1))
+
+
+def half(module: str) -> str:
+    """Return launch, compute, joining or shared."""
+    first = module.partition(".")[0]
+    if module in JOINING_MODULES or first in JOINING:
+        return "joining"
+    if module in SHARED:
+        return "shared"
+    return "launch" if first in LAUNCH else "compute" if first in COMPUTE else "nowhere"
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_module_is_there(module: str) -> None:
+    assert module in modules()
+
+
+@pytest.mark.parametrize("module", sorted(PURE & modules().keys()))
+def test_pure_module_imports_only_what_computes(module: str) -> None:
+    for name, attribute, _ in imports(module):
+        if not name.startswith("hpclaunch"):
+            assert is_allowed(name), f"{module} imports {name}"
+            if name in USED_PURELY and attribute is not None:
+                assert attribute in USED_PURELY[name], f"{module} imports {attribute} from {name}"
+    impure = {name for name, _ in own_imports(module)} - PURE
+    assert not impure, f"{module} is pure and imports {sorted(impure)}, which are not"
+
+
+@pytest.mark.parametrize("module", sorted(PURE & modules().keys()))
+def test_pure_module_calls_nothing_that_does(module: str) -> None:
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in USED_PURELY:
+            assert node.attr in USED_PURELY[node.value.id], f"{module}:{node.lineno}"
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{module}:{node.lineno}"
+        if isinstance(node.func, ast.Name):
+            assert node.func.id not in FORBIDDEN_CALLS, where
+        elif isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in FILE_CALLS, where
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_every_module_has_a_place(module: str) -> None:
+    assert half(module) != "nowhere", f"say which half {module} belongs to"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_the_halves_do_not_know_each_other(module: str) -> None:
+    may = {
+        "launch": {"launch", "shared"},
+        "compute": {"compute", "shared"},
+        "shared": {"shared"},
+        "joining": {"launch", "compute", "shared", "joining"},
+    }[half(module)]
+    for name, nested in own_imports(module):
+        if (module, name) in REACHES_UP:
+            assert nested, f"{module} must import {name} only when it needs it"
+        else:
+            assert half(name) in may, f"{module} ({half(module)}) imports {name} ({half(name)})"
+
+
+def test_the_rules_have_something_to_check() -> None:
+    assert {half(module) for module in modules()} == {"launch", "compute", "joining", "shared"}
+    assert any(name == "cluster.scaling" for name, _ in own_imports("cluster.ledger"))
+    assert any(nested for module in modules() for _, nested in own_imports(module))
+
+
+def loaded(*names: str) -> set[str]:
+    """Return the top-level modules that a fresh Python has after importing modules of ours."""
+    lines = [f"import {name}" for name in names]
+    code = "; ".join([*lines, "import sys", "print(*{name.partition('.')[0] for name in sys.modules})"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def third_party(names: set[str]) -> set[str]:
+    """Return those that are neither the standard library's nor what Python's start-up brings in."""
+    return names - set(sys.stdlib_module_names) - loaded() - {"hpclaunch"}
+
+
+def test_import_hpclaunch_imports_nothing_heavy() -> None:
+    names = loaded("hpclaunch")
+    assert third_party(names) == set()
+    assert not names & {"asyncio", "multiprocessing", "ssl", "socket", "logging"}
+
+
+def test_a_worker_imports_only_what_tasks_need() -> None:
+    worker = [f"hpclaunch.{name}" for name in modules() if name.partition(".")[0] == "worker"]
+    names = loaded(*worker, "hpclaunch.comm.connection", "hpclaunch.comm.serialize")
+    assert {"msgspec", "asyncio"} <= names
+    assert not names & TOO_HEAVY_FOR_A_WORKER
+
+
+@pytest.mark.parametrize("name", ["Client", "Future", "as_completed", "progress", "wait"])
+def test_the_client_needs_nothing_of_the_launch_half(name: str) -> None:
+    code = f"from hpclaunch import {name}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    ours = {each.removeprefix("hpclaunch.") for each in done.stdout.split() if each.startswith("hpclaunch.")}
+    assert not {each for each in ours if each.partition(".")[0] in LAUNCH | JOINING}
+
+
+# Style that a reader relies on
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_module_is_readable(module: str) -> None:
+    text = modules()[module].read_text()
+    assert ast.get_docstring(tree(module)), f"{module} does not say what it is for"
+    assert text.count("\n") < 600, f"{module} is too long"
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, f"{module}.{node.name} is too long"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_module_is_named_for_what_it_owns(module: str) -> None:
+    assert not {"util", "utils", "helper", "helpers", "manager", "misc", "common"} & set(module.split("."))
+
+
+def text_files() -> Iterator[Path]:
+    """Yield the project's own text files, as Git knows them; outside of Git, its folders' files."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        done = None
+    names = done.stdout.splitlines() if done and done.returncode == 0 else None
+    paths = [ROOT / name for name in names] if names else [p for p in PACKAGE.rglob("*") if p.is_file()]
+    assert len(paths) > 50
+    for path in paths:
+        if path.is_file() and b"\0" not in path.read_bytes():
+            yield path
+
+
+def test_no_file_knows_where_it_was_written() -> None:
+    places = [str(ROOT), f"{install.HOME.rstrip('/')}/"]
+    for path in text_files():
+        text = path.read_text()
+        for place in places:
+            assert len(place) < 4 or place not in text, f"{path.relative_to(ROOT)} mentions {place}"
