@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_SECONDS = 300
 
 Measured = dict[str, float]
+
+
+class NoGroundError(Exception):
+    """A benchmark can't run here; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class Contestant:
 class Benchmark:
     """One question, and those who answer it. The first contestant is ours.
 
-    :param unavailable: says why the benchmark can't run here; empty if it can.
-    :param command: the start of the command line that runs one contestant; the benchmark's and the contestant's
-        names are added.
+    :param ground: a context that has what the benchmark needs and gives the start of the command line that runs
+        one contestant; the benchmark's and the contestant's names are added. It raises :class:`NoGroundError`
+        where the benchmark can't run.
     """
 
     name: str
@@ -50,8 +55,9 @@ class Benchmark:
     metrics: list[Metric]
     contestants: list[Contestant]
     text: str = ""
-    unavailable: Callable[[], str] = lambda: ""
-    command: Callable[[], list[str]] = lambda: [sys.executable, "-m", "benchmarks.contestant"]
+    ground: Callable[[], AbstractContextManager[list[str]]] = lambda: nullcontext(
+        [sys.executable, "-m", "benchmarks.contestant"]
+    )
 
 
 @dataclass
@@ -85,32 +91,38 @@ class Result:
 
 def run(benchmark: Benchmark, rounds: int, say: Callable[[str], None]) -> Result:
     """Run a benchmark; contestants that fail are left out of the remaining rounds and named in the result."""
-    result = Result(benchmark, rounds, skipped=benchmark.unavailable())
-    if result.skipped:
-        return result
-    for number in range(rounds):
-        order = benchmark.contestants if number % 2 == 0 else benchmark.contestants[::-1]
-        for contestant in order:
-            if contestant.name in result.failures:
-                continue
-            say(f"{benchmark.name}, round {number + 1} of {rounds}: {contestant.name}")
-            try:
-                measured = _measure(benchmark, contestant)
-            except (subprocess.SubprocessError, ValueError) as error:
-                result.failures[contestant.name] = str(error)
-                continue
-            result.measured.setdefault(contestant.name, []).append(measured)
+    result = Result(benchmark, rounds)
+    try:
+        with benchmark.ground() as command:
+            for number in range(rounds):
+                _round(result, number, command, say)
+    except NoGroundError as error:
+        result.skipped = str(error)
     return result
 
 
-def _measure(benchmark: Benchmark, contestant: Contestant) -> Measured:
+def _round(result: Result, number: int, command: list[str], say: Callable[[str], None]) -> None:
+    benchmark = result.benchmark
+    for contestant in benchmark.contestants if number % 2 == 0 else benchmark.contestants[::-1]:
+        if contestant.name in result.failures:
+            continue
+        say(f"{benchmark.name}, round {number + 1} of {result.rounds}: {contestant.name}")
+        try:
+            measured = _measure([*command, benchmark.name, contestant.name])
+        except (subprocess.SubprocessError, ValueError) as error:
+            result.failures[contestant.name] = str(error)
+        else:
+            result.measured.setdefault(contestant.name, []).append(measured)
+
+
+def _measure(command: list[str]) -> Measured:
     """Run one contestant once.
 
     :raises ValueError: it failed; the text has the last lines that it printed.
     :raises subprocess.TimeoutExpired: it took longer than PATIENCE_SECONDS.
     """
     done = subprocess.run(
-        [*benchmark.command(), benchmark.name, contestant.name],
+        command,
         cwd=ROOT,
         text=True,
         capture_output=True,

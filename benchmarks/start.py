@@ -61,7 +61,7 @@ def ours() -> Measured:
     """Measure hpclaunch's worker."""
     from hpclaunch import Client, LocalCluster
 
-    with LocalCluster(cores=1, memory="1 GB") as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=0) as cluster, Client(cluster) as client:
         client.scheduler_info()
         future = client.submit(vitals, 0)
         argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(cluster.directory), "--job", "1.1"]

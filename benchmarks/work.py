@@ -35,8 +35,7 @@ def our_client(workers: int) -> Iterator[Any]:
     """Give a client of a new LocalCluster with that many workers of one thread: head, jobs, TLS and all."""
     from hpclaunch import Client, LocalCluster
 
-    with LocalCluster(cores=1, memory="1 GB") as cluster, Client(cluster) as client:
-        cluster.scale(jobs=workers)
+    with LocalCluster(n_workers=workers) as cluster, Client(cluster) as client:
         cluster.wait_for_workers(workers)
         yield client
 

@@ -30,7 +30,9 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
 def open_cluster(options: argparse.Namespace) -> Any:
     """Return a cluster with its jobs on the way; use it in a ``with`` block, which ends them."""
     given = {key: getattr(options, key) for key in ("queue", "interface") if getattr(options, key)}
-    if options.cluster != "local":
+    if options.cluster == "local":
+        given["n_workers"] = 0  # none before scale(); otherwise it starts one per core
+    else:
         given["walltime"] = options.walltime
     cluster = CLUSTERS[options.cluster](cores=1, memory=options.memory, **given)
     cluster.scale(jobs=options.jobs)

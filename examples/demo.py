@@ -130,7 +130,11 @@ def main() -> None:
             show_pi(throws, options.darts)
             costs = task_costs(client)
             heading("The jobs")
-            console.print(cluster.jobs())
+            jobs = cluster.jobs()
+            console.print(str(jobs), markup=False)
+            heading(f"The story of job {jobs[0]['id']}")
+            for line in jobs[0]["story"]:
+                console.print(f"  {line}", markup=False)
             heading("Summary")
             show_summary(throws, wall, costs, start_up, options.jobs)
     console.print("\nAll jobs have ended.")
