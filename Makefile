@@ -43,7 +43,7 @@ test: setup
 	exit $$status
 
 bench: .venv-bench/.complete
-	.venv-bench/bin/python benchmarks/run.py
+	.venv-bench/bin/python -m benchmarks
 
 clean:
 	rm -rf .venv .venv-bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
