@@ -1,0 +1,28 @@
+"""Batch systems: codecs, and the queue that runs their commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hpclaunch.batch.base import BatchSystem
+from hpclaunch.config.schema import JobConfig
+
+
+def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
+    """Return the codec of a batch system.
+
+    :param directory: the cluster's run directory, where the local batch system keeps its jobs.
+    """
+    submit, cancel = config.submit_command_extra, config.cancel_command_extra
+    if name == "sge":
+        from hpclaunch.batch.sge import GridEngine
+
+        return GridEngine(submit_extra=submit, cancel_extra=cancel)
+    if name == "slurm":
+        from hpclaunch.batch.slurm import Slurm
+
+        return Slurm(submit_extra=submit, cancel_extra=cancel)
+    from hpclaunch.batch.local import LocalProcesses
+
+    return LocalProcesses(python=sys.executable, spool=directory / "local")

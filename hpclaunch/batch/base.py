@@ -71,6 +71,7 @@ class BatchSystem(Protocol):
     name: str  # the words of configuration: "sge", "slurm", "local"
     title: str  # as a person writes it: "Grid Engine"
     template: str  # file name of the job script's template
+    max_array: int  # jobs that one submission may have
 
     def submit(self, script: Path, count: int) -> tuple[str, ...]:
         """Return the argv that submits ``count`` jobs in one go (a job array when count > 1)."""
@@ -99,8 +100,11 @@ class BatchSystem(Protocol):
         A job that is already gone is not a refusal.
         """
 
-    def usage(self, job_ids: Sequence[str]) -> tuple[str, ...]:
-        """Return one argv that asks accounting about these jobs."""
+    def usage(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the argvs that ask accounting about these jobs: few, but some systems take one number each."""
 
     def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
-        """Return the jobs that accounting knows as ended."""
+        """Return the jobs that accounting knows as ended. Raise StatusError if it did not answer."""
+
+    def hint(self, done: Completed) -> str:
+        """Return what to do about a submission that was refused in these words; empty if there is no advice."""

@@ -56,7 +56,7 @@ class Head:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._close_error: HPCLaunchError | None = None
-        queue = BatchQueue(batch.by_name(options.config.batch_system, options.config), LocalTransport())
+        queue = BatchQueue(batch.by_name(options.config.batch_system, options.config, directory), LocalTransport())
         self.jobs = JobManager(
             options.config,
             queue,

@@ -1,0 +1,97 @@
+"""The local batch system as a codec: jobs are processes of this machine, kept by ``localctl.py``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpclaunch.batch import localctl
+from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.errors import StatusError, SubmitError
+
+
+class LocalProcesses:
+    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
+
+    :param python: an interpreter for the little batch system itself.
+    :param spool: the directory where it keeps its jobs.
+    """
+
+    name = "local"
+    title = "the local batch system"
+    template = "local.sh.j2"
+    max_array = 1000
+
+    def __init__(self, *, python: str, spool: Path) -> None:
+        # -I -S: nothing of the user's environment, and no site-packages, is looked at: it starts in 15 ms
+        self._command = (python, "-I", "-S", localctl.__file__, str(spool))
+
+    def submit(self, script: Path, count: int) -> tuple[str, ...]:
+        return (*self._command, "submit", str(count), str(script))
+
+    def parse_submit(self, done: Completed, count: int) -> list[str]:
+        number = done.stdout.strip()
+        if done.exit_code != 0 or not number.isdigit():
+            raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
+        return [f"{number}.{i}" for i in range(1, count + 1)]
+
+    def hint(self, done: Completed) -> str:
+        return "Is the disk of the cluster's run directory full?" if "space" in done.stderr else ""
+
+    def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        return (*self._command, "status", *job_ids)
+
+    def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found: dict[str, JobStatus] = {}
+        for row in self._rows(done):
+            state = JobState(row["state"])
+            found[row["id"]] = JobStatus(row["id"], state, row.get("reason", ""), row.get("host", ""))
+        return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+
+    def explain(self, job_id: str) -> tuple[str, ...]:
+        return (*self._command, "status", job_id)
+
+    def parse_explain(self, done: Completed, job_id: str) -> str:
+        status = self.parse_status(done, [job_id]).get(job_id)
+        return status.reason if status is not None else ""
+
+    def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        return (*self._command, "cancel", *job_ids)
+
+    def parse_cancel(self, done: Completed, job_ids: Sequence[str]) -> dict[str, str]:
+        return {} if done.exit_code == 0 else dict.fromkeys(job_ids, (done.stderr + done.stdout).strip())
+
+    def usage(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        return [(*self._command, "usage", *job_ids)]
+
+    def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
+        wanted = set(job_ids)
+        return {
+            row["id"]: JobUsage(
+                row["id"],
+                row["reason"],
+                exit_code=row["exit_code"],
+                signal=row["signal"],
+                host=row["host"],
+                wall_seconds=row["wall_seconds"],
+                cpu_seconds=row["cpu_seconds"],
+                max_memory_bytes=row["max_memory_bytes"],
+            )
+            for row in self._rows(done)
+            if row["id"] in wanted
+        }
+
+    def _rows(self, done: Completed) -> list[dict[str, Any]]:
+        try:
+            if done.exit_code == 0:
+                return [json.loads(line) for line in done.stdout.splitlines()]
+        except ValueError:
+            pass
+        raise StatusError(
+            "the local batch system does not answer",
+            argv=done.argv,
+            exit_code=done.exit_code,
+            output=done.stderr or done.stdout,
+        )

@@ -1,0 +1,200 @@
+"""A batch system for one machine, as a program: ``localctl.py SPOOL submit|status|cancel|usage ...``.
+
+It has no daemon. Each job has a directory ``SPOOL/<number>/<element>`` and a *shepherd*, a small process in a
+session of its own that runs the job's script, waits for it and writes down how it ended. Whoever may write the
+spool directory owns the jobs. Output is one JSON object per line.
+
+Uses the standard library's quickest modules only: it is started anew for every command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than all the rest
+    from typing import Any
+
+#: Seconds between SIGTERM and SIGKILL when a job is cancelled.
+GRACE_SECONDS = 5
+
+
+def submit(spool: str, count: int, script: str) -> None:
+    """Start ``count`` elements of a job and print its number."""
+    if not os.access(script, os.R_OK):
+        sys.exit(f"{script} can't be read")
+    os.makedirs(spool, mode=0o700, exist_ok=True)
+    number = 1 + max((int(name) for name in os.listdir(spool) if name.isdigit()), default=0)
+    while True:
+        try:
+            os.mkdir(os.path.join(spool, str(number)), 0o700)
+            break
+        except FileExistsError:  # somebody else submitted at the same time
+            number += 1
+    for element in range(1, count + 1):
+        directory = os.path.join(spool, str(number), str(element))
+        os.mkdir(directory, 0o700)
+        start_shepherd(directory, number, element, script)
+    print(number)
+
+
+def start_shepherd(directory: str, number: int, element: int, script: str) -> None:
+    """Start a job's shepherd; return when its process id is written down."""
+    ready_read, ready_write = os.pipe()
+    if os.fork():
+        os.close(ready_write)
+        os.read(ready_read, 1)  # until the shepherd has written its pid, or died
+        os.close(ready_read)
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    code = 1
+    try:
+        os.close(ready_read)
+        write(os.path.join(directory, "pid"), f"{os.getpid()} {start_time(os.getpid())}")
+        null = os.open(os.devnull, os.O_RDWR)
+        output = os.open(os.path.join(directory, "output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.closerange(3, ready_write)
+        os.closerange(ready_write + 1, 4096)
+        code = shepherd(directory, number, element, script, ready_write)
+    except BaseException as error:
+        os.write(2, f"localctl: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def shepherd(directory: str, number: int, element: int, script: str, ready: int) -> int:
+    """Run a job's script, pass a cancellation on to it, and write down how it ended."""
+    began = time.time()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os.close(ready)
+        environment = {**os.environ, "HPCLAUNCH_JOB_ID": str(number), "HPCLAUNCH_TASK_ID": str(element)}
+        os.execvpe("bash", ["bash", script], environment)  # noqa: S606
+    signal.signal(signal.SIGTERM, lambda *_: cancel_child(child))
+    signal.signal(signal.SIGALRM, lambda *_: kill_group(child, signal.SIGKILL))
+    os.close(ready)
+    _, status, usage = os.wait4(child, 0)
+    kill_group(child, signal.SIGKILL)  # what the script left in the background
+    code = os.waitstatus_to_exitcode(status)
+    write(
+        os.path.join(directory, "end"),
+        json.dumps(
+            {
+                "exit_code": code if code >= 0 else None,
+                "signal": -code if code < 0 else None,
+                "wall_seconds": time.time() - began,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "max_memory_bytes": usage.ru_maxrss * 1024,
+            }
+        ),
+    )
+    return 0
+
+
+def cancel_child(child: int) -> None:
+    """Ask a job to end, and make it end a little later."""
+    kill_group(child, signal.SIGTERM)
+    signal.alarm(GRACE_SECONDS)
+
+
+def kill_group(pid: int, number: int) -> None:
+    """Send a signal to all processes of a job."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def start_time(pid: int) -> str:
+    """Return what tells a process from a later one with its number; empty if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def write(path: str, text: str) -> None:
+    """Write a private file whole."""
+    part = path + ".part"
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    os.rename(part, path)
+
+
+def read(directory: str, name: str) -> str:
+    """Return a small file's text; empty if it is not there."""
+    try:
+        with open(os.path.join(directory, name)) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def look(directory: str) -> tuple[str, dict[str, Any]]:
+    """Return a job's state and, if it has ended, how."""
+    pid, _, started = read(directory, "pid").partition(" ")
+    alive = bool(pid) and start_time(int(pid)) == started != ""
+    end = read(directory, "end")  # after the look at the process, which may end in between
+    if end:
+        return "ended", json.loads(end)
+    if alive:
+        return ("ending" if read(directory, "cancelled") else "running"), {}
+    lost: dict[str, Any] = {
+        "exit_code": None,
+        "signal": 9,
+        "wall_seconds": None,
+        "cpu_seconds": None,
+        "max_memory_bytes": None,
+    }
+    return "ended", lost
+
+
+def describe(directory: str, end: dict[str, Any]) -> str:
+    """Say in words how a job ended."""
+    if read(directory, "cancelled"):
+        return "cancelled"
+    if end["wall_seconds"] is None:
+        return "its shepherd was killed"
+    if end["signal"]:
+        return f"killed by {signal.Signals(end['signal']).name}"
+    return f"exit code {end['exit_code']}" if end["exit_code"] else "finished (exit code 0)"
+
+
+def main() -> None:
+    """Carry out one command."""
+    spool, command, *rest = sys.argv[1:]
+    if command == "submit":
+        submit(spool, int(rest[0]), os.path.abspath(rest[1]))
+        return
+    for job_id in rest:
+        directory = os.path.join(spool, *job_id.split("."))
+        if not os.path.isdir(directory):
+            continue
+        state, end = look(directory)
+        if command == "status":
+            reason = describe(directory, end) if state == "ended" else ""
+            row = {"id": job_id, "state": state, "reason": reason, "host": os.uname().nodename}
+            print(json.dumps(row))
+        elif command == "usage" and state == "ended":
+            print(
+                json.dumps({"id": job_id, "reason": describe(directory, end), "host": os.uname().nodename, **end})
+            )
+        elif command == "cancel" and state == "running":
+            write(os.path.join(directory, "cancelled"), "yes")
+            os.kill(int(read(directory, "pid").split()[0]), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

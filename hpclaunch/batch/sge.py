@@ -1,0 +1,318 @@
+"""Grid Engine as a codec (Son of Grid Engine 8.1, and its Univa and Altair relatives).
+
+What one has to know:
+
+* State letters are case-sensitive and come in sets: ``t`` is "about to run", ``T`` is "suspended by a threshold".
+* ``qsub`` can exit with 1 and have submitted the job: standard error then says so.
+* Requests that no host can fulfil are accepted, and wait for ever; the reason is in ``qstat -j``.
+* A job in an error state (``Eqw``) stays there until somebody acts. Accounting may have a record of it already.
+* An array's waiting elements share one line of the listing, as ranges: ``3-10:1,15``.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.config.units import format_bytes, format_duration
+from hpclaunch.errors import StatusError, SubmitError
+
+_TERSE = re.compile(r"^(\d+)(?:\.(\d+)-(\d+):(\d+))?\s*$", re.MULTILINE)
+_SUBMITTED = re.compile(r'Your job(?:-array)? (\d+)(?:\.(\d+)-(\d+):(\d+))? \(".*"\) has been submitted')
+_TIME_STAMP = re.compile(r"^\d\d/\d\d/\d{4} \d\d:\d\d:\d\d \[\d+:\d+\]: (?:error: )?")
+_SIZE = re.compile(r"([0-9.]+)([kKmMgGtTpP]?)B?s?$")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+
+#: ``failed`` codes of qacct, in words.
+_FAILED = {
+    1: "could not be started on its host (failed 1)",
+    19: "its host died while it ran",
+    25: "was put back into the queue",
+    26: "its log file could not be opened",
+    27: "its shell could not be found",
+    28: "its working directory could not be entered",
+    30: "put itself into an error state (exit code 100)",
+}
+_HINTS = (
+    ("unknown queue", "`qconf -sql` lists the queues; set the key `queue`."),
+    ("parallel environment", "`qconf -spl` lists the parallel environments; set the key `parallel-environment`."),
+    ('the requested parallel environment "', "`qconf -spl` lists them; set the key `parallel-environment`."),
+    ("unknown resource", "`qconf -sc` lists the resources; look at resource-spec, memory-resource and job-extra."),
+    ("project", "`qconf -sprjl` lists the projects; set the key `project`."),
+    ("not a valid object name", "Set the key `name` to one that begins with a letter."),
+    ("commlib error", "Grid Engine's master does not answer; try again when `qstat` does."),
+    ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
+    ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
+)
+
+
+class GridEngine:
+    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for."""
+
+    name = "sge"
+    title = "Grid Engine"
+    template = "sge.sh.j2"
+    max_array = 1000
+
+    def __init__(self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = ()) -> None:
+        self._submit_extra = tuple(submit_extra)
+        self._cancel_extra = tuple(cancel_extra)
+
+    # --- submitting
+
+    def submit(self, script: Path, count: int) -> tuple[str, ...]:
+        return ("qsub", "-terse", "-t", f"1-{count}", *self._submit_extra, str(script))
+
+    def parse_submit(self, done: Completed, count: int) -> list[str]:
+        for pattern, text in ((_TERSE, done.stdout), (_SUBMITTED, done.stderr), (_SUBMITTED, done.stdout)):
+            match = pattern.search(text)
+            if match is not None:
+                number, first, last, step = match.groups()
+                if first is None:
+                    return [f"{number}.1"]
+                return [f"{number}.{i}" for i in range(int(first), int(last) + 1, int(step))]
+        raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
+
+    def hint(self, done: Completed) -> str:
+        words = done.stderr + done.stdout
+        return next((hint for sign, hint in _HINTS if sign in words), "")
+
+    # --- watching
+
+    def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        return ("qstat", "-xml")  # it lists all jobs of this user, and nobody else's
+
+    def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        if done.exit_code != 0:
+            raise StatusError(
+                "Grid Engine does not say how the jobs are",
+                argv=done.argv,
+                exit_code=done.exit_code,
+                output=done.stderr or done.stdout,
+            )
+        if not done.stdout.strip():
+            return {}
+        try:
+            root = ElementTree.fromstring(done.stdout)  # noqa: S314 - it comes from qstat
+        except ElementTree.ParseError as error:
+            raise StatusError(
+                f"qstat's answer is not XML: {error}", argv=done.argv, output=done.stdout[:500]
+            ) from None
+        wanted = set(job_ids)
+        found: dict[str, JobStatus] = {}
+        for row in root.iter("job_list"):
+            number, letters = row.findtext("JB_job_number", ""), row.findtext("state", "")
+            queue = row.findtext("queue_name") or ""
+            host = queue.partition("@")[2]
+            for element in _elements(row.findtext("tasks") or "1"):
+                job_id = f"{number}.{element}"
+                if job_id in wanted:
+                    found[job_id] = JobStatus(job_id, _state(letters), letters, host)
+        return found
+
+    def explain(self, job_id: str) -> tuple[str, ...]:
+        return ("qstat", "-j", job_id.partition(".")[0])
+
+    def parse_explain(self, done: Completed, job_id: str) -> str:
+        if done.exit_code != 0:
+            if "do not exist" in done.stderr + done.stdout:
+                return ""
+            raise StatusError(
+                f"Grid Engine does not say why job {job_id} waits",
+                argv=done.argv,
+                exit_code=done.exit_code,
+                output=done.stderr or done.stdout,
+            )
+        element = job_id.rpartition(".")[2]
+        errors: list[str] = []
+        waits: list[str] = []
+        field = ""
+        for line in done.stdout.splitlines():
+            name, colon, text = line.partition(":")
+            if line.startswith("error reason"):
+                if name.split()[-1] in (element, "reason"):  # "error reason   3:", by element
+                    errors.append(_TIME_STAMP.sub("", text.strip()))
+                continue
+            if colon and not line.startswith(" "):
+                field = name
+            value = text.strip() if colon and not line.startswith(" ") else line.strip()
+            if field == "scheduling info" and value:
+                waits.append(value)
+        return "; ".join(dict.fromkeys(errors)) or _condense(waits)
+
+    # --- cancelling
+
+    def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        return ("qdel", *self._cancel_extra, *job_ids)
+
+    def parse_cancel(self, done: Completed, job_ids: Sequence[str]) -> dict[str, str]:
+        words = done.stdout + done.stderr
+        if done.exit_code is None or "commlib error" in words:
+            return dict.fromkeys(job_ids, words.strip())
+        refused: dict[str, str] = {}
+        for line in words.splitlines():
+            if "denied" not in line or "does not exist" in line:
+                continue
+            for job_id in job_ids:
+                if re.search(rf"\b{re.escape(job_id.partition('.')[0])}\b", line):
+                    refused[job_id] = line.strip()
+        return refused
+
+    # --- accounting
+
+    def usage(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        numbers = dict.fromkeys(job_id.partition(".")[0] for job_id in job_ids)
+        return [("qacct", "-j", number) for number in numbers]
+
+    def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
+        if done.exit_code != 0:
+            if "not found" in done.stderr and "command not found" not in done.stderr:
+                return {}
+            raise StatusError(
+                "Grid Engine's accounting does not answer",
+                argv=done.argv,
+                exit_code=done.exit_code,
+                output=done.stderr or done.stdout,
+            )
+        wanted = set(job_ids)
+        found: dict[str, JobUsage] = {}
+        for record in _records(done.stdout):
+            task = record.get("taskid", "undefined")
+            job_id = f"{record.get('jobnumber')}.{1 if task == 'undefined' else task}"
+            if job_id in wanted:
+                found[job_id] = _usage(job_id, record)  # the last record of a job that ran twice is its end
+        return found
+
+
+def _state(letters: str) -> JobState:
+    """Return the state that a set of letters means."""
+    for sign, state in (
+        ("E", JobState.STUCK),
+        ("d", JobState.ENDING),
+        ("s", JobState.SUSPENDED),
+        ("S", JobState.SUSPENDED),
+        ("T", JobState.SUSPENDED),
+        ("t", JobState.STARTING),
+        ("r", JobState.RUNNING),
+        ("q", JobState.QUEUED),
+        ("h", JobState.QUEUED),
+        ("w", JobState.QUEUED),
+    ):
+        if sign in letters:
+            return state
+    return JobState.UNKNOWN
+
+
+def _elements(ranges: str) -> Iterable[int]:
+    """Give the array elements of ``3-10:2,15``."""
+    for part in ranges.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+)(?::(\d+))?)?\s*", part)
+        if match is not None:
+            first = int(match[1])
+            yield from range(first, int(match[2] or first) + 1, int(match[3] or 1))
+
+
+def _condense(reasons: list[str]) -> str:
+    """Return the scheduler's reasons as one readable sentence: what differs only by the host is said once."""
+    said: dict[str, list[str]] = {}
+    for reason in reasons:
+        hosts = re.findall(r'(?:host|queue instance|queue) "([^"]+)"', reason)
+        general = re.sub(r'(host|queue instance|queue) "[^"]+"', r"\1", reason) if hosts else reason
+        said.setdefault(general, []).extend(hosts)
+    sentences = []
+    for general, hosts in said.items():
+        where = f" ({', '.join(sorted(set(hosts)))})" if hosts else ""
+        sentences.append(general.strip() + where)
+    return "; ".join(sentences)
+
+
+def _records(text: str) -> Iterable[dict[str, str]]:
+    """Give qacct's records as mappings."""
+    record: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("====="):
+            if record:
+                yield record
+            record = {}
+            continue
+        key, _, value = line.partition(" ")
+        if key:
+            record[key] = value.strip()
+    if record:
+        yield record
+
+
+def _usage(job_id: str, record: dict[str, str]) -> JobUsage:
+    status = _leading_number(record.get("exit_status", ""))
+    used = _size(record.get("maxvmem", ""))
+    killed_by = status - 128 if status is not None and status > 128 else None
+    return JobUsage(
+        job_id,
+        _reason(record, status, used),
+        exit_code=status if killed_by is None else None,
+        signal=killed_by,
+        host=record.get("hostname", "").partition(".")[0],
+        wall_seconds=_seconds(record.get("ru_wallclock", "")),
+        cpu_seconds=_seconds(record.get("cpu", "")),
+        max_memory_bytes=used,
+    )
+
+
+def _reason(record: dict[str, str], status: int | None, used: int | None) -> str:
+    failed = _leading_number(record.get("failed", "")) or 0
+    words = record.get("failed", "").partition(":")[2].strip()
+    if failed == 37:
+        return _limit(record, used)
+    if failed == 100:
+        if status == 128 + signal.SIGKILL:
+            return "killed by SIGKILL: cancelled by qdel, or it was killed on its host"
+        if status == 128 + signal.SIGXCPU:
+            return "killed by SIGXCPU: a soft limit (s_vmem, s_cpu) was reached"
+        if status == 128 + signal.SIGUSR1:
+            return "killed by SIGUSR1: walltime reached (s_rt)"
+        return f"ended by a signal ({words or 'failed 100'})"
+    if failed:
+        return _FAILED.get(failed) or f"Grid Engine says: {words or 'failed'} (failed {failed})"
+    if status is None or status == 0:
+        return "finished (exit code 0)"
+    return f"exit code {status}"
+
+
+def _limit(record: dict[str, str], used: int | None) -> str:
+    """Say which limit a job was killed for; qacct says only that it was one of three."""
+    category = record.get("category", "")
+    slots = _leading_number(record.get("slots", "")) or 1
+    memory = re.search(r"\bh_vmem=([0-9.]+[kKmMgG]?)", category)
+    limit = _size(memory[1]) if memory else None
+    if limit is not None and used is not None and used > limit * slots * 0.98:
+        return f"killed: memory {_about(used)} over h_vmem {_about(limit * slots)}"
+    run_time = re.search(r"\bh_rt=(\d+)", category)
+    wall = _seconds(record.get("ru_wallclock", ""))
+    if run_time and wall is not None and wall >= int(run_time[1]) - 1:
+        return f"walltime reached (h_rt {format_duration(int(run_time[1]))})"
+    return "killed by Grid Engine for a limit (h_rt, h_cpu or h_vmem)"
+
+
+def _about(size: int) -> str:
+    step = 10**8 if size >= 10**9 else 10**6
+    return format_bytes(round(size / step) * step)
+
+
+def _leading_number(text: str) -> int | None:
+    match = re.match(r"\s*(\d+)", text)
+    return int(match[1]) if match else None
+
+
+def _seconds(text: str) -> float | None:
+    match = re.fullmatch(r"([0-9.]+)s?", text.strip())
+    return float(match[1]) if match else None
+
+
+def _size(text: str) -> int | None:
+    """Read qacct's sizes: ``5.117MB`` is in powers of 1024."""
+    match = _SIZE.fullmatch(text.strip())
+    return round(float(match[1]) * _UNITS[match[2].lower()]) if match else None

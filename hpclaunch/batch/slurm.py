@@ -1,0 +1,290 @@
+"""Slurm as a codec (22.05 and its neighbours).
+
+What one has to know:
+
+* A job that ``squeue`` does not list is not thereby "completed"; ``-t all`` shows ended ones for some minutes.
+* ``sacct`` lags by a second or two and may show an ended job as PENDING; elements cancelled while they waited
+  never appear there.
+* Memory use stands on the steps' lines (``53_1.batch``), the state on the job's own.
+* The JSON output of sacct in 22.05 shows exit code 0 for jobs that failed, so the plain columns are read.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.config.units import parse_duration
+from hpclaunch.errors import StatusError, SubmitError
+
+_STATES = {
+    "PENDING": JobState.QUEUED,
+    "REQUEUED": JobState.QUEUED,
+    "REQUEUE_FED": JobState.QUEUED,
+    "REQUEUE_HOLD": JobState.QUEUED,
+    "SPECIAL_EXIT": JobState.STUCK,
+    "RESV_DEL_HOLD": JobState.QUEUED,
+    "CONFIGURING": JobState.STARTING,
+    "RUNNING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "STAGE_OUT": JobState.ENDING,
+    "STOPPED": JobState.SUSPENDED,
+    "SUSPENDED": JobState.SUSPENDED,
+    "COMPLETING": JobState.ENDING,
+    "COMPLETED": JobState.ENDED,
+    "CANCELLED": JobState.ENDED,
+    "FAILED": JobState.ENDED,
+    "TIMEOUT": JobState.ENDED,
+    "OUT_OF_MEMORY": JobState.ENDED,
+    "NODE_FAIL": JobState.ENDED,
+    "PREEMPTED": JobState.ENDED,
+    "DEADLINE": JobState.ENDED,
+    "BOOT_FAIL": JobState.ENDED,
+    "REVOKED": JobState.ENDED,
+}
+
+#: How ended jobs are told in words.
+_ENDINGS = {
+    "COMPLETED": "finished (exit code 0)",
+    "CANCELLED": "cancelled",
+    "TIMEOUT": "walltime reached",
+    "OUT_OF_MEMORY": "killed: out of memory",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "pre-empted by a job of higher priority",
+    "DEADLINE": "its deadline passed",
+    "BOOT_FAIL": "its node could not be booted",
+}
+
+#: Why a job waits, in words. Reasons that are not here are shown as they are.
+_REASONS = {
+    "None": "",
+    "Resources": "it waits for free resources",
+    "Priority": "jobs of higher priority go first",
+    "PartitionTimeLimit": "its walltime is over the partition's limit: it will never run; shorten walltime",
+    "PartitionNodeLimit": "it asks for more nodes than the partition has: it will never run",
+    "PartitionConfig": "it asks for more than the partition has: it will never run",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition takes no jobs to run now",
+    "JobHeldUser": "it is held (`scontrol release` lets it go)",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobArrayTaskLimit": "the array's limit of running elements is reached",
+    "Dependency": "it waits for another job",
+    "DependencyNeverSatisfied": "the job it waits for failed: it will never run",
+    "BeginTime": "its begin time is not yet reached, or it was requeued a moment ago",
+    "Licenses": "it waits for a licence",
+    "AssociationJobLimit": "your account's limit of jobs is reached",
+    "AssocMaxJobsLimit": "your account's limit of running jobs is reached",
+    "AssocGrpCpuLimit": "your group's limit of cores is reached",
+    "AssocGrpCPUMinutesLimit": "your group's core hours are used up",
+    "AssocGrpMemLimit": "your group's limit of memory is reached",
+    "QOSMaxCpuPerUserLimit": "your limit of cores is reached (QOS)",
+    "QOSMaxJobsPerUserLimit": "your limit of running jobs is reached (QOS)",
+    "QOSGrpCpuLimit": "the QOS's limit of cores is reached",
+    "InvalidAccount": "its account is not valid: it will never run; set the key `account`",
+    "InvalidQOS": "its QOS is not valid: it will never run",
+    "Reservation": "it waits for a reservation",
+    "NodeDown": "a node that it needs is down",
+    "BadConstraints": "no node fits its constraints: it will never run",
+    "launch_failed_requeued_held": "its launch failed and it is held",
+    "job_requeued_in_held_state": "it was requeued and is held",
+}
+_HINTS = (
+    ("invalid partition", "`sinfo` lists the partitions; set the key `queue`."),
+    ("Memory specification", "No node has so much memory: `sinfo -o '%P %m'` lists what nodes have, in MB."),
+    ("CPU count", "No node has so many cores: `sinfo -o '%P %c'` lists what nodes have."),
+    ("Invalid account", "`sacctmgr show associations user=$USER` lists your accounts; set the key `account`."),
+    ("time limit", "`sinfo -o '%P %l'` lists the partitions' limits; shorten walltime or choose another queue."),
+    ("Unable to contact", "Slurm's controller does not answer; try again when `squeue` does."),
+    ("generic resource", "`sinfo -o '%P %G'` lists what can be asked for; look at job-extra-directives."),
+    ("unrecognized option", "Look at job-extra-directives and submit-command-extra."),
+    ("Invalid job array", "The site's MaxArraySize is smaller than the number of jobs."),
+    ("command not found", "Is this a login node, and is Slurm's module loaded?"),
+)
+
+_SACCT_COLUMNS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList"
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Slurm:
+    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for."""
+
+    name = "slurm"
+    title = "Slurm"
+    template = "slurm.sh.j2"
+    max_array = 1000  # the default MaxArraySize is 1001, and elements are counted from 1
+
+    def __init__(self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = ()) -> None:
+        self._submit_extra = tuple(submit_extra)
+        self._cancel_extra = tuple(cancel_extra)
+
+    # --- submitting
+
+    def submit(self, script: Path, count: int) -> tuple[str, ...]:
+        return ("sbatch", "--parsable", f"--array=1-{count}", *self._submit_extra, str(script))
+
+    def parse_submit(self, done: Completed, count: int) -> list[str]:
+        match = re.search(r"^(\d+)(?:;\S+)?\s*$", done.stdout, re.MULTILINE)
+        if done.exit_code != 0 or match is None:
+            raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
+        return [f"{match[1]}_{i}" for i in range(1, count + 1)]
+
+    def hint(self, done: Completed) -> str:
+        words = done.stderr + done.stdout
+        return next((hint for sign, hint in _HINTS if sign in words), "")
+
+    # --- watching
+
+    def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        numbers = ",".join(dict.fromkeys(_number(job_id) for job_id in job_ids))
+        return ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r", f"--jobs={numbers}")
+
+    def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        if done.exit_code != 0:
+            if "Invalid job id" in done.stderr:
+                return {}  # none of them is known any more, or not yet
+            raise StatusError(
+                "Slurm does not say how the jobs are",
+                argv=done.argv,
+                exit_code=done.exit_code,
+                output=done.stderr or done.stdout,
+            )
+        wanted = set(job_ids)
+        found: dict[str, JobStatus] = {}
+        for line in done.stdout.splitlines():
+            job_id, bar, rest = line.strip().partition("|")
+            if bar and job_id in wanted:
+                word, _, rest = rest.partition("|")
+                host, _, reason = rest.partition("|")
+                found[job_id] = _status(job_id, word, host, reason)
+        return found
+
+    def explain(self, job_id: str) -> tuple[str, ...]:
+        return ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r", f"--jobs={job_id}")
+
+    def parse_explain(self, done: Completed, job_id: str) -> str:
+        status = self.parse_status(done, [job_id]).get(job_id)
+        return status.reason if status is not None else ""
+
+    # --- cancelling
+
+    def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        return ("scancel", *self._cancel_extra, *job_ids)
+
+    def parse_cancel(self, done: Completed, job_ids: Sequence[str]) -> dict[str, str]:
+        words = (done.stderr + done.stdout).strip()
+        if done.exit_code == 0 or (done.exit_code is not None and not words):
+            return {}
+        refused: dict[str, str] = {}
+        for line in words.splitlines():
+            if "Invalid job id" in line or "already completing or completed" in line:
+                continue
+            named = [job_id for job_id in job_ids if re.search(rf"\b{job_id}\b", line)]
+            refused.update(dict.fromkeys(named or job_ids, line))
+        return refused
+
+    # --- accounting
+
+    def usage(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        numbers = ",".join(dict.fromkeys(_number(job_id) for job_id in job_ids))
+        return [("sacct", "--parsable2", "--noheader", f"--format={_SACCT_COLUMNS}", f"--jobs={numbers}")]
+
+    def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
+        if done.exit_code != 0:
+            raise StatusError(
+                "Slurm's accounting does not answer",
+                argv=done.argv,
+                exit_code=done.exit_code,
+                output=done.stderr or done.stdout,
+            )
+        wanted = set(job_ids)
+        jobs: dict[str, list[str]] = {}
+        peaks: dict[str, int] = {}
+        for line in done.stdout.splitlines():
+            fields = line.split("|")
+            if len(fields) < 7:
+                continue
+            job_id, _, step = fields[0].partition(".")
+            if job_id not in wanted:
+                continue
+            if step:
+                peaks[job_id] = max(peaks.get(job_id, 0), _size(fields[5]) or 0)
+            else:
+                jobs[job_id] = fields
+        found = {job_id: _usage(job_id, fields, peaks.get(job_id)) for job_id, fields in jobs.items()}
+        return {job_id: usage for job_id, usage in found.items() if usage is not None}
+
+
+def _number(job_id: str) -> str:
+    return job_id.partition("_")[0]
+
+
+def _status(job_id: str, word: str, host: str, reason: str) -> JobStatus:
+    state = _STATES.get(word, JobState.UNKNOWN)
+    if state is JobState.ENDED:
+        text = _ENDINGS.get(word, "failed" if word == "FAILED" else word.lower())
+        if word == "FAILED" and reason not in ("None", "NonZeroExitCode"):
+            text = f"failed: {reason}"
+        return JobStatus(job_id, state, text, host)
+    if (
+        state is JobState.QUEUED and "held" in reason
+    ):  # "launch failed requeued held": nobody but a person frees it
+        state = JobState.STUCK
+    return JobStatus(job_id, state, _in_words(reason), host)
+
+
+def _in_words(reason: str) -> str:
+    """Return Slurm's reason in words, with its own word behind them."""
+    plain = reason.strip("()")
+    word = re.split(r"[,\s:]", plain)[0]
+    words = _REASONS.get(plain.replace(" ", "_"), _REASONS.get(word))
+    if words is None:
+        return plain
+    return f"{words} ({plain})" if words else ""
+
+
+def _usage(job_id: str, fields: list[str], peak: int | None) -> JobUsage | None:
+    word = fields[1].split()[0] if fields[1] else ""
+    if _STATES.get(word) is not JobState.ENDED:
+        return None  # accounting lags
+    code, _, number = fields[2].partition(":")
+    killed_by = int(number) if number.isdigit() and 0 < int(number) < 65 else None
+    reason = _ENDINGS.get(word, word.lower())
+    if word == "FAILED":
+        reason = _failure(int(code or 0), int(number or 0))
+    elif word == "OUT_OF_MEMORY" and peak:
+        reason += f" (its processes had {peak / 1e6:.0f} MB)"
+    return JobUsage(
+        job_id,
+        reason,
+        exit_code=None if killed_by else int(code or 0),
+        signal=killed_by,
+        host=fields[6] if fields[6] != "None assigned" else "",
+        wall_seconds=float(fields[3]) if fields[3].isdigit() else None,
+        cpu_seconds=_cpu(fields[4]),
+        max_memory_bytes=peak or None,
+    )
+
+
+def _failure(code: int, number: int) -> str:
+    if number == 53:  # not a signal: Slurm could not set the job up
+        return "could not be started on its node: its log file or working directory can't be used there (0:53)"
+    if number:
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return f"killed by {name}"
+    return f"exit code {code}"
+
+
+def _cpu(text: str) -> float | None:
+    try:
+        return parse_duration(text)
+    except ValueError:
+        return None
+
+
+def _size(text: str) -> int | None:
+    match = re.fullmatch(r"([0-9.]+)([KMGT]?)", text)
+    return round(float(match[1]) * _UNITS[match[2]]) if match else None
