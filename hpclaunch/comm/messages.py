@@ -92,6 +92,7 @@ class LocateKeys(_Message, tag=14):
     """The client could not fetch these results where it was told; run them again if they are lost."""
 
     keys: list[str]
+    asked: list[list[str]] = []  # the addresses that did not give them, per task
 
 
 class RunTasks(_Message, tag=15):
@@ -191,7 +192,7 @@ class InputMissing(_Message, tag=25):
 
     key: str
     missing: list[str]  # keys of inputs
-    detail: str = ""
+    asked: list[str]  # the addresses that did not give them
 
 
 class CopiesHeld(_Message, tag=26):

@@ -2,7 +2,8 @@
 
 Rules: every worker is kept about 100 ms of work ahead (:func:`~hpclaunch.scheduler.state.has_room`), so that tiny
 tasks never wait for the network and long ones never pile up; when there are fewer tasks than places, they are
-spread; a task with large inputs goes where most of their bytes are, among those with room.
+spread; a task with large inputs goes where it would begin first, given the work that is queued there and the
+bytes that would have to be fetched.
 
 Pure. The cost of a pass depends on the tasks placed and the workers that get some, not on how many workers there
 are: workers with room are kept in indexes.
@@ -14,15 +15,16 @@ from collections.abc import Iterable
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToWorker
-from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker, has_room
+from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, SchedulerState, Task, Worker, has_room
 
-#: Workers that are compared for one task with large inputs, besides those that hold them.
-_SAMPLE = 8
+#: Bytes per second at which a worker is taken to fetch an input.
+BYTES_PER_SECOND = 500e6
 
 
 def place(state: SchedulerState) -> list[Command]:
     """Give ready tasks to workers with room; return the messages to send."""
     batches: dict[Worker, _Batch] = {}
+    aside: list[Task] = []  # no worker can take them now
     ready = state.ready
     while ready.count:
         worker = _next_worker(state)
@@ -30,12 +32,10 @@ def place(state: SchedulerState) -> list[Command]:
             break
         free = len(state.idle) + len(state.open)
         share = max(worker.threads, -(-ready.count // max(free, 1)))
-        _give(state, worker, share, batches)
-    commands: list[Command] = []
-    for worker, batch in batches.items():
-        state.index(worker)
-        commands += [ToWorker(worker.name, message) for message in batch.messages]
-    return commands
+        _give(state, worker, share, batches, aside)
+    for task in aside:
+        ready.push(task)
+    return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 
 def _next_worker(state: SchedulerState) -> Worker | None:
@@ -45,27 +45,28 @@ def _next_worker(state: SchedulerState) -> Worker | None:
     return None
 
 
-def _give(state: SchedulerState, worker: Worker, share: int, batches: dict[Worker, _Batch]) -> None:
+def _give(
+    state: SchedulerState, worker: Worker, share: int, batches: dict[Worker, _Batch], aside: list[Task]
+) -> None:
     """Give ``worker`` up to ``share`` ready tasks while it has room."""
-    pop, threads, limit = state.ready.pop, worker.threads, 0.1 * worker.threads
+    pop, threads, limit = state.ready.pop, worker.threads, AHEAD_SECONDS * worker.threads
     batch = batches.get(worker)
     if batch is None:
         batch = batches[worker] = _Batch(worker)
     assigned = worker.assigned
-    put_back: list[Task] = []
     while share > 0 and (len(assigned) <= threads or worker.backlog < limit):
         task = pop()
         if task is None:
             break
-        if task.inputs:
-            best = _nearest(state, task, worker)
+        if task.inputs or task.key in assigned:
+            best = _best(state, task, worker)
+            if best is None:
+                aside.append(task)
+                continue
             if best is not worker:
                 _assign(best, batches.setdefault(best, _Batch(best)), task)
                 state.index(best)
                 continue
-        if task.key in assigned:  # an older task of this key has not ended here
-            put_back.append(task)
-            break
         task.state = ASSIGNED  # the table has this step: pop() gives ready tasks only
         task.worker = worker
         task.cost = cost = task.function.cost
@@ -74,9 +75,6 @@ def _give(state: SchedulerState, worker: Worker, share: int, batches: dict[Worke
         batch.add(task)
         share -= 1
     state.index(worker)
-    for task in put_back:
-        state.ready.push(task)
-        _set_aside(state, worker)
 
 
 def _assign(worker: Worker, batch: _Batch, task: Task) -> None:
@@ -88,23 +86,46 @@ def _assign(worker: Worker, batch: _Batch, task: Task) -> None:
     batch.add(task)
 
 
-def _set_aside(state: SchedulerState, worker: Worker) -> None:
-    """Take a worker out of this pass; its next answer puts it back."""
-    state.idle.pop(worker, None)
-    state.open.pop(worker, None)
+def _best(state: SchedulerState, task: Task, default: Worker) -> Worker | None:
+    """Return the worker with room on which a task would begin first; None if none can take it.
 
-
-def _nearest(state: SchedulerState, task: Task, default: Worker) -> Worker:
-    """Return the worker with room that has most bytes of a task's inputs; ``default`` if none has any."""
+    That is ``default``, or one of those that hold its inputs. A worker that still has an older task of the same
+    key can't take it.
+    """
+    if task.key in default.assigned:
+        default_or_other = _another(state, task)
+        if default_or_other is None:
+            return None
+        default = default_or_other
     bytes_at: dict[Worker, int] = {}
+    total = 0
     for source in task.inputs:
+        total += source.size
         for holder in source.holders or ():
             bytes_at[holder] = bytes_at.get(holder, 0) + source.size
-    best, most = default, bytes_at.get(default, 0)
+    if not bytes_at:
+        return default
+    best = default
+    least = _wait(default) + (total - bytes_at.get(default, 0)) / BYTES_PER_SECOND
     for worker, size in bytes_at.items():
-        if size > most and worker.accepts and has_room(worker) and task.key not in worker.assigned:
-            best, most = worker, size
+        delay = _wait(worker) + (total - size) / BYTES_PER_SECOND
+        if delay < least and worker.accepts and has_room(worker) and task.key not in worker.assigned:
+            best, least = worker, delay
     return best
+
+
+def _wait(worker: Worker) -> float:
+    """Expected seconds until a worker would begin one more task."""
+    return worker.backlog / worker.threads if len(worker.assigned) >= worker.threads else 0.0
+
+
+def _another(state: SchedulerState, task: Task) -> Worker | None:
+    """Return a worker with room that has no older task of this key. It is rare that anyone needs this."""
+    for index in (state.idle, state.open):
+        for worker in index:
+            if task.key not in worker.assigned:
+                return worker
+    return None
 
 
 class _Batch:
@@ -139,5 +160,4 @@ class _Batch:
 
 def _inputs(task: Task) -> Iterable[m.Input]:
     for source in task.inputs:
-        holders = [w.address or f"worker:{w.name}" for w in source.holders or ()]
-        yield m.Input(source.key, source.result, holders)
+        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()])

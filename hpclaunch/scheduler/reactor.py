@@ -7,6 +7,8 @@ Pure: takes ``now`` (seconds, any origin) where time matters; gives commands. Ru
   the worker answers, or is lost. So no task runs twice on one worker, and a late answer finds its task.
 * Which worker gets which task is not decided here but in :mod:`hpclaunch.scheduler.placement`, once per tick.
 * User data is opaque.
+* Work that nobody needs any more is stopped at once, and results that nobody needs are freed at once: whatever
+  takes a task's last wish or user away ends in :meth:`Reactor._let_go`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
+from hpclaunch.scheduler.news import News
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -33,6 +36,8 @@ from hpclaunch.scheduler.state import (
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
 
+_NOBODY: frozenset[Client] = frozenset()
+
 
 class Reactor:
     """Applies facts to ``state`` and collects ``commands``, which the shell takes by :meth:`take_commands`.
@@ -44,7 +49,7 @@ class Reactor:
         self.state = state or SchedulerState()
         self.allowed_failures = allowed_failures
         self.commands: list[Command] = []
-        self._news: dict[str, _News] = {}  # per client, in columns
+        self._news: dict[str, News] = {}  # per client, in columns
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
@@ -99,35 +104,46 @@ class Reactor:
 
     def on_keys_released_by(self, client: Client, keys: Sequence[str]) -> None:
         """As :meth:`on_keys_released`, also for a client that has left."""
-        wants = client.wants
+        wants, alone, tasks = client.wants, client.alone, self.state.tasks
+        loose: list[Task] = []
         for key in keys:
             task = wants.pop(key, None)
             if task is None:
                 continue
-            if task.wanted_by is client.alone:
-                task.wanted_by = frozenset()
+            task.wanted_by = _NOBODY if task.wanted_by is alone else task.wanted_by - alone
+            if task.wanted_by:
+                continue
+            if task.result is not None and not task.dependents:  # it is linked with nothing
+                del tasks[key]
             else:
-                task.wanted_by -= {client}
-            if not task.wanted_by:
-                self._unwanted(task)
+                loose.append(task)
+        self._let_go(loose)
 
     def on_keys_cancelled(self, keys: Sequence[str]) -> None:
         """Somebody cancelled these tasks: they and all that depends on them end as cancelled."""
         for key in keys:
             task = self.state.tasks.get(key)
-            if task is not None and task.state in (WAITING, READY, ASSIGNED, RELEASED):
+            if task is not None and task.state <= ASSIGNED:
                 self._end(task, CANCELLED)
 
-    def on_results_not_found(self, name: str, keys: Sequence[str]) -> None:
-        """A client could not fetch these results from their holders: forget the holders, make them again."""
-        for key in keys:
-            task = self.state.tasks.get(key)
+    def on_results_not_found(self, name: str, message: m.LocateKeys) -> None:
+        """A client could not fetch these results from the holders that it knows: forget those.
+
+        It is told of other holders now, or of the result when it has been made again.
+        """
+        client = self.state.clients[name]
+        asked = message.asked or [[]] * len(message.keys)
+        for key, addresses in zip(message.keys, asked, strict=True):
+            task = client.wants.get(key)
             if task is None:
+                text = f"the result of task {key} is not known here any more"
+                news = self._news.setdefault(name, News())
+                news.failed.append((key, m.Failure("LostResultError", text)))
                 continue
-            if task.state == DONE and task.holders:
-                self._lose_result(task)
-            elif task.state >= DONE:
-                self._tell(task)
+            if task.holders:
+                self._forget_holders(task, addresses)
+            if task.state >= DONE:
+                self._tell(task, client)
 
     # --- workers
 
@@ -149,17 +165,14 @@ class Reactor:
         """
         worker = self.state.workers.pop(name)
         assigned, worker.assigned = worker.assigned, {}
+        worker.stale = set()
         self.state.index(worker)
         guilty = set(list(assigned)[: worker.threads] if running is None else running)
         if blame == "nobody":
             guilty = set()
         for task in list(worker.holds.values()):
-            assert task.holders is not None
-            del task.holders[worker]
-            if not task.holders:
-                task.holders = None
-                self._lose_result(task)
-        worker.holds = {}
+            if task.holders and worker in task.holders:  # the loss of another may have freed it
+                self._lose_holder(task, worker)
         for key, task in assigned.items():
             if task.state == ASSIGNED and task.worker is worker:
                 self._unassign(task, how if key in guilty else "", blame)
@@ -177,7 +190,7 @@ class Reactor:
         worker = self.state.workers[name]
         worker.last_progress = now
         assigned, news = worker.assigned, self._news
-        news_of: _News | None = None
+        news_of: News | None = None
         whose: frozenset[Client] | None = None
         for key, result, seconds in zip(message.keys, message.results, message.seconds, strict=True):
             task = assigned.pop(key, None)
@@ -192,6 +205,7 @@ class Reactor:
             task.state = DONE  # the table has this step: ASSIGNED was just checked
             task.worker = None
             task.result = result
+            task.args = b""  # a small result is never made again
             if task.wanted_by is not whose or news_of is None:
                 whose = task.wanted_by
                 if len(whose) != 1:
@@ -202,11 +216,13 @@ class Reactor:
                 (client,) = whose
                 news_of = news.get(client.name)
                 if news_of is None:
-                    news_of = news[client.name] = _News()
+                    news_of = news[client.name] = News()
             news_of.keys.append(key)
             news_of.results.append(result)
             if task.dependents or task.inputs:
                 self._finish(task)
+        if worker.stale:
+            self._free_stale(worker, message.keys)
         self.state.index(worker)
 
     def on_tasks_stored(self, name: str, message: m.TasksStored, now: float) -> None:
@@ -216,12 +232,12 @@ class Reactor:
         unwanted = []
         for key, size, seconds in zip(message.keys, message.sizes, message.seconds, strict=True):
             task = self._answered(worker, key, seconds)
+            worker.stale.discard(key)
             if task is None:
                 if key not in worker.holds:
                     unwanted.append(key)
                 continue
             task.move(DONE)
-            task.worker = None
             task.size = size
             task.holders = {worker: None}
             worker.holds[key] = task
@@ -241,10 +257,11 @@ class Reactor:
                 continue
             if task.retries > 0:
                 task.retries -= 1
-                task.worker = None
-                self._make_ready(task)
+                self._requeue(task)
             else:
                 self._end(task, FAILED, failure)
+        if worker.stale:
+            self._free_stale(worker, message.keys)
         self.state.index(worker)
 
     def on_tasks_returned(self, name: str, keys: Sequence[str]) -> None:
@@ -254,23 +271,24 @@ class Reactor:
         for key in keys:
             task = self._answered(worker, key, None)
             if task is not None:
-                task.worker = None
-                self._make_ready(task)
+                self._requeue(task)
+        if worker.stale:
+            self._free_stale(worker, keys)
         self.state.index(worker)
 
     def on_input_missing(self, name: str, message: m.InputMissing) -> None:
-        """A worker gives a task back because nobody had these inputs of it: make them again."""
+        """A worker gives a task back because those whom it asked do not have these inputs of it."""
         worker = self.state.workers[name]
         task = self._answered(worker, message.key, None)
+        if worker.stale:
+            self._free_stale(worker, [message.key])
         self.state.index(worker)
-        if task is None:
-            return
-        task.worker = None
-        self._make_ready(task)
+        if task is not None:
+            self._requeue(task)
         for key in message.missing:
             source = self.state.tasks.get(key)
-            if source is not None and source.state == DONE and source.holders:
-                self._lose_result(source)
+            if source is not None and source.holders:
+                self._forget_holders(source, message.asked)
 
     def on_copies_held(self, name: str, keys: Sequence[str]) -> None:
         """A worker has fetched results and keeps copies: it is one more holder."""
@@ -278,9 +296,11 @@ class Reactor:
         unwanted = []
         for key in keys:
             task = self.state.tasks.get(key)
-            if task is not None and task.state == DONE and task.holders:
+            if task is not None and task.holders:
                 task.holders[worker] = None
                 worker.holds[key] = task
+            elif key in worker.assigned:  # freeing it now might free the result of that instead
+                worker.stale.add(key)
             else:
                 unwanted.append(key)
         if unwanted:
@@ -304,12 +324,13 @@ class Reactor:
             if hungry <= 0:
                 return
 
-    # --- steps
+    # --- steps: towards a result
 
     def _link(self, task: Task, keys: Sequence[str]) -> None:
         """Connect a new task with its inputs and put it where it belongs."""
         tasks = self.state.tasks
-        unknown = [key for key in keys if key not in tasks]
+        self.state.waiting += 1
+        unknown = [key for key in keys if key not in tasks or key == task.key]
         if unknown:
             text = f"its input {unknown[0]} is not known here: it was released, or belongs to another cluster"
             self._end(task, FAILED, m.Failure("LostResultError", text))
@@ -319,15 +340,17 @@ class Reactor:
             if source.dependents is None:
                 source.dependents = {}
             source.dependents[task] = None
-            if source.state == RELEASED:
-                self._make_again(source)
+            source.users += 1
             task.missing += source.state != DONE
-        bad = next((s for s in task.inputs if s.state in (FAILED, CANCELLED)), None)
+        bad = _bad_input(task)
         if bad is not None:
             self._end(task, bad.state, bad.failure)
         elif not task.missing:
-            task.state = READY
-            self.state.ready.push(task)
+            self._on_inputs_there(task)
+        else:
+            for source in task.inputs:
+                if source.state == RELEASED:
+                    self._make_again(source)
 
     def _want_again(self, client: Client, task: Task) -> None:
         """A client names a task that is known already."""
@@ -340,61 +363,57 @@ class Reactor:
             self._tell(task, client)
 
     def _answered(self, worker: Worker, key: str, seconds: float | None) -> Task | None:
-        """Take a task off a worker; return it if its answer still matters."""
+        """Take a task off a worker; return it, with no worker, if its answer still matters."""
         task = worker.assigned.pop(key, None)
         if task is None:
             return None
         worker.backlog -= task.cost
         if seconds is not None:
             task.function.learn(seconds)
-        return task if task.state == ASSIGNED and task.worker is worker else None
+        if task.state != ASSIGNED or task.worker is not worker:
+            return None
+        task.worker = None
+        return task
 
-    def _make_ready(self, task: Task) -> None:
-        """Put a task that has no worker among the ready ones, or the waiting ones if an input is missing."""
-        task.missing = 0
-        for source in task.inputs:
-            if source.state == RELEASED:
-                self._make_again(source)
-            if source.state in (FAILED, CANCELLED):  # it failed while this task was on a worker
-                self._end(task, source.state, source.failure)
-                return
-            task.missing += source.state != DONE
+    def _requeue(self, task: Task) -> None:
+        """Put an assigned task whose worker has given it up, or is lost, back to where it belongs."""
+        bad = _bad_input(task)  # it failed while this task was on a worker
+        if bad is not None:
+            self._end(task, bad.state, bad.failure)
+        else:
+            self._queue(task)
+
+    def _queue(self, task: Task) -> None:
+        """Make an assigned or released task ready, or waiting if an input has no result."""
+        task.missing = sum(source.state != DONE for source in task.inputs)
         if task.missing:
-            if task.state != WAITING:
-                task.move(WAITING)
+            task.move(WAITING)
+            self.state.waiting += 1
         else:
             task.move(READY)
             self.state.ready.push(task)
 
     def _make_again(self, task: Task) -> None:
-        """Run a task again whose result was released or lost; its inputs first, however deep."""
+        """Run a task again whose result was freed or lost, and whatever has to run before it."""
         todo = [task]
         while todo:
             one = todo.pop()
-            lost = [source for source in one.inputs if source.state == RELEASED]
-            if lost:
-                todo.append(one)
-                todo += lost
-            elif one.state == RELEASED:
-                self._make_ready(one)
+            if one.state != RELEASED or not one.is_needed:
+                continue
+            bad = _bad_input(one)
+            if bad is not None:
+                self._end(one, bad.state, bad.failure)
+                continue
+            for source in one.inputs:
+                source.users += 1
+                if source.state == RELEASED:
+                    todo.append(source)
+            self._queue(one)
 
-    def _lose_result(self, task: Task) -> None:
-        """A stored result has no holder any more."""
-        for worker in task.holders or ():
-            worker.holds.pop(task.key, None)
-        task.holders = None
-        task.size = 0
-        task.move(RELEASED)
-        needed = task.is_needed
-        for dependent in task.dependents or ():
-            if dependent.state == READY:
-                self.state.ready.forget()
-                dependent.move(WAITING)
-                dependent.missing = 1
-            elif dependent.state == WAITING:
-                dependent.missing += 1
-        if needed:
-            self._make_again(task)
+    def _on_inputs_there(self, task: Task) -> None:
+        self.state.waiting -= 1
+        task.move(READY)
+        self.state.ready.push(task)
 
     def _finish(self, task: Task) -> None:
         """A task is done: wake those that waited for it, let go of its inputs."""
@@ -402,127 +421,129 @@ class Reactor:
             if dependent.state == WAITING:
                 dependent.missing -= 1
                 if not dependent.missing:
-                    dependent.move(READY)
-                    self.state.ready.push(dependent)
+                    self._on_inputs_there(dependent)
+        if not task.inputs:
+            return
+        inputs = task.inputs
+        for source in inputs:
+            source.users -= 1
         if task.result is not None:
-            self._unlink(task)  # a small result cannot be lost, so nothing before it will be needed again
-        else:
-            for source in task.inputs:
-                self._maybe_free(source)
+            _cut(task)  # a small result cannot be lost, so nothing before it will be needed again
+        self._let_go([source for source in inputs if not source.users])
+
+    # --- steps: away from it
+
+    def _lose_holder(self, task: Task, worker: Worker) -> None:
+        """A worker does not have a task's result any more; without any other holder, the result is lost."""
+        holders = task.holders
+        assert holders is not None
+        del holders[worker]
+        del worker.holds[task.key]
+        if holders:
+            return
+        task.holders = None
+        task.size = 0
+        task.move(RELEASED)
+        for dependent in task.dependents or ():
+            if dependent.state == READY:
+                self.state.ready.forget()
+                dependent.move(WAITING)
+                dependent.missing = 1
+                self.state.waiting += 1
+            elif dependent.state == WAITING:
+                dependent.missing += 1
+        self._make_again(task)
+
+    def _forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
+        """Somebody asked for a result at these addresses and did not get it."""
+        for worker in list(task.holders or ()):
+            if worker.place in addresses and task.holders and worker in task.holders:
+                self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
+                self._lose_holder(task, worker)
 
     def _end(self, task: Task, state: int, failure: m.Failure | None = None) -> None:
         """End a task and all that depend on it as failed or cancelled."""
-        todo = [task]
+        todo, loose = [task], []
         while todo:
             one = todo.pop()
             if one.state >= FAILED:
                 continue
-            if one.state == READY:
-                self.state.ready.forget()
-            elif one.state == ASSIGNED and one.worker is not None and one.key in one.worker.assigned:
-                self.commands.append(ToWorker(one.worker.name, m.DropTasks([one.key])))
+            if one.state <= ASSIGNED:
+                self._stop(one)
             one.move(state)
-            one.worker = None
             one.failure = failure
             self._tell(one)
             todo += [d for d in one.dependents or () if d.state in (WAITING, READY, RELEASED)]
-            self._unlink(one)
-            if not one.wanted_by and not one.dependents:
-                self.state.tasks.pop(one.key, None)
+            loose += [*_cut(one), one]
+        self._let_go(loose)
+
+    def _stop(self, task: Task) -> None:
+        """Take an active task off whatever it is on; its state is changed by the caller."""
+        if task.state == WAITING:
+            self.state.waiting -= 1
+        elif task.state == READY:
+            self.state.ready.forget()
+        elif task.worker is not None:  # else it was just answered for
+            self.commands.append(ToWorker(task.worker.name, m.DropTasks([task.key])))
+            task.worker = None
+        for source in task.inputs:
+            source.users -= 1
+
+    def _let_go(self, todo: list[Task]) -> None:
+        """Stop, free or forget those of some tasks that nobody needs, and what only they needed."""
+        tasks = self.state.tasks
+        while todo:
+            task = todo.pop()
+            if task.wanted_by or task.users or tasks.get(task.key) is not task:
+                continue
+            if task.state <= ASSIGNED:
+                self._stop(task)
+                task.move(RELEASED)
+                todo += task.inputs
+            elif task.holders:
+                self._free(task)
+            if not task.dependents:
+                del tasks[task.key]
+                todo += _cut(task)
+
+    def _free(self, task: Task) -> None:
+        """Let a large result go."""
+        for worker in task.holders or ():
+            del worker.holds[task.key]
+            self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
+        task.holders = None
+        task.size = 0
+        task.move(RELEASED)
+
+    def _free_stale(self, worker: Worker, keys: Sequence[str]) -> None:
+        """Free copies that a worker kept beside tasks of the same keys, which it has just answered for."""
+        stale = [key for key in keys if key in worker.stale]
+        if stale:
+            worker.stale.difference_update(stale)
+            self.commands.append(ToWorker(worker.name, m.FreeResults(stale)))
 
     def _unassign(self, task: Task, how: str, blame: str) -> None:
         """A task's worker is lost. ``how`` is empty if the task had not begun."""
         task.worker = None
         if how:
-            task.deaths = [*(task.deaths or ()), how]
-            limit = self.allowed_failures if blame == "worker" else EVICTION_LIMIT
-            if len(task.deaths) > limit:
-                self._end(task, FAILED, self._killed(task))
+            task.deaths = [*(task.deaths or ()), (blame, how)]
+            crashes = sum(one == "worker" for one, _ in task.deaths)
+            if crashes > self.allowed_failures or len(task.deaths) - crashes > EVICTION_LIMIT:
+                self._end(task, FAILED, _killed(task))
                 return
-        self._make_ready(task)
+        self._requeue(task)
 
-    def _killed(self, task: Task) -> m.Failure:
-        deaths = task.deaths or []
-        listed = "\n".join(f"  {i}. {how}" for i, how in enumerate(deaths, 1))
-        return m.Failure(
-            "KilledWorkerError",
-            f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}); it will not be "
-            f"tried again:\n{listed}",
-        )
-
-    def _unwanted(self, task: Task) -> None:
-        """No client wants this task: forget it, or at least free its result, if no task needs it either."""
-        if task.dependents:
-            if not task.is_needed:
-                self._free(task)
-            return
-        todo = [task]
-        while todo:
-            one = todo.pop()
-            if one.wanted_by or one.dependents or self.state.tasks.get(one.key) is not one:
-                continue
-            if one.state in (WAITING, READY, ASSIGNED, DONE):
-                self._drop(one)
-            del self.state.tasks[one.key]
-            todo += self._unlink(one, forget=False)
-
-    def _drop(self, task: Task) -> None:
-        """Stop all that is under way for a task that is about to be forgotten, and free its result."""
-        if task.state == READY:
-            self.state.ready.forget()
-        elif task.state == ASSIGNED and task.worker is not None:
-            self.commands.append(ToWorker(task.worker.name, m.DropTasks([task.key])))
-        if task.state == DONE:
-            self._free(task)
-        else:
-            task.move(RELEASED)
-            task.worker = None
-
-    def _unlink(self, task: Task, *, forget: bool = True) -> list[Task]:
-        """Cut a task off its inputs; forget those that nobody wants (or return them)."""
-        loose: list[Task] = []
-        inputs, task.inputs, task.missing = task.inputs, (), 0
-        for source in inputs:
-            if source.dependents is None:
-                continue
-            source.dependents.pop(task, None)
-            if not source.dependents:
-                source.dependents = None
-                if not source.wanted_by:
-                    loose.append(source)
-            else:
-                self._maybe_free(source)
-        if forget:
-            for source in loose:
-                self._unwanted(source)
-            return []
-        return loose
-
-    def _maybe_free(self, task: Task) -> None:
-        if task.state == DONE and not task.is_needed:
-            self._free(task)
-
-    def _free(self, task: Task) -> None:
-        """Let a result go that nobody needs now."""
-        if task.state != DONE:
-            return
-        for worker in task.holders or ():
-            worker.holds.pop(task.key, None)
-            self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
-        task.holders = None
-        task.result = None
-        task.size = 0
-        task.move(RELEASED)
+    # --- news
 
     def _tell(self, task: Task, only: Client | None = None) -> None:
         """Tell those who want a task how it ended."""
         for client in (only,) if only is not None else task.wanted_by:
-            news = self._news.setdefault(client.name, _News())
+            news = self._news.setdefault(client.name, News())
             if task.state == DONE and task.result is not None:
                 news.keys.append(task.key)
                 news.results.append(task.result)
             elif task.state == DONE:
-                holders = [w.address or f"worker:{w.name}" for w in task.holders or ()]
+                holders = [worker.place for worker in task.holders or ()]
                 news.stored.append((task.key, task.size, holders))
             elif task.state == FAILED and task.failure is not None:
                 news.failed.append((task.key, task.failure))
@@ -530,26 +551,30 @@ class Reactor:
                 news.cancelled.append(task.key)
 
 
-class _News:
-    """What one client is to hear after this round, in columns."""
+def _bad_input(task: Task) -> Task | None:
+    """Return an input that will never have a result, if there is one."""
+    for source in task.inputs:
+        if source.state >= FAILED:
+            return source
+    return None
 
-    __slots__ = ("cancelled", "failed", "keys", "results", "stored")
 
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-        self.results: list[bytes] = []
-        self.stored: list[tuple[str, int, list[str]]] = []
-        self.failed: list[tuple[str, m.Failure]] = []
-        self.cancelled: list[str] = []
+def _cut(task: Task) -> tuple[Task, ...]:
+    """Cut a task that is not active off its inputs; return them."""
+    inputs, task.inputs, task.missing = task.inputs, (), 0
+    for source in inputs:
+        assert source.dependents is not None
+        del source.dependents[task]
+        if not source.dependents:
+            source.dependents = None
+    return inputs
 
-    def messages(self) -> Iterable[m.Message]:
-        if self.keys:
-            yield m.TasksDone(self.keys, self.results)
-        if self.stored:
-            keys, sizes, holders = zip(*self.stored, strict=True)
-            yield m.TasksStored(list(keys), list(sizes), [], list(holders))
-        if self.failed:
-            keys, failures = zip(*self.failed, strict=True)
-            yield m.TasksFailed(list(keys), list(failures))
-        if self.cancelled:
-            yield m.TasksCancelled(self.cancelled)
+
+def _killed(task: Task) -> m.Failure:
+    deaths = task.deaths or []
+    listed = "\n".join(f"  {i}. {how}" for i, (_, how) in enumerate(deaths, 1))
+    return m.Failure(
+        "KilledWorkerError",
+        f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}); it will not be "
+        f"tried again:\n{listed}",
+    )

@@ -119,7 +119,7 @@ class SchedulerServer:
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.reactor.on_keys_cancelled(msg.keys),
-            m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg.keys),
+            m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),
             m.Request: self._on_control,
         }
         self._worker_handlers: dict[type, Callable[[_Peer, Any], None]] = {
@@ -360,12 +360,15 @@ class SchedulerServer:
             self._loop.call_soon(self._round)
 
     def _round(self) -> None:
-        """Place what is ready and send what there is to say."""
+        """Send what there is to say, and place what is ready.
+
+        In this order: a result must be freed before its task is sent to the same worker again.
+        """
         self._round_due = False
         state = self.reactor.state
-        if state.ready.count and (state.idle or state.open):
-            self._carry_out(place(state))
         commands = self.reactor.take_commands()
+        if state.ready.count and (state.idle or state.open):
+            commands += place(state)
         if commands:
             self._carry_out(commands)
 
@@ -416,7 +419,7 @@ class SchedulerServer:
         assigned = sum(busy.values())
         ready = state.ready.count
         return Load(
-            tasks_waiting=len(state.tasks) - ready - assigned,
+            tasks_waiting=state.waiting,
             tasks_ready=ready,
             tasks_assigned=assigned,
             workers=len(state.workers),

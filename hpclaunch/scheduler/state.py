@@ -7,13 +7,16 @@ waiting    some input has no result yet
 ready      can run; stands in the ready queue
 assigned   a worker has it, running or about to
 done       its result is here (small) or on workers (large, ``holders``)
-released   its result was wanted by nobody and is gone, but a task that may have to be run again needs it
+released   nobody needs it and it has no result, but a known task has it as an input and may have to be run again
 failed     it has a Failure
 cancelled  somebody said so
 =========  =====================================================================================
 
-A task stays known as long as a client wants it or a known task has it as an input. One table says which steps
-are legal; any other raises with the task's story.
+Waiting, ready and assigned tasks are *active*. A task is *needed* while a client wants it or an active task has it
+as an input (``users`` counts those); it stays *known* while a client wants it or any known task has it as an
+input. A small result cannot be lost: a task that has one is cut off from its inputs, and keeps it as long as
+it is known. A large one can: its task stays linked with its inputs, so that it can be made again, and it is
+freed as soon as nobody needs it. One table says which steps are legal; any other raises with the task's story.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ _NEXT: tuple[frozenset[int], ...] = (
     frozenset({READY, FAILED, CANCELLED, RELEASED}),  # waiting
     frozenset({ASSIGNED, WAITING, FAILED, CANCELLED, RELEASED}),  # ready (an input's result was lost)
     frozenset({READY, WAITING, DONE, FAILED, CANCELLED, RELEASED}),  # assigned
-    frozenset({READY, WAITING, RELEASED, FAILED}),  # done (result lost; freed)
+    frozenset({RELEASED}),  # done (result lost; freed)
     frozenset({READY, WAITING, FAILED, CANCELLED}),  # released (needed again)
     frozenset(),  # failed
     frozenset(),  # cancelled
@@ -41,6 +44,8 @@ _NEXT: tuple[frozenset[int], ...] = (
 
 #: Seconds that a task of an unknown function is taken to last: two of them fill a thread's queue.
 UNKNOWN_SECONDS = 0.05
+#: Seconds of work per thread that a worker is given ahead.
+AHEAD_SECONDS = 0.1
 #: Seconds that even an empty task costs.
 LEAST_SECONDS = 20e-6
 
@@ -85,7 +90,7 @@ class Worker:
 
     __slots__ = (
         "accepts", "address", "assigned", "backlog", "functions", "holds", "host", "job_id", "last_progress",
-        "memory_limit", "name", "recalling", "threads",
+        "memory_limit", "name", "recalling", "stale", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -101,9 +106,15 @@ class Worker:
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
         self.holds: dict[str, Task] = {}  # results that it keeps
+        self.stale: set[str] = set()  # results that it keeps beside an assigned task of the same key
         self.accepts = True  # False while it drains
         self.recalling = False
         self.last_progress = 0.0
+
+    @property
+    def place(self) -> str:
+        """Where others ask for its results: its address, or through the head if it has none."""
+        return self.address or f"worker:{self.name}"
 
 
 class Task:
@@ -111,7 +122,7 @@ class Task:
 
     __slots__ = (
         "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs", "key", "missing",
-        "order", "result", "retries", "size", "state", "wanted_by", "worker",
+        "order", "queued", "result", "retries", "size", "state", "users", "wanted_by", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -125,15 +136,17 @@ class Task:
         self.retries = retries
         self.state = WAITING
         self.inputs: tuple[Task, ...] = ()
-        self.missing = 0  # inputs that are not done
+        self.missing = 0  # inputs that are not done, while it is waiting
         self.dependents: dict[Task, None] | None = None  # known tasks with this one as an input
+        self.users = 0  # those of them that are active
+        self.queued = False  # has an entry in the ready queue, ready or not
         self.worker: Worker | None = None
         self.cost = 0.0
         self.result: bytes | None = None
         self.size = 0
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
-        self.deaths: list[str] | None = None  # how workers ended that ran it
+        self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 
     def __repr__(self) -> str:
         return f"<Task {self.key} {NAMES[self.state]}>"
@@ -159,15 +172,14 @@ class Task:
     @property
     def is_needed(self) -> bool:
         """True if somebody waits for the result: a client, or a task that has not run."""
-        if self.wanted_by:
-            return True
-        return any(d.state <= ASSIGNED for d in self.dependents) if self.dependents else False
+        return self.users > 0 or bool(self.wanted_by)
 
 
 class ReadyQueue:
     """Tasks that can run, by order. Those that come in order wait in a deque; the others in a heap.
 
-    A task that left the ready state while it stood here is skipped when its turn comes.
+    A task that leaves the ready state in another way than by :meth:`pop` keeps its entry, which is skipped when
+    its turn comes, or used again if the task is ready again by then. So no task has two entries.
     """
 
     __slots__ = ("_fresh", "_late", "count")
@@ -179,12 +191,15 @@ class ReadyQueue:
 
     def push(self, task: Task) -> None:
         """Add a task that has just become ready."""
+        self.count += 1
+        if task.queued:
+            return
+        task.queued = True
         fresh = self._fresh
         if not fresh or fresh[-1].order < task.order:
             fresh.append(task)
         else:
             heapq.heappush(self._late, (task.order, id(task), task))
-        self.count += 1
 
     def pop(self) -> Task | None:
         """Take the first ready task; None if there is none. Its state is still READY."""
@@ -196,23 +211,40 @@ class ReadyQueue:
                 task = fresh.popleft()
             else:
                 return None
+            task.queued = False
             if task.state == READY:
                 self.count -= 1
                 return task
 
     def forget(self) -> None:
-        """Note that a ready task leaves its state in another way than by :meth:`pop`."""
+        """Note that a ready task has left its state in another way than by :meth:`pop`."""
         self.count -= 1
+        if len(self._fresh) + len(self._late) > 2 * self.count + 1000:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Let go of entries of tasks that are not ready, which may be most of what is in memory."""
+        everything = [*self._fresh, *(task for _, _, task in self._late)]
+        for task in everything:
+            task.queued = task.state == READY
+        self._fresh = deque(sorted((task for task in everything if task.queued), key=_order_of))
+        self._late = []
 
     def __iter__(self) -> Iterator[Task]:
         yield from (t for t in self._fresh if t.state == READY)
         yield from (t for _, _, t in self._late if t.state == READY)
 
 
+def _order_of(task: Task) -> int:
+    return task.order
+
+
 class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
-    __slots__ = ("clients", "deep", "functions", "idle", "last_order", "open", "ready", "tasks", "workers")
+    __slots__ = (
+        "clients", "deep", "functions", "idle", "last_order", "open", "ready", "tasks", "waiting", "workers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
@@ -220,6 +252,7 @@ class SchedulerState:
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, Client] = {}
         self.ready = ReadyQueue()
+        self.waiting = 0  # tasks in that state
         self.idle: dict[Worker, None] = {}  # have nothing to do
         self.open: dict[Worker, None] = {}  # have something, and room for more
         self.deep: dict[Worker, None] = {}  # have more than they can run at once
@@ -228,6 +261,8 @@ class SchedulerState:
     def index(self, worker: Worker) -> None:
         """Put a worker into the indexes that fit what it has now. Call after its assignments changed."""
         count = len(worker.assigned)
+        if not count:
+            worker.backlog = 0.0  # and with it the rounding errors of all additions so far
         known = self.workers.get(worker.name) is worker
         takes = known and worker.accepts
         _put(self.idle, worker, takes and count == 0)
@@ -236,48 +271,77 @@ class SchedulerState:
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
-        ready = set(self.ready)  # a task that left and came back may stand in it twice
-        assert len(ready) == self.ready.count, "the ready queue's count is wrong"
+        ready = list(self.ready)
+        assert len(ready) == len(set(ready)) == self.ready.count, "the ready queue's count is wrong"
         assert {t.key for t in ready} == {k for k, t in self.tasks.items() if t.state == READY}
+        assert self.waiting == sum(t.state == WAITING for t in self.tasks.values()), (
+            "the count of waiting is wrong"
+        )
         for key, task in self.tasks.items():
             assert task.key == key
             self._check_task(task)
+        for client in self.clients.values():
+            for key, task in client.wants.items():
+                assert self.tasks.get(key) is task, task.story()
+                assert client in task.wanted_by, task.story()
         for worker in self.workers.values():
-            for task in worker.assigned.values():
-                assert task.worker is worker or task.state != ASSIGNED, task.story()
-            for task in worker.holds.values():
-                assert task.holders, task.story()
-                assert worker in task.holders, task.story()
-            assert (worker in self.idle) == (worker.accepts and not worker.assigned)
-            assert (worker in self.deep) == (len(worker.assigned) > worker.threads)
+            self._check_worker(worker)
         for index in (self.idle, self.open, self.deep):
             assert all(self.workers.get(w.name) is w for w in index), "a lost worker is in an index"
 
     def _check_task(self, task: Task) -> None:
-        assert task.wanted_by or task.dependents, f"nobody wants it: {task.story()}"
-        assert task.missing == sum(i.state != DONE for i in task.inputs) or task.state not in (WAITING, READY), (
-            task.story()
-        )
-        assert (task.state == WAITING) <= (task.missing > 0), task.story()
-        if task.state == ASSIGNED:
-            assert task.worker is not None, task.story()
-            assert task.worker.assigned.get(task.key) is task, task.story()
-        if task.state == DONE:
-            assert (task.result is not None) or task.holders, task.story()
-        else:
-            assert task.result is None, task.story()
-            assert not task.holders, task.story()
-        assert (task.failure is not None) == (task.state == FAILED), task.story()
-        for client in task.wanted_by:
-            assert client.wants.get(task.key) is task
+        story = task.story()
+        dependents = task.dependents or {}
+        assert task.wanted_by or dependents, f"nobody wants it: {story}"
+        assert task.users == sum(d.state <= ASSIGNED for d in dependents), story
+        for dependent in dependents:
+            assert self.tasks.get(dependent.key) is dependent, f"a forgotten dependent: {story}"
+            assert task in dependent.inputs, story
         for one in task.inputs:
-            assert task in (one.dependents or ()), task.story()
-            assert self.tasks.get(one.key) is one, task.story()
+            assert task in (one.dependents or ()), story
+            assert self.tasks.get(one.key) is one, f"a forgotten input: {story}"
+        for client in task.wanted_by:
+            assert client.wants.get(task.key) is task, story
+        missing = sum(i.state != DONE for i in task.inputs)
+        assert task.state != WAITING or task.missing == missing > 0, story
+        assert task.state != READY or not missing, story
+        assert (task.state == ASSIGNED) == (task.worker is not None), story
+        if task.worker is not None:
+            assert self.workers.get(task.worker.name) is task.worker, story
+            assert task.worker.assigned.get(task.key) is task, story
+        self._check_result(task, story)
+
+    def _check_result(self, task: Task, story: str) -> None:
+        has_small, has_large = task.result is not None, bool(task.holders)
+        assert has_small + has_large == (task.state == DONE), story
+        assert not (has_small and task.inputs), f"a small result, and still linked with its inputs: {story}"
+        if has_large or task.state <= ASSIGNED:
+            assert task.is_needed, f"nobody needs it: {story}"
+        assert task.state != RELEASED or not task.is_needed, f"it should be made again: {story}"
+        assert (task.failure is not None) <= (task.state == FAILED), story
+        assert (task.state == FAILED) <= (task.failure is not None), story
+        for worker in task.holders or ():
+            assert self.workers.get(worker.name) is worker, story
+            assert worker.holds.get(task.key) is task, story
+
+    def _check_worker(self, worker: Worker) -> None:
+        for key, task in worker.assigned.items():
+            assert task.key == key
+        for key, task in worker.holds.items():
+            assert self.tasks.get(key) is task, task.story()
+            assert worker in (task.holders or ()), task.story()
+        assert worker.stale <= worker.assigned.keys()
+        assert not worker.stale & worker.holds.keys()
+        count = len(worker.assigned)
+        assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"
+        assert (worker in self.idle) == (worker.accepts and not count)
+        assert (worker in self.open) == (worker.accepts and count > 0 and has_room(worker))
+        assert (worker in self.deep) == (count > worker.threads)
 
 
 def has_room(worker: Worker) -> bool:
     """Say whether a worker may be sent one more task: 100 ms of work per thread ahead, and one task extra."""
-    return len(worker.assigned) <= worker.threads or worker.backlog < 0.1 * worker.threads
+    return len(worker.assigned) <= worker.threads or worker.backlog < AHEAD_SECONDS * worker.threads
 
 
 def _put(index: dict[Worker, None], worker: Worker, inside: bool) -> None:

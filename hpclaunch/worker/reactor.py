@@ -64,11 +64,11 @@ class WorkerReactor:
                 del self.state.fetching[task.key]
                 self._execute(task)
 
-    def on_input_missing(self, key: str, detail: str) -> None:
-        """No holder has the result of task ``key``: give the tasks back that need it."""
+    def on_input_missing(self, key: str, asked: Sequence[str]) -> None:
+        """None of these holders gave the result of task ``key``: give the tasks back that need it."""
         for task in self.state.waiting_for.pop(key, ()):
             self._abandon(task, but=key)
-            self._commands.append(ToHead(m.InputMissing(task.key, [key], detail)))
+            self._commands.append(ToHead(m.InputMissing(task.key, [key], list(asked))))
 
     def on_recall(self, count: int) -> None:
         """The head wants up to ``count`` tasks back that have not started: first those that still fetch."""

@@ -22,7 +22,6 @@ from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.errors import HPCLaunchError
 from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
 from hpclaunch.worker.executor import Executor, Outcome
 from hpclaunch.worker.reactor import WorkerReactor
@@ -199,16 +198,15 @@ class WorkerServer:
             task.add_done_callback(self._fetches.discard)
 
     async def _fetch(self, command: FetchInput) -> None:
-        detail = f"none of {', '.join(command.holders) or 'no holders'} has it"
-        payload = None
         try:
             payload = await self._fetcher.fetch(command.holders, command.key)
-        except HPCLaunchError as error:
-            detail = str(error)
+        except Exception:  # whatever it is, the tasks that wait for it must be answered
+            log.exception("fetching %s failed", command.key)
+            payload = None
         if payload is not None:
             self._reactor.on_input_arrived(command.key, payload)
         else:
-            self._reactor.on_input_missing(command.key, detail)
+            self._reactor.on_input_missing(command.key, command.holders)
         self._carry_out()
 
     def _send(self, message: m.Message) -> None:

@@ -1,0 +1,33 @@
+"""What a client is to hear at the end of a round. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hpclaunch.comm import messages as m
+
+
+class News:
+    """What one client is to hear after this round, in columns."""
+
+    __slots__ = ("cancelled", "failed", "keys", "results", "stored")
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.results: list[bytes] = []
+        self.stored: list[tuple[str, int, list[str]]] = []
+        self.failed: list[tuple[str, m.Failure]] = []
+        self.cancelled: list[str] = []
+
+    def messages(self) -> Iterable[m.Message]:
+        """Return it as messages, one of each kind at most."""
+        if self.keys:
+            yield m.TasksDone(self.keys, self.results)
+        if self.stored:
+            keys, sizes, holders = zip(*self.stored, strict=True)
+            yield m.TasksStored(list(keys), list(sizes), [], list(holders))
+        if self.failed:
+            keys, failures = zip(*self.failed, strict=True)
+            yield m.TasksFailed(list(keys), list(failures))
+        if self.cancelled:
+            yield m.TasksCancelled(self.cancelled)

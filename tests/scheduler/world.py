@@ -1,0 +1,399 @@
+"""A small cluster without a network, a clock or threads: the real reactors of the head and of the workers, and
+queues of messages between them, which a test empties in any order it likes.
+
+Every message passes through the real encoder. A worker's queue of messages keeps its order, as a connection does.
+The world checks the states of all reactors after each event, that a worker answers each task once, and that a
+task is run with its inputs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.framing import FrameDecoder, encode
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.scheduler.commands import ToClient
+from hpclaunch.scheduler.placement import place
+from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, RELEASED, Worker
+from hpclaunch.worker.commands import Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.reactor import WorkerReactor
+
+PENDING = "pending"
+FUNCTIONS = (b"function-1", b"function-2")
+
+
+def through_the_wire(message: m.Message) -> m.Message:
+    """Encode and decode a message."""
+    data = b"".join(bytes(piece) for piece in encode([message]))
+    (frame,) = FrameDecoder(1 << 20).feed(data)
+    return frame.messages[0]
+
+
+def value_of(key: str) -> bytes:
+    """What every run of a task returns."""
+    return f"value of {key}".encode()
+
+
+class FakeClient:
+    """What a client knows: the keys of its futures, and how they stand."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.futures: dict[str, Any] = {}  # key -> PENDING, "done", ("stored", holders), "failed", "cancelled"
+        self.errors: dict[str, m.Failure] = {}
+        self.inbox: deque[m.Message] = deque()
+
+    def receive(self) -> None:
+        message = self.inbox.popleft()
+        if isinstance(message, m.TasksDone):
+            for key, result in zip(message.keys, message.results, strict=True):
+                assert result == value_of(key)
+                self._end(key, "done")
+        elif isinstance(message, m.TasksStored):
+            for key, holders in zip(message.keys, message.holders, strict=True):
+                self._end(key, ("stored", holders))
+        elif isinstance(message, m.TasksFailed):
+            for key, failure in zip(message.keys, message.failures, strict=True):
+                self._end(key, "failed")
+                self.errors[key] = failure
+        else:
+            assert isinstance(message, m.TasksCancelled)
+            for key in message.keys:
+                self._end(key, "cancelled")
+
+    def _end(self, key: str, how: Any) -> None:
+        if self.futures.get(key) == PENDING:
+            self.futures[key] = how
+
+
+class FakeWorker:
+    """A real WorkerReactor, with an executor that does what the test says."""
+
+    def __init__(self, world: World, name: str, threads: int) -> None:
+        self.world = world
+        self.name = name
+        self.address = f"{name}:1"
+        self.threads = threads
+        self.reactor = WorkerReactor()
+        self.inbox: deque[m.Message] = deque()
+        self.outbox: deque[m.Message] = deque()
+        self.owed: set[str] = set()  # tasks that have not been answered
+        self.known: set[bytes] = set()
+        self.queue: deque[str] = deque()
+        self.running: list[str] = []
+        self.fetches: list[FetchInput] = []
+        self.draining = False
+
+    # --- the head's messages
+
+    def receive(self) -> None:
+        message = self.inbox.popleft()
+        reactor = self.reactor
+        if isinstance(message, m.DefineFunction):
+            assert message.function not in self.known
+            self.known.add(message.function)
+            reactor.on_function_defined(message)
+        elif isinstance(message, m.RunTasks):
+            for key in message.keys:
+                self._owe(key, message.function)
+            reactor.on_tasks_sent(message)
+        elif isinstance(message, m.RunTask):
+            self._owe(message.key, message.function)
+            assert frozenset(i.key for i in message.inputs) in self.world.submitted[message.key]
+            reactor.on_task_sent(message)
+        elif isinstance(message, m.RecallTasks):
+            reactor.on_recall(message.count)
+        elif isinstance(message, m.DropTasks):
+            reactor.on_drop(message.keys)
+        else:
+            assert isinstance(message, m.FreeResults)
+            reactor.on_results_freed(message.keys)
+        self.carry_out()
+
+    def _owe(self, key: str, function: bytes) -> None:
+        assert key not in self.owed, f"{key} was sent to {self.name} twice"
+        assert function in self.known
+        self.owed.add(key)
+
+    # --- commands of the reactor
+
+    def carry_out(self) -> None:
+        self.reactor.state.check()
+        for command in self.reactor.take_commands():
+            if isinstance(command, Execute):
+                self._execute(command)
+            elif isinstance(command, FetchInput):
+                self.fetches.append(command)
+            elif isinstance(command, TakeBack):
+                self._say(m.TasksReturned(self._take_back(command)))
+            else:
+                assert isinstance(command, ToHead)
+                self._say(command.message)
+        assert set(self.queue) | set(self.running) | set(self.reactor.state.fetching) == self.owed
+
+    def _execute(self, command: Execute) -> None:
+        for key in command.keys:
+            inputs = command.inputs or {}
+            assert frozenset(inputs) in self.world.submitted[key]
+            for one, value in inputs.items():
+                assert bytes(value.pickle if isinstance(value, Payload) else value) == value_of(one)
+            self.queue.append(key)
+
+    def _take_back(self, command: TakeBack) -> list[str]:
+        taken = [key for key in self.queue if key in command.keys]
+        for key in taken:
+            self.queue.remove(key)
+        while len(taken) < command.most and self.queue:
+            taken.append(self.queue.pop())
+        return taken
+
+    def _say(self, message: m.Message) -> None:
+        if isinstance(message, m.TasksDone | m.TasksStored | m.TasksFailed | m.TasksReturned):
+            answered = message.keys
+        elif isinstance(message, m.InputMissing):
+            answered = [message.key]
+        else:
+            answered = []
+        for key in answered:
+            self.owed.remove(key)
+        self.outbox.append(through_the_wire(message))
+
+    # --- what happens on it
+
+    def start(self) -> bool:
+        if self.queue and len(self.running) < self.threads:
+            self.running.append(self.queue.popleft())
+            return True
+        return False
+
+    def finish(self, key: str, how: str) -> None:
+        """A running task ends: "small", "large" or "failed"."""
+        self.running.remove(key)
+        if how == "small":
+            self._say(m.TasksDone([key], [value_of(key)], [0.001]))
+        elif how == "large":
+            self.reactor.on_result_stored(key, Payload(value_of(key), []))
+            self._say(m.TasksStored([key], [1_000_000], [0.5]))
+        else:
+            self._say(m.TasksFailed([key], [m.Failure("", "it raised")], [0.001]))
+        self.carry_out()
+
+    def end_fetch(self, command: FetchInput, *, reachable: bool) -> None:
+        self.fetches.remove(command)
+        payload = self.world.fetch(command.holders, command.key) if reachable else None
+        if payload is None:
+            self.reactor.on_input_missing(command.key, command.holders)
+        else:
+            self.reactor.on_input_arrived(command.key, payload)
+        self.carry_out()
+
+
+class World:
+    """All of it."""
+
+    def __init__(self, *, allowed_failures: int = 3) -> None:
+        self.reactor = Reactor(allowed_failures=allowed_failures)
+        self.state = self.reactor.state
+        self.clients: dict[str, FakeClient] = {}
+        self.workers: dict[str, FakeWorker] = {}
+        self.submitted: dict[str, set[frozenset[str]]] = {}
+        self.now = 0.0
+        self._count = 0
+
+    def check(self) -> None:
+        self.state.check()
+
+    # --- clients
+
+    def join_client(self) -> FakeClient:
+        self._count += 1
+        client = self.clients[f"c{self._count}"] = FakeClient(f"c{self._count}")
+        self.reactor.on_client_joined(client.name)
+        for function in FUNCTIONS:
+            self.reactor.on_function_defined(m.DefineFunction(function, "f", b"bytes"))
+        self.check()
+        return client
+
+    def leave_client(self, client: FakeClient) -> None:
+        del self.clients[client.name]
+        self.reactor.on_client_left(client.name)
+        self.check()
+
+    def submit(
+        self,
+        client: FakeClient,
+        keys: Sequence[str],
+        inputs: Sequence[Sequence[str]] = (),
+        *,
+        retries: int = 0,
+        priority: int = 0,
+        function: bytes = FUNCTIONS[0],
+    ) -> None:
+        for i, key in enumerate(keys):
+            self.submitted.setdefault(key, set()).add(frozenset(inputs[i] if inputs else ()))
+            client.futures.setdefault(key, PENDING)
+        message = m.SubmitTasks(
+            function, list(keys), [b"args"] * len(keys), [list(one) for one in inputs], retries, priority
+        )
+        self.reactor.on_tasks_submitted(client.name, through_the_wire(message))  # type: ignore[arg-type]
+        self.check()
+
+    def release(self, client: FakeClient, *keys: str) -> None:
+        for key in keys:
+            client.futures.pop(key, None)
+        self.reactor.on_keys_released(client.name, keys)
+        self.check()
+
+    def cancel(self, client: FakeClient, *keys: str) -> None:
+        for key in keys:
+            if client.futures.get(key) == PENDING:
+                client.futures[key] = "cancelled"
+        self.reactor.on_keys_cancelled(keys)
+        self.check()
+
+    def fetch(self, holders: Sequence[str], key: str) -> Payload | None:
+        """Ask holders for a result, as :class:`hpclaunch.comm.fetch.Fetcher` does."""
+        for address in holders:
+            for worker in self.workers.values():
+                if worker.address == address and key in worker.reactor.state.store:
+                    return worker.reactor.state.store[key]
+        return None
+
+    def fetch_result(self, client: FakeClient, key: str, *, reachable: bool = True) -> bool:
+        """A client fetches a stored result; say whether it got it."""
+        _, holders = client.futures[key]
+        payload = self.fetch(holders, key) if reachable else None
+        if payload is not None:
+            assert bytes(payload.pickle) == value_of(key)
+            return True
+        client.futures[key] = PENDING
+        self.reactor.on_results_not_found(client.name, m.LocateKeys([key], [holders]))
+        self.check()
+        return False
+
+    # --- workers
+
+    def join(self, threads: int = 1) -> FakeWorker:
+        self._count += 1
+        worker = self.workers[f"w{self._count}"] = FakeWorker(self, f"w{self._count}", threads)
+        known = Worker(worker.name, "job", threads, address=worker.address)
+        self.reactor.on_worker_joined(known, self.now)
+        self.check()
+        return worker
+
+    def lose(self, worker: FakeWorker, *, blame: str = "worker", says_running: bool = True) -> None:
+        del self.workers[worker.name]
+        running = list(worker.running) if says_running else None
+        self.reactor.on_worker_lost(worker.name, running=running, how="it died", blame=blame, now=self.now)
+        self.check()
+
+    def drain(self, worker: FakeWorker) -> None:
+        worker.draining = True
+        self.reactor.on_worker_draining(worker.name)
+        self.check()
+
+    # --- messages
+
+    def round(self) -> None:
+        """Send what there is to say, and place what is ready."""
+        commands = self.reactor.take_commands() + place(self.state)
+        self.check()
+        for command in commands:
+            if type(command) is ToClient:
+                to: Any = self.clients.get(command.client)
+            else:
+                to = self.workers.get(command[0])
+            if to is not None:
+                to.inbox.append(through_the_wire(command.message))
+
+    def tick(self) -> None:
+        self.now += 1.0
+        self.reactor.on_tick(self.now)
+        self.check()
+
+    def hear(self, worker: FakeWorker) -> None:
+        """The head takes a worker's next message."""
+        message, name = worker.outbox.popleft(), worker.name
+        if isinstance(message, m.TasksDone):
+            self.reactor.on_tasks_done(name, message, self.now)
+        elif isinstance(message, m.TasksStored):
+            self.reactor.on_tasks_stored(name, message, self.now)
+        elif isinstance(message, m.TasksFailed):
+            self.reactor.on_tasks_failed(name, message, self.now)
+        elif isinstance(message, m.TasksReturned):
+            self.reactor.on_tasks_returned(name, message.keys)
+        elif isinstance(message, m.CopiesHeld):
+            self.reactor.on_copies_held(name, message.keys)
+        else:
+            assert isinstance(message, m.InputMissing)
+            self.reactor.on_input_missing(name, message)
+        self.check()
+
+    # --- the end
+
+    def step(self, how: str = "small") -> bool:
+        """Let everything that is under way go one step further; say whether anything did."""
+        self.round()
+        moved = False
+        for client in self.clients.values():
+            while client.inbox:
+                client.receive()
+                moved = True
+        for worker in self.workers.values():
+            while worker.inbox:
+                worker.receive()
+                moved = True
+            while worker.start():
+                moved = True
+            for command in list(worker.fetches):
+                worker.end_fetch(command, reachable=True)
+                moved = True
+            for key in list(worker.running):
+                worker.finish(key, how)
+                moved = True
+            while worker.outbox:
+                self.hear(worker)
+                moved = True
+        return moved or bool(self.reactor.commands)
+
+    def settle_clients(self) -> None:
+        """Let the clients hear all that there is to hear."""
+        self.round()
+        for client in self.clients.values():
+            while client.inbox:
+                client.receive()
+
+    def settle(self, how: str = "small") -> None:
+        """Let everything come to its end, and check that it has."""
+        if not any(not w.draining for w in self.workers.values()):
+            self.join()
+        for _ in range(1000):
+            if not self.step(how):
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+        self.check_settled()
+
+    def check_settled(self) -> None:
+        for task in self.state.tasks.values():
+            assert task.state in (DONE, FAILED, CANCELLED, RELEASED), task.story()
+        for client in self.clients.values():
+            assert PENDING not in client.futures.values(), client.futures
+            wants = self.state.clients[client.name].wants
+            assert wants.keys() == client.futures.keys()
+        for worker in self.workers.values():
+            assert not worker.owed
+            assert worker.reactor.state.store.keys() == self.state.workers[worker.name].holds.keys()
+            assert not worker.reactor.state.waiting_for
+            assert not self.state.workers[worker.name].assigned
+
+    def check_empty(self) -> None:
+        """After all clients have let go of everything."""
+        assert not self.state.tasks
+        assert not self.state.ready.count
+        for worker in self.workers.values():
+            assert not worker.reactor.state.store
