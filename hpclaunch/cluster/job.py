@@ -126,6 +126,7 @@ class Job:
     exit_code: int | None = None  # from its exit-code file
     gave_up: str = ""  # from its fail file
     listed_end: str | None = None  # the listing says that it ended, and this
+    is_searched: bool = False  # its files were looked at after that
     misses: int = 0  # listings in a row that did not have it
     usage: JobUsage | None = None
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
@@ -227,8 +228,13 @@ class Job:
         """Return when a job that seems over may be taken as ended; infinity if more must be heard first."""
         if self.over_since is None:
             return math.inf
-        has_told = self.exit_code is not None and (self.exit_code <= 128 or self.doom is not None)
-        if has_told or self.usage is not None:
+        # A worker that is told to end may do so in good order: exit code 0 hides a walltime or a cancellation.
+        has_told = self.exit_code in range(1, 128) or (self.exit_code is not None and self.doom is not None)
+        if has_told:
+            return self.over_since
+        if not self.is_searched:
+            return math.inf
+        if self.usage is not None:
             return self.over_since
         if self.listed_end is not None:
             return self.over_since + (limits.listed if self.listed_end else limits.usage)

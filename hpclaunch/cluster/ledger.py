@@ -27,16 +27,8 @@ from random import Random
 import msgspec
 
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
+from hpclaunch.cluster import commands as c
 from hpclaunch.cluster import reasons
-from hpclaunch.cluster.commands import (
-    AskReason,
-    AskUsage,
-    Cancel,
-    Command,
-    Journal,
-    RetireWorkers,
-    Submit,
-)
 from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
 from hpclaunch.cluster.scaling import decide
@@ -70,10 +62,11 @@ class Ledger:
         self.silence_text = ""
         self.refusal_text = ""
         self._idle: tuple[str, ...] = ()
-        self._commands: list[Command] = []
+        self._commands: list[c.Command] = []
         self._count = 0
         self._generation = 0
         self._wait_until: float | None = None
+        self._looking_since = -math.inf
 
     # --- questions
 
@@ -113,7 +106,7 @@ class Ledger:
 
     # --- the wish
 
-    def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[Command]:
+    def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[c.Command]:
         """Somebody wishes for so many jobs. Clears a failure, and tries again at once.
 
         :param idle: ids of jobs with workers, from cheapest to lose.
@@ -123,7 +116,7 @@ class Ledger:
         self.verdict.reset()
         return self._flush(now)
 
-    def on_close(self, now: float) -> list[Command]:
+    def on_close(self, now: float) -> list[c.Command]:
         """The cluster is about to end: nothing is submitted, asked or reported any more.
 
         All that is left to do is to cancel ``to_cancel()``.
@@ -137,19 +130,19 @@ class Ledger:
             job.cancel_due = None
         return self._take()
 
-    def on_adopted(self, ids: Iterable[str], now: float) -> list[Command]:
+    def on_adopted(self, ids: Iterable[str], now: float) -> list[c.Command]:
         """These jobs were submitted by a head before us; the wish grows to keep them."""
         new = [job_id for job_id in ids if job_id not in self.jobs]
         for job_id in new:
             self._name(self._new_job(now), job_id, now, "taken over from an earlier head")
         self.wish = max(self.wish, self.live_count())
-        self._commands.append(Journal("submitted", tuple(new)))
+        self._commands.append(c.Journal("submitted", tuple(new)))
         self.watch.stir(now)
         return self._flush(now)
 
     # --- submissions
 
-    def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[Command]:
+    def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[c.Command]:
         """The batch system took a submission and named its jobs."""
         waiting = self.tickets.pop(ticket)
         new = [job_id for job_id in ids if job_id not in self.jobs]
@@ -158,7 +151,7 @@ class Ledger:
         for other in self.tickets.values():  # a job that we met early was taken from the wrong ticket
             other += waiting
             break
-        self._commands.append(Journal("submitted", tuple(new)))
+        self._commands.append(c.Journal("submitted", tuple(new)))
         self.verdict.refusals.reset()
         self.refusal_text = ""
         self.watch.stir(now)
@@ -167,7 +160,7 @@ class Ledger:
             self._condemn(self.jobs[job_id], _CLOSED, now, None)
         return self._flush(now)
 
-    def on_submit_failed(self, ticket: int, text: str, now: float, *, wish: int | None = None) -> list[Command]:
+    def on_submit_failed(self, ticket: int, text: str, now: float, *, wish: int | None = None) -> list[c.Command]:
         """A submission was refused.
 
         :param wish: the wish before, if the one who wished was told. It is his turn then: the wish falls back
@@ -186,7 +179,7 @@ class Ledger:
 
     def on_worker_joined(
         self, job_id: str, worker: str, host: str, head_address: str, now: float
-    ) -> list[Command]:
+    ) -> list[c.Command]:
         """A worker of a job connected, to this address of the head."""
         if self.is_closing or not job_id:
             return self._take()
@@ -202,7 +195,7 @@ class Ledger:
         job.reason = ""
         return self._flush(now)
 
-    def on_worker_left(self, job_id: str, worker: str, reason: str, now: float) -> list[Command]:
+    def on_worker_left(self, job_id: str, worker: str, reason: str, now: float) -> list[c.Command]:
         """The connection to a worker ended."""
         job = self.jobs.get(job_id)
         if job is None or worker not in job.workers:
@@ -217,7 +210,7 @@ class Ledger:
         self.watch.stir(now)
         return self._flush(now)
 
-    def on_retired(self, job_id: str, now: float) -> list[Command]:
+    def on_retired(self, job_id: str, now: float) -> list[c.Command]:
         """The workers of a job have finished and closed."""
         job = self.jobs.get(job_id)
         if job and job.state is State.DRAINING and not self.is_closing and job.cancel_due is not None:
@@ -227,7 +220,7 @@ class Ledger:
 
     # --- the batch system's words
 
-    def on_status(self, statuses: Mapping[str, JobStatus], asked_at: float, now: float) -> list[Command]:
+    def on_status(self, statuses: Mapping[str, JobStatus], asked_at: float, now: float) -> list[c.Command]:
         """A listing came, of jobs as they stood between ``asked_at`` and ``now``."""
         self.silent_since = None
         self.verdict.on_answer()
@@ -239,7 +232,7 @@ class Ledger:
         self.watch.on_listed(now, changed=changed, watched=self._has_watched())
         return self._flush(now)
 
-    def on_status_failed(self, text: str, now: float) -> list[Command]:
+    def on_status_failed(self, text: str, now: float) -> list[c.Command]:
         """The batch system did not answer. Nothing is concluded from that."""
         self.silent_since = now if self.silent_since is None else self.silent_since
         self.silence_text = text
@@ -248,7 +241,7 @@ class Ledger:
             self._commands += self.verdict.on_silence(now - self.silent_since, text)
         return self._flush(now)
 
-    def on_usage(self, asked: Iterable[str], usages: Mapping[str, JobUsage], now: float) -> list[Command]:
+    def on_usage(self, asked: Iterable[str], usages: Mapping[str, JobUsage], now: float) -> list[c.Command]:
         """Accounting answered about these jobs; it may not know (yet) all of them."""
         for job_id in asked:
             job = self.jobs.get(job_id)
@@ -266,7 +259,7 @@ class Ledger:
                 self._settle(job, now)
         return self._flush(now)
 
-    def on_reason(self, job_id: str, text: str, now: float) -> list[Command]:
+    def on_reason(self, job_id: str, text: str, now: float) -> list[c.Command]:
         """The batch system said why a job waits or is stuck; empty if it gives no reason."""
         job = self.jobs.get(job_id)
         if job is not None and job.is_stuck and job.is_live:
@@ -279,7 +272,7 @@ class Ledger:
                     other.reason = text
         return self._take()
 
-    def on_cancelled(self, ids: Iterable[str], now: float) -> list[Command]:
+    def on_cancelled(self, ids: Iterable[str], now: float) -> list[c.Command]:
         """These jobs were cancelled and are gone from the batch system."""
         for job_id in ids:
             job = self.jobs.get(job_id)
@@ -289,7 +282,7 @@ class Ledger:
                 job.is_assumed = False
         return self._flush(now)
 
-    def on_cancel_failed(self, ids: Iterable[str], text: str, now: float) -> list[Command]:
+    def on_cancel_failed(self, ids: Iterable[str], text: str, now: float) -> list[c.Command]:
         """Some of these jobs may still be there after they were cancelled."""
         for job_id in ids:
             job = self.jobs.get(job_id)
@@ -297,22 +290,26 @@ class Ledger:
                 continue
             job.cancel_due = None if self.is_closing else now + self.limits.cancel_retry
             if job.state is State.DRAINING:
-                job.reason = f"cancelled, but it may still be there: {_first_line(text)}"
+                job.reason = f"cancelled, but it may still be there: {reasons.first_line(text)}"
         self.watch.stir(now)
         return self._take()
 
     # --- the jobs' own words
 
-    def on_files(self, files: Mapping[str, JobFiles], now: float) -> list[Command]:
+    def on_files(self, files: Mapping[str, JobFiles], now: float) -> list[c.Command]:
         """New start, exit-code and fail files were found. May be empty."""
         for job_id, found in files.items():
             job = self.jobs.get(job_id) or (self._meet(job_id, now) if found.exit_code is None else None)
             if job is not None and job.state is not State.ENDED:
                 self._on_job_files(job, found, now)
+        for job in self.jobs.values():
+            if job.over_since is not None and job.over_since <= self._looking_since:
+                job.is_searched = True
+                self._settle(job, now)
         self.watch.on_looked(now, found=bool(files), watched=self._has_watched())
         return self._flush(now)
 
-    def on_log(self, job_id: str, path: str, log: str, now: float) -> list[Command]:
+    def on_log(self, job_id: str, path: str, log: str, now: float) -> list[c.Command]:
         """The end of a job's log was read; ``log`` is empty if there is nothing to read at ``path``."""
         job = self.jobs.get(job_id)
         if job is None:
@@ -331,7 +328,7 @@ class Ledger:
 
     # --- time
 
-    def on_clock(self, now: float) -> list[Command]:
+    def on_clock(self, now: float) -> list[c.Command]:
         """Time has passed."""
         if self.is_closing:
             return self._take()
@@ -364,8 +361,8 @@ class Ledger:
         match status.state:
             case JobState.QUEUED:
                 self._on_listed_queued(job, now)
-                job.is_explained = bool(status.reason)
-                job.reason = status.reason or job.reason
+                job.is_explained = reasons.explains(status.reason)
+                job.reason = status.reason if job.is_explained else job.reason
             case JobState.STARTING if job.state is State.QUEUED:
                 job.move(State.STARTING, now, f"starting{on_host(job.host)}")
                 job.reason = ""
@@ -379,7 +376,7 @@ class Ledger:
                 job.is_stuck = True
                 job.reason = status.reason
                 job.note(f"stuck: {status.reason or 'the batch system will not run it'}", now)
-                self._commands.append(AskReason(job.id))
+                self._commands.append(c.AskReason(job.id))
         return before != (job.state, job.is_stuck)
 
     def _on_listed_queued(self, job: Job, now: float) -> None:
@@ -412,7 +409,9 @@ class Ledger:
         if job.over_since is None:
             job.over_since = now
             job.usage_due = now
+            job.is_searched = False
             self.watch.stir(now)
+            self.watch.look_now(now)
 
     def _settle(self, job: Job, now: float) -> None:
         """End a job whose end is certain, or has been uncertain for too long."""
@@ -424,7 +423,7 @@ class Ledger:
         job.is_assumed = not confirmed
         self._end(job, ending, now)
         if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
-            self._commands.append(Cancel((job.id,)))
+            self._commands.append(c.Cancel((job.id,)))
 
     def _end(self, job: Job, ending: Ending, now: float) -> None:
         job.workers.clear()
@@ -435,7 +434,7 @@ class Ledger:
         job.move(State.ENDED, now, f"ended: {ending.text}")
         if not job.reason.startswith(ending.text):  # it may have grown by what the log says
             job.reason = ending.text
-        self._commands.append(Journal("ended", (job.id,)))
+        self._commands.append(c.Journal("ended", (job.id,)))
         self._judge(job, ending, now)
         self._forget_old()
 
@@ -482,7 +481,7 @@ class Ledger:
 
     # --- deciding and asking
 
-    def _flush(self, now: float) -> list[Command]:
+    def _flush(self, now: float) -> list[c.Command]:
         """Compare the wish with what is alive, and return all commands so far."""
         if not self.is_closing:
             self._decide(now)
@@ -490,10 +489,10 @@ class Ledger:
             for job in due:
                 job.cancel_due = None
             if due:
-                self._commands.append(Cancel(tuple(job.id for job in due)))
+                self._commands.append(c.Cancel(tuple(job.id for job in due)))
         return self._take()
 
-    def _take(self) -> list[Command]:
+    def _take(self) -> list[c.Command]:
         commands, self._commands = self._commands, []
         return commands
 
@@ -515,12 +514,12 @@ class Ledger:
             self._condemn(self.jobs[job_id], ending, now, now)
         for job_id in decision.retire:
             self._condemn(self.jobs[job_id], ending, now, now + self.limits.retire + self.limits.goodbye)
-            self._commands.append(RetireWorkers(job_id))
+            self._commands.append(c.RetireWorkers(job_id))
 
     def _submit(self, count: int, now: float) -> None:
         self._generation += 1
         self.tickets[self._generation] = [self._new_job(now) for _ in range(count)]
-        self._commands.append(Submit(self._generation, count))
+        self._commands.append(c.Submit(self._generation, count))
 
     def _ask(self, now: float) -> None:
         """Ask what is due: accounting, the batch system, the jobs' files."""
@@ -528,14 +527,17 @@ class Ledger:
         for job in asked:
             job.usage_due = None
         if asked:
-            self._commands.append(AskUsage(tuple(job.id for job in asked)))
+            self._commands.append(c.AskUsage(tuple(job.id for job in asked)))
         named = [job for job in self.alive() if job.id]
-        self._commands += self.watch.questions(
+        questions = self.watch.questions(
             now,
             watched=[job.id for job in named if not job.workers],
             connected=[job.id for job in named if job.workers],
             waiting=[job.id for job in named if job.state is State.QUEUED and not job.is_explained],
         )
+        if c.LookAtFiles() in questions:
+            self._looking_since = now
+        self._commands += questions
 
     def _has_watched(self) -> bool:
         return any(job.id and not job.workers for job in self.alive())
@@ -557,7 +559,7 @@ class Ledger:
 
     def _meet(self, job_id: str, now: float) -> Job:
         """A job that we have no name for shows up: its submission's answer is still on the way, or was lost."""
-        self._commands.append(Journal("submitted", (job_id,)))
+        self._commands.append(c.Journal("submitted", (job_id,)))
         return self._name(self._provisional(now), job_id, now, "queued")
 
     def _provisional(self, now: float) -> Job:
@@ -578,7 +580,7 @@ class Ledger:
         if self.silent_since is None or job.workers or job.state is State.ENDED:
             return row
         silence = f"{self.terms.title} has not answered for {now - self.silent_since:.0f} s"
-        text = f"{silence}: {_first_line(self.silence_text)}"
+        text = f"{silence}: {reasons.first_line(self.silence_text)}"
         return msgspec.structs.replace(row, reason=f"{row.reason}; {text}" if row.reason else text)
 
     def check(self) -> None:
@@ -595,7 +597,3 @@ class Ledger:
         assert not self._commands, self._commands
         assert self.is_closing or self.live_count() <= max(self.wish, len(submitting)), self.wish
         assert not self.verdict.failure or self.verdict.is_stopped
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]

@@ -71,7 +71,8 @@ def why_ended(evidence: Evidence, terms: Terms) -> Ending:
     if evidence.gave_up:
         return Ending(Kind.FAILED, f"the worker gave up: {evidence.gave_up.strip()}")
     if "cancel" in said.lower() or "qdel" in said.lower():
-        return Ending(Kind.OUTSIDE, f"cancelled from outside ({said})")
+        more = "" if said.lower() == "cancelled" else f" ({said})"
+        return Ending(Kind.OUTSIDE, f"cancelled from outside{more}")
     if said and not _is_bare_code(said) and not _is_success(said):
         return Ending(Kind.FAILED, said + _memory_note(evidence.usage, said, terms))
     code = _exit_code(evidence)
@@ -133,6 +134,16 @@ def quote_log(path: str, log: str) -> str:
     return "\n".join([f"  last lines of its log, {path}:", *(f"  | {line}" for line in lines)])
 
 
+def explains(text: str) -> bool:
+    """Return whether the listing's words say why a job waits; Grid Engine's state letters do not."""
+    return re.fullmatch("[A-Za-z]{0,5}", text) is None
+
+
+def first_line(text: str) -> str:
+    """Return what an error says before it goes into detail."""
+    return text.strip().partition("\n")[0]
+
+
 def about(size: int) -> str:
     """Return a measured number of bytes, rounded for a person: ``26 GB``, ``1.3 GB``."""
     step = 10**8 if size >= 10**9 else 10**5
@@ -143,7 +154,7 @@ def about(size: int) -> str:
 
 
 def _is_walltime(evidence: Evidence, said: str, terms: Terms) -> bool:
-    if re.search(r"wall\s?-?time|time limit|TIMEOUT|h_rt", said, re.IGNORECASE):
+    if re.search(r"wall\s?-?time|time limit|TIMEOUT", said, re.IGNORECASE):
         return True
     if terms.walltime is None or evidence.exit_code in range(128):
         return False
@@ -197,7 +208,9 @@ def _memory_note(usage: JobUsage | None, said: str, terms: Terms) -> str:
     """Return how much memory a killed job had used, where that explains the kill and nobody said it yet."""
     used = usage.max_memory_bytes if usage else None
     is_about_memory = "memory" in said.lower()
-    if used is not None and used >= 0.95 * terms.memory and about(used) not in said:
+    if is_about_memory and re.search(r"\d", said):
+        return ""
+    if used is not None and used >= 0.95 * terms.memory:
         return f" (it used {about(used)} of memory; {format_bytes(terms.memory)} were asked for)"
     if not is_about_memory and "KILL" in said:
         return f", by the system when memory runs out or by hand ({format_bytes(terms.memory)} were asked for)"
@@ -205,11 +218,14 @@ def _memory_note(usage: JobUsage | None, said: str, terms: Terms) -> str:
 
 
 def _is_bare_code(said: str) -> bool:
-    return re.fullmatch(r"(exit code|signal|killed by signal) ?\d+\.?", said.strip(), re.IGNORECASE) is not None
+    return (
+        re.fullmatch(r"failed|(exit code|signal|killed by signal) ?\d+\.?", said.strip(), re.IGNORECASE)
+        is not None
+    )
 
 
 def _is_success(said: str) -> bool:
-    return re.fullmatch(r"completed|done|finished|ended|exit code 0", said.strip(), re.IGNORECASE) is not None
+    return re.fullmatch(r"completed|(finished )?\(?exit code 0\)?", said.strip(), re.IGNORECASE) is not None
 
 
 def _without_trace(evidence: Evidence, terms: Terms) -> Ending:

@@ -40,6 +40,10 @@ class Watch:
         self._poll_at = min(self._poll_at, now + self._poll_pace.quicken())
         self._look_at = min(self._look_at, now + self._look_pace.quicken())
 
+    def look_now(self, now: float) -> None:
+        """A job seems over: what did it leave behind?"""
+        self._look_at = now
+
     def expect_queue(self, now: float) -> None:
         """Jobs were put in the queue: if they stay there, ask why."""
         self._explain_at = min(self._explain_at, now + self._explain_pace.quicken())
@@ -76,13 +80,15 @@ class Watch:
         """A listing came, or failed to."""
         self._is_polling = False
         interval = self._poll_pace.quicken() if changed else self._poll_pace.slacken()
-        self._poll_at = now + interval if watched else math.inf
+        if watched:  # what happened meanwhile may have asked for an earlier one
+            self._poll_at = min(self._poll_at, now + interval)
 
     def on_looked(self, now: float, *, found: bool, watched: bool) -> None:
         """The files were looked at."""
         self._is_looking = False
         interval = self._look_pace.quicken() if found else self._look_pace.slacken()
-        self._look_at = now + interval if watched else math.inf
+        if watched:
+            self._look_at = min(self._look_at, now + interval)
         if found:
             self.stir(now)
 

@@ -391,7 +391,8 @@ class JobManager:
 
 def _terms(config: JobConfig) -> Terms:
     title = _TITLES.get(config.batch_system, config.batch_system)
-    return Terms(title=title, walltime=config.walltime, memory=config.memory, python=config.python)
+    walltime = None if config.batch_system == "local" else config.walltime  # nobody enforces it there
+    return Terms(title=title, walltime=walltime, memory=config.memory, python=config.python)
 
 
 def _limits(config: JobConfig) -> Limits:

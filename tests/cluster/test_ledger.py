@@ -419,6 +419,22 @@ def test_a_waiting_job_says_why(world: World) -> None:
     assert world.count(c.AskReason) == 1
 
 
+def test_state_letters_are_no_reason_for_waiting(world: World) -> None:
+    world.scale(1)
+    world.run()
+    world.batch.jobs["1.1"].reason = "hqw"
+    world.pass_time(4.0)
+    assert world.reason("1.1") == ""
+    world.pass_time(2.0)
+    assert world.reason("1.1") == "not enough free slots"
+    world.batch.jobs["1.1"].reason = "jobs of higher priority go first (Priority)"
+    world.pass_time(20.0)
+    assert world.reason("1.1") == "jobs of higher priority go first (Priority)"
+    asked = world.count(c.AskReason)
+    world.pass_time(1000.0)
+    assert world.count(c.AskReason) == asked
+
+
 def test_a_worker_may_be_quicker_than_the_answer_to_its_submission(world: World) -> None:
     world.scale(2)
     world.join("1.2")
@@ -484,10 +500,11 @@ def test_late_accounting_betters_the_reason(world: World) -> None:
     assert world.ledger.rows(world.now)[0].story[-1].endswith("accounting says: failed to open the log file /x")
 
 
-def test_exit_codes_of_signals_wait_for_accounting(world: World) -> None:
+@pytest.mark.parametrize("code", [0, 143])
+def test_exit_codes_that_may_hide_a_cancellation_wait_for_accounting(world: World, code: int) -> None:
     up(world, 1)
     world.batch.has_accounting = False
-    world.batch.end("1.1", 143, reason="x")
+    world.batch.end("1.1", code, reason="x")
     world.leave("1.1")
     world.pass_time(1.0)
     assert world.states()["1.1"] == "up"
@@ -582,6 +599,21 @@ def test_an_exit_code_that_came_before_the_worker_left_ends_the_job_at_once(worl
     world.leave("1.1")
     world.pass_time(0.1)
     assert world.states()["1.1"] == "ended"
+
+
+def test_a_job_is_not_judged_before_its_files_were_looked_at(world: World) -> None:
+    """Accounting may be quicker than the next look, and knows less than the worker."""
+    world.scale(1)
+    world.run()
+    world.batch.start("1.1")
+    world.pass_time(30.0)
+    world.batch.end("1.1", 1).gave_up = "could not reach the head"
+    world.do(world.ledger.on_status(world.batch.poll(["1.1"]), world.now, world.now))
+    world.do(world.ledger.on_usage(["1.1"], world.batch.usage(["1.1"]), world.now))
+    assert world.states() == {"1.1": "starting"}
+    world.pass_time(0.0)
+    assert world.states() == {"1.1": "ended"}
+    assert world.reason("1.1") == "the worker gave up: could not reach the head"
 
 
 def test_questions_do_not_pile_up_on_a_slow_batch_system(world: World) -> None:

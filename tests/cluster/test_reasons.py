@@ -58,12 +58,32 @@ def usage(reason: str = "", **more: Any) -> JobUsage:
         (Evidence(exit_code=126), Kind.FAILED, "exit code 126: the job script found a command but may not run it"),
         (Evidence(usage=usage("exit code 3", exit_code=3)), Kind.FAILED, "exit code 3"),
         (Evidence(exit_code=0), Kind.FINISHED, "the job script came to its end (exit code 0)"),
-        (Evidence(listed="COMPLETED"), Kind.FINISHED, "COMPLETED"),
+        (Evidence(listed="finished (exit code 0)"), Kind.FINISHED, "finished (exit code 0)"),
         (
             Evidence(exit_code=137, usage=usage("exit code 137", exit_code=137)),
             Kind.FAILED,
             "exit code 137: killed by SIGKILL, by the system when memory runs out or by hand "
             "(24 GB were asked for)",
+        ),
+        (Evidence(listed="cancelled"), Kind.OUTSIDE, "cancelled from outside"),
+        (Evidence(listed="failed"), Kind.FAILED, "failed"),
+        (Evidence(listed="failed", usage=usage("exit code 2", exit_code=2)), Kind.FAILED, "exit code 2"),
+        (
+            Evidence(usage=usage("finished (exit code 0)", exit_code=0)),
+            Kind.FINISHED,
+            "the job script came to its end (exit code 0)",
+        ),
+        (
+            Evidence(
+                usage=usage("killed by Grid Engine for a limit (h_rt, h_cpu or h_vmem)", signal=9, wall_seconds=3)
+            ),
+            Kind.FAILED,
+            "killed by Grid Engine for a limit (h_rt, h_cpu or h_vmem)",
+        ),
+        (
+            Evidence(usage=usage("killed: memory 26 GB over h_vmem 24 GB", max_memory_bytes=26_010_000_000)),
+            Kind.FAILED,
+            "killed: memory 26 GB over h_vmem 24 GB",
         ),
         (Evidence(exit_code=139), Kind.FAILED, "exit code 139: killed by SIGSEGV"),
         (Evidence(exit_code=255), Kind.FAILED, "exit code 255: killed by signal 127"),
