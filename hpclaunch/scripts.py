@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
 from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
+from hpclaunch.notes import warn
 
 #: Libraries that start threads of their own read these.
 THREAD_VARIABLES = (
@@ -90,7 +90,7 @@ def render(
     }
     text = _fill_in(config, values)
     for line in directives.useless_skips():
-        warnings.warn(f"job-directives-skip: {line!r} is no directive of the script", UserWarning, stacklevel=3)
+        warn(f"job-directives-skip: {line!r} is no directive of the script")
     return text
 
 

@@ -38,6 +38,7 @@ PURE = {
     "comm.serialize",
     "config.schema",
     "config.units",
+    "directives",
     "errors",
     "scheduler.commands",
     "scheduler.news",
@@ -128,11 +129,11 @@ FILE_CALLS = {
 }
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
-LAUNCH = {"config", "scripts", "batch", "transport", "cluster"}
+LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli"}
 JOINING_MODULES = {"cluster.cluster"}
-SHARED = {"", "errors", "data_files", "rundir"}
+SHARED = {"", "errors", "data_files", "notes", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.cluster")}
 

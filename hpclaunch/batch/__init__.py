@@ -23,6 +23,7 @@ def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
         from hpclaunch.batch.slurm import Slurm
 
         return Slurm(submit_extra=submit, cancel_extra=cancel)
+    from hpclaunch.batch import localctl
     from hpclaunch.batch.local import LocalProcesses
 
-    return LocalProcesses(python=sys.executable, spool=directory / "local")
+    return LocalProcesses(python=sys.executable, program=localctl.__file__, spool=directory / "local")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpclaunch.batch import localctl
 from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
 from hpclaunch.errors import StatusError, SubmitError
 
@@ -16,6 +15,7 @@ class LocalProcesses:
     """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
 
     :param python: an interpreter for the little batch system itself.
+    :param program: the path of ``localctl.py``.
     :param spool: the directory where it keeps its jobs.
     """
 
@@ -24,9 +24,9 @@ class LocalProcesses:
     template = "local.sh.j2"
     max_array = 1000
 
-    def __init__(self, *, python: str, spool: Path) -> None:
+    def __init__(self, *, python: str, program: str, spool: Path) -> None:
         # -I -S: nothing of the user's environment, and no site-packages, is looked at: it starts in 15 ms
-        self._command = (python, "-I", "-S", localctl.__file__, str(spool))
+        self._command = (python, "-I", "-S", program, str(spool))
 
     def submit(self, script: Path, count: int) -> tuple[str, ...]:
         return (*self._command, "submit", str(count), str(script))

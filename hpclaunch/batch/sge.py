@@ -268,11 +268,11 @@ def _reason(record: dict[str, str], status: int | None, used: int | None) -> str
     if failed == 37:
         return _limit(record, used)
     if failed == 100:
-        if status == 128 + signal.SIGKILL:
+        if status == 128 + signal.Signals.SIGKILL:
             return "killed by SIGKILL: cancelled by qdel, or it was killed on its host"
-        if status == 128 + signal.SIGXCPU:
+        if status == 128 + signal.Signals.SIGXCPU:
             return "killed by SIGXCPU: a soft limit (s_vmem, s_cpu) was reached"
-        if status == 128 + signal.SIGUSR1:
+        if status == 128 + signal.Signals.SIGUSR1:
             return "killed by SIGUSR1: walltime reached (s_rt)"
         return f"ended by a signal ({words or 'failed 100'})"
     if failed:

@@ -25,7 +25,7 @@ from hpclaunch.client.sync import LoopThread, loop_thread
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
-from hpclaunch.config.units import format_bytes, parse_bytes
+from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError
 from hpclaunch.head.launch import HeadProcess, log_tail, prepare
 
@@ -237,8 +237,8 @@ class JobQueueCluster:
             jobs = count_states(self.jobs()) if self._status == "running" else self._status
         except HPCLaunchError:
             jobs = "head gone"
-        each = f"{config.processes} x {config.threads} threads, {format_bytes(config.memory)} per job"
-        mode = "TLS" if config.security else "NO TLS"
+        each = f"{config.processes} x {config.threads} threads, {config.memory / 1e9:.3g} GB per job"
+        mode = "TLS" if self.facts.get("security") else "no TLS"
         return f"<{type(self).__name__} {self.name!r}: {jobs}; {each}; {self.facts['addresses'][0]}, {mode}>"
 
     def _repr_html_(self) -> str:

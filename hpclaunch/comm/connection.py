@@ -232,34 +232,13 @@ async def dial(
     :raises CommClosedError: nobody is there, or it took longer than ``timeout`` seconds.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Welcome] = loop.create_future()
-
-    def first_frames(connection: Connection, frames: list[Frame]) -> None:
-        head, rest = _first(frames)
-        if answer.done():
-            return
-        if isinstance(head, Welcome):
-            connection.trust()
-            connection.on_frames, connection.on_lost = on_frames, on_lost
-            answer.set_result(head)
-            later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]
-            if later:
-                on_frames(connection, later)
-        elif isinstance(head, Goodbye):
-            answer.set_exception(HandshakeError(f"{address} sent us away: {head.reason}"))
-        else:
-            answer.set_exception(HandshakeError(f"{address} did not answer our greeting"))
-
-    def lost(_: Connection, reason: str) -> None:
-        if not answer.done():
-            answer.set_exception(CommClosedError(f"{address} closed the connection: {reason}"))
-
+    greeting = _Greeting(address, on_frames, on_lost)
     host, _, port = address.rpartition(":")
     connection: Connection | None = None
     try:
         async with asyncio.timeout(timeout):
             _, connection = await loop.create_connection(
-                lambda: Connection(first_frames, lost),
+                lambda: Connection(greeting.on_frames, greeting.on_lost),
                 host.strip("[]"),
                 int(port),
                 ssl=context,
@@ -268,7 +247,7 @@ async def dial(
             if context is not None and tls.peer_role(connection.tls) != expect_role:
                 raise HandshakeError(f"{address} is not the {expect_role} of this cluster")
             connection.send(hello)
-            return connection, await answer
+            return connection, await greeting.answer
     except PeerError:
         _drop(connection)
         raise
@@ -282,6 +261,40 @@ async def dial(
     except BaseException:
         _drop(connection)
         raise
+
+
+class _Greeting:
+    """The time between our hello and the other side's welcome."""
+
+    def __init__(
+        self,
+        address: str,
+        on_frames: Callable[[Connection, list[Frame]], None],
+        on_lost: Callable[[Connection, str], None],
+    ) -> None:
+        self.answer: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self._address = address
+        self._then = (on_frames, on_lost)
+
+    def on_frames(self, connection: Connection, frames: list[Frame]) -> None:
+        head, rest = _first(frames)
+        if self.answer.done():
+            return
+        if isinstance(head, Welcome):
+            connection.trust()
+            connection.on_frames, connection.on_lost = self._then
+            self.answer.set_result(head)
+            later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]
+            if later:
+                connection.on_frames(connection, later)
+        elif isinstance(head, Goodbye):
+            self.answer.set_exception(HandshakeError(f"{self._address} sent us away: {head.reason}"))
+        else:
+            self.answer.set_exception(HandshakeError(f"{self._address} did not answer our greeting"))
+
+    def on_lost(self, _: Connection, reason: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(CommClosedError(f"{self._address} closed the connection: {reason}"))
 
 
 def _first(frames: list[Frame]) -> tuple[Message | None, list[Message]]:

@@ -21,6 +21,7 @@ from hpclaunch.config import schema
 from hpclaunch.config.schema import KEYS, MEMORY_KEYS, JobConfig
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ConfigErrors
+from hpclaunch.notes import warn
 
 _ENV_PREFIXES = ("HPCLAUNCH_JOBQUEUE__", "HPCLAUNCH_DISTRIBUTED__")
 _TOP = ("jobqueue", "distributed")
@@ -271,9 +272,7 @@ def _rename(values: Mapping[str, Value], errors: list[ConfigError]) -> Section:
                 continue
         if is_old and not empty:
             new = today.replace("_", "-")
-            warnings.warn(
-                f"{value.origin}: {key!r} is read as {new!r}, its name today", FutureWarning, stacklevel=6
-            )
+            warn(f"{value.origin}: {key!r} is read as {new!r}, its name today", FutureWarning)
         renamed[today] = value
         spelt[today] = plain
     return renamed
@@ -352,7 +351,7 @@ def _build(name: str, values: Section, errors: list[ConfigError]) -> Loaded:
     _fill_in(name, typed, origins, errors)
     _raise(errors)
     if not typed["nanny"]:
-        warnings.warn(f"{origins['nanny']}: nanny: false has no effect, workers are watched over", stacklevel=3)
+        warn(f"{origins['nanny']}: nanny: false has no effect, workers are watched over")
     job = JobConfig(section=name, **typed)
     return Loaded(job, {"section": "", **origins})
 

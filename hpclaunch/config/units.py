@@ -43,7 +43,7 @@ def parse_bytes(value: str | int | float) -> int:
 def format_bytes(size: int) -> str:
     """Return a size as exact text: ``24 GB``, ``1.5 GiB``, ``1000001``; :func:`parse_bytes` gives it back."""
     for base, infix in ((1000, ""), (1024, "i")):
-        for prefix in "PTGMk":
+        for prefix in "PTGMK" if infix else "PTGMk":
             unit = base ** _PREFIXES[prefix.lower()]
             tenths = size * 10
             if size >= unit and tenths % unit == 0:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -22,6 +21,7 @@ from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
 from hpclaunch.head import options as head_options
+from hpclaunch.notes import warn
 
 #: Seconds in which a head must be ready; a slow file system may take a while over the imports.
 START_SECONDS = 60.0
@@ -84,11 +84,7 @@ def _check_scheduler_options(config: JobConfig) -> None:
     if isinstance(port, bool) or not str(port).isdigit() or int(port) > 65535:
         raise ConfigError(f"scheduler-options: port must be 0 to 65535, not {port!r}", key="scheduler-options")
     if not config.security:
-        warnings.warn(
-            "security: false: anyone who can reach this cluster's ports can run code as you",
-            UserWarning,
-            stacklevel=5,
-        )
+        warn("security: false: anyone who can reach this cluster's ports can run code as you")
 
 
 def _check_log_directory(config: JobConfig) -> None:
