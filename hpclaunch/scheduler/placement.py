@@ -26,23 +26,13 @@ def place(state: SchedulerState) -> list[Command]:
     batches: dict[Worker, _Batch] = {}
     aside: list[Task] = []  # no worker can take them now
     ready = state.ready
-    while ready.count:
-        worker = _next_worker(state)
-        if worker is None:
-            break
-        free = len(state.idle) + len(state.open)
-        share = max(worker.threads, -(-ready.count // max(free, 1)))
+    while ready.count and (index := state.idle or state.open):
+        worker = next(iter(index))
+        share = max(worker.threads, -(-ready.count // len(index)))
         _give(state, worker, share, batches, aside)
     for task in aside:
         ready.push(task)
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
-
-
-def _next_worker(state: SchedulerState) -> Worker | None:
-    for index in (state.idle, state.open):
-        for worker in index:
-            return worker
-    return None
 
 
 def _give(
@@ -74,6 +64,7 @@ def _give(
         assigned[task.key] = task
         batch.add(task)
         share -= 1
+    state.open.pop(worker, None)  # if it has still room, it is the last to get more
     state.index(worker)
 
 

@@ -249,8 +249,8 @@ def test_a_result_made_again_for_a_task_that_goes_is_stopped(world: World) -> No
 def test_one_loss_may_free_what_the_same_worker_held_too(world: World) -> None:
     """x needs t and u; t is lost and cannot be made again, since s has failed; so x ends, and u is not needed."""
     client, worker = world.join_client(), world.join()
-    world.submit(client, ["s", "t", "u"], [[], ["s"], []])
-    for key in "stu":
+    for key, inputs in {"s": [], "t": ["s"], "u": []}.items():
+        world.submit(client, [key], [inputs])
         run(world, key, "large")
     world.release(client, "s")
     world.submit(client, ["s"])
