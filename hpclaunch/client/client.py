@@ -96,7 +96,7 @@ class Client:
                 directory, name=self.name, on_messages=self._on_messages, on_lost=self._on_lost, timeout=timeout
             )
             facts = read_facts(directory)
-        session.on_notice = self._on_notice
+        session.listen(self._on_notice)
         secure = facts.get("security", True) and directory is not None
         hello = m.Hello(
             m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()

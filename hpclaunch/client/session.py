@@ -37,7 +37,8 @@ class HeadSession:
     def __init__(self, on_messages: OnMessages | None, on_lost: Callable[[PeerError], None] | None) -> None:
         self._on_messages = on_messages
         self._on_lost = on_lost
-        self.on_notice: Callable[[HPCLaunchError], None] | None = None
+        self._on_notice: Callable[[HPCLaunchError], None] | None = None
+        self._early_notice: HPCLaunchError | None = None
         self.comm: Comm | None = None
         self.welcome: Welcome | None = None
         self.address = ""
@@ -89,6 +90,12 @@ class HeadSession:
         comm.on_lost = self._on_gone
         self.comm, self.welcome, self.address = comm, welcome, "memory"
 
+    def listen(self, on_notice: Callable[[HPCLaunchError], None]) -> None:
+        """Have ``on_notice`` called when the head says that the cluster cannot work; now if it has said so."""
+        self._on_notice = on_notice
+        if self._early_notice is not None:
+            on_notice(self._early_notice)
+
     async def request(self, method: str, **params: Any) -> Any:
         """Ask the head something and return the answer (plain values).
 
@@ -130,8 +137,11 @@ class HeadSession:
                     answer.set_result(msgspec.msgpack.decode(message.body))
             return True
         if type(message) is Notice:
-            if self.on_notice is not None:
-                self.on_notice(to_error(message.error))
+            error = to_error(message.error)
+            if self._on_notice is not None:
+                self._on_notice(error)
+            else:
+                self._early_notice = error
             return True
         if type(message) is Goodbye:
             self._farewell = message.reason

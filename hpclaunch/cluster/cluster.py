@@ -88,7 +88,7 @@ class JobQueueCluster:
         self._finalizer = weakref.finalize(self, _let_go, self._head, self.directory)
         self.facts: dict[str, Any] = rundir.read_facts(self.directory)
         self._session = self._thread.run(self.open_session(name=f"cluster-{os.getpid()}"))
-        self._session.on_notice = self._on_notice
+        self._session.listen(self._on_notice)
         self._status = "running"
 
     # --- size
