@@ -132,7 +132,7 @@ class Job:
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
 
-    doom: Ending | None = None  # why we are ending it
+    doom: Ending | None = None  # why we are ending it, or did
     cancel_due: float | None = None  # when to send the cancel command
     is_stuck: bool = False
     is_explained: bool = False  # the listing says why it waits
@@ -168,7 +168,8 @@ class Job:
         self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
-        self.is_assumed = False
+        self.is_assumed = self.is_stuck = False
+        self.doom = None
 
     def on_seen(self) -> None:
         """It is there after all: forget what hinted at its end."""
@@ -237,7 +238,8 @@ class Job:
         if self.usage is not None:
             return self.over_since
         if self.listed_end is not None:
-            return self.over_since + (limits.listed if self.listed_end else limits.usage)
+            is_vague = not self.listed_end or self.listed_end.startswith("failed")
+            return self.over_since + (limits.usage if is_vague else limits.listed)
         if self.exit_code is not None or self.misses >= limits.missing_polls:
             return self.over_since + limits.usage
         return math.inf
@@ -286,7 +288,7 @@ class Job:
         assert not self.workers or self.state in (State.UP, State.DRAINING), self
         assert self.state is not State.ENDED or self.reason, self
         assert self.state is not State.DRAINING or self.doom is not None, self
-        assert self.state in (State.DRAINING, State.ENDED) or self.doom is None, self
+        assert self.doom is None or self.state in (State.DRAINING, State.ENDED), self
         assert self.cancel_due is None or self.state is State.DRAINING or self.is_assumed, self
         assert self.over_since is not None or self.usage_due is None or self.state is State.ENDED, self
         times = list(self._times())

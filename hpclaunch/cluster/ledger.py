@@ -427,7 +427,7 @@ class Ledger:
 
     def _end(self, job: Job, ending: Ending, now: float) -> None:
         job.workers.clear()
-        job.doom = job.cancel_due = None
+        job.cancel_due = None
         late = job.usage is None and ending.kind in (Kind.OUTSIDE, Kind.LOST, Kind.FAILED)
         job.usage_due = now + 3 * self.limits.usage if late and not self.is_closing else None
         job.over_since = None
@@ -440,7 +440,7 @@ class Ledger:
 
     def _refine(self, job: Job, usage: JobUsage | None, now: float) -> None:
         """Accounting was late; its words may be better than our guess."""
-        if usage is None:
+        if usage is None or job.doom is not None:
             return
         job.usage = usage
         job.is_assumed = False

@@ -89,7 +89,8 @@ class Verdict:
         if self._failing is None or self._failing[0] != job.id:
             return []
         _, headline = self._failing
-        quote = reasons.quote_log(path, log) if log or job.running_since is not None else ""
+        has_run = job.running_since is not None and not job.is_stuck
+        quote = reasons.quote_log(path, log) if log or has_run else ""
         advice = [reasons.hint(log, self._terms), "Call scale() again once this is mended."]
         return self._report(job, reason, headline + _others(others_up), quote, advice)
 

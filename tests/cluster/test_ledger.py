@@ -231,7 +231,29 @@ def test_eqw_ends_a_job_with_the_reason_and_the_job_is_cancelled(world: World) -
         world.pass_time(1.0)
     assert len(world.batch.submissions) == 3
     assert "Grid Engine put it in Eqw: can't chdir to /scratch/x" in world.failures[0]
-    assert "log" not in world.failures[0]  # it never started: there is none
+    assert "its log" not in world.failures[0]  # it never started: there is none
+
+
+def test_accounting_does_not_talk_over_our_own_reason(world: World) -> None:
+    world.scale(1)
+    world.run()
+    world.batch.stick("1.1")
+    world.pass_time(0.5)
+    reason = world.reason("1.1")
+    world.do(world.ledger.on_usage(["1.1"], {"1.1": JobUsage("1.1", "cancelled by qdel")}, world.now))
+    assert world.reason("1.1") == reason
+
+
+@pytest.mark.parametrize(("listed", "seconds"), [("cancelled", 2.5), ("failed: JobLaunchFailure", 6.0)])
+def test_a_vague_listing_gives_accounting_more_time(world: World, listed: str, seconds: float) -> None:
+    world.batch.lists_ended, world.batch.has_accounting = True, False
+    world.scale(1)
+    world.run()
+    world.batch.end("1.1", reason=listed)
+    world.pass_time(seconds - 1.5)
+    assert world.states()["1.1"] == "queued"
+    world.pass_time(1.5)
+    assert world.states()["1.1"] == "ended"
 
 
 def test_a_job_that_runs_without_a_worker_for_too_long_is_ended() -> None:
