@@ -46,7 +46,7 @@ class _Reference:
         self.key = key
 
     def __reduce__(self) -> Any:
-        return reduce_future(self.key)
+        return reduce_future(self.key, is_shared=True)
 
 
 def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:

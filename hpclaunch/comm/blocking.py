@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from hpclaunch.comm import tls
+from hpclaunch.comm.connection import notice_dead_hosts
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder, encode
 from hpclaunch.comm.messages import Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError
@@ -27,6 +28,7 @@ class BlockingConnection:
         self._sock = sock
         self._decoder = FrameDecoder(LIMIT_STRANGER)
         self._early: list[Message] = []
+        self._over = ""  # why nothing more will come
 
     def fileno(self) -> int:
         """The descriptor to select on; call :meth:`receive` until it gives nothing."""
@@ -56,21 +58,24 @@ class BlockingConnection:
     def receive(self) -> list[Message]:
         """Return the messages that have come; does not wait.
 
-        :raises CommClosedError: the connection is over.
+        :raises CommClosedError: the connection is over, and all that came before its end was returned.
         :raises FrameError: what came is none of ours.
         """
         messages, self._early = self._early, []
         try:
-            while True:
+            while not self._over:
                 data = self._sock.recv(1 << 16)
                 if not data:
-                    raise CommClosedError("the other side closed the connection")
+                    self._over = "the other side closed the connection"
                 for frame in self._decoder.feed(data):
                     messages += frame.messages
         except _WOULD_BLOCK:
             return messages
         except OSError as error:
-            raise CommClosedError(f"the connection broke: {error.strerror or error}") from None
+            self._over = f"the connection broke: {error.strerror or error}"
+        if not messages:
+            raise CommClosedError(self._over)
+        return messages
 
     def wait(self, timeout: float) -> list[Message]:
         """Return the next messages; an empty list if none comes within ``timeout`` seconds."""
@@ -114,6 +119,7 @@ def dial_blocking(
     try:
         sock = socket.create_connection((host.strip("[]"), int(port)), timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        notice_dead_hosts(sock)
         if context is not None:
             secure = context.wrap_socket(sock)
             sock = secure

@@ -10,6 +10,7 @@ Does not: reconnect, retry, or know what a message means (except the handshake i
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -103,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         address = transport.get_extra_info("peername")
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
         self._transport.set_write_buffer_limits(high=4 << 20)  # type: ignore[union-attr]
+        notice_dead_hosts(transport.get_extra_info("socket"))
         if self.on_made is not None:
             self.on_made(self)
 
@@ -186,8 +188,21 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, messages: list[Message], buffers: Sequence[Buffer]) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        for piece in encode(messages, buffers):
+        try:
+            pieces = encode(messages, buffers)
+        except FrameError as error:
+            self.abort(str(error))
+            return
+        for piece in pieces:
             self._transport.write(piece)
+
+
+def notice_dead_hosts(sock: Any) -> None:
+    """Have the kernel break a connection whose other host is gone: such a host closes nothing itself."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
 
 
 # --- handshake ----------------------------------------------------------------------------------------------

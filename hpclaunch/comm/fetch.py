@@ -58,7 +58,7 @@ class Fetcher:
             self._unreachable.add(address)
         if address not in self._unreachable:
             try:
-                connection = await self._connect(address)
+                connection = await asyncio.shield(self._connect(address))  # others may wait for it too
                 return await self._question(connection, key, "", address)
             except PeerError as error:
                 log.warning("worker at %s can't be reached directly (%s); asking through the head", address, error)
@@ -122,7 +122,7 @@ class Fetcher:
         answer = self._waiting.get((message.request, source))
         if answer is None or answer.done():
             return
-        if message.buffers < 0:
+        if message.buffers < 1 or len(buffers) != message.buffers:
             answer.set_result(None)
         else:
             answer.set_result(Payload(buffers[0], list(buffers[1:])))
@@ -139,6 +139,8 @@ class Fetcher:
             else:
                 task.cancel()
         self._connections.clear()
+        for _, source in list(self._waiting):
+            self._fail(source, "closed on this side")
 
 
 def answer_fetch(comm: Comm, message: Fetch, store: Mapping[str, Payload]) -> None:

@@ -17,7 +17,7 @@ Pure: no I/O. Errors are :class:`~hpclaunch.errors.FrameError`, after which a de
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -52,8 +52,38 @@ class Frame(NamedTuple):
 def encode(messages: Sequence[Message], buffers: Sequence[Buffer] = ()) -> list[Buffer]:
     """Return the frame as a list of byte strings to be written one after another.
 
-    :raises FrameError: if the messages alone exceed 4 GiB.
+    Messages that exceed 4 GiB become several frames; one in columns is cut into two of its kind.
+
+    :raises FrameError: if a single message exceeds 4 GiB and is not in columns.
     """
+    try:
+        return _encode(messages, buffers)
+    except FrameError:
+        if buffers or not messages:
+            raise
+    pieces: list[Buffer] = []
+    for half in _halves(messages):
+        pieces += encode(half)
+    return pieces
+
+
+def _halves(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    middle = len(messages) // 2
+    if middle:
+        yield messages[:middle]
+        yield messages[middle:]
+        return
+    (message,) = messages
+    count = len(getattr(message, "keys", ()))
+    if count < 2:
+        raise FrameError(f"a {type(message).__name__} of more than {LIMIT_BODY} bytes does not fit into one frame")
+    values = msgspec.structs.asdict(message)
+    for rows in (slice(count // 2), slice(count // 2, None)):
+        columns = {k: v[rows] for k, v in values.items() if isinstance(v, list) and len(v) == count}
+        yield [msgspec.structs.replace(message, **columns)]
+
+
+def _encode(messages: Sequence[Message], buffers: Sequence[Buffer]) -> list[Buffer]:
     start = _HEAD.size + _LENGTH.size * len(buffers)
     body = bytearray(start)
     _encoder.encode_into(messages, body, start)
@@ -97,13 +127,24 @@ class FrameDecoder:
         if self._filled < len(self._view):
             return []
         view, self._target, self._view = self._view, None, None
-        return [_decode(view)]
+        try:
+            return [_decode(view)]
+        except FrameError:
+            self.limit = -1
+            raise
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """Return the frames that end in ``data``. Nothing of a memoryview is kept, what is needed is copied.
 
         :raises FrameError: the bytes are no frame of ours, or one over the limit.
         """
+        try:
+            return self._feed(data)
+        except FrameError:
+            self.limit = -1  # whatever comes next is over it
+            raise
+
+    def _feed(self, data: bytes | memoryview) -> list[Frame]:
         frames: list[Frame] = []
         if self._target is not None:
             data = self._fill(data, frames)
@@ -173,7 +214,7 @@ def _decode(frame: memoryview, *, is_lent: bool = False) -> Frame:
     start = _HEAD.size + count * _LENGTH.size
     try:
         messages = _decoder.decode(frame[start : start + body])
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # also of invalid UTF-8
         raise FrameError(f"a frame that is no message of ours: {error}") from None
     if not count:
         return Frame(messages, [])

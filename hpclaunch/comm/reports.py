@@ -29,9 +29,8 @@ def to_error(report: ErrorReport) -> errors.HPCLaunchError:
         cls = errors.HPCLaunchError
     error: errors.HPCLaunchError = cls.__new__(cls)
     error.args = (report.text,)
-    attributes = msgspec.msgpack.decode(report.attributes)
-    if isinstance(attributes, dict):
-        error.__dict__.update({str(k): v for k, v in attributes.items()})
+    attributes = msgspec.msgpack.decode(report.attributes, type=dict[str, Any])
+    error.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()})
     return error
 
 

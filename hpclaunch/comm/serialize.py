@@ -4,7 +4,8 @@ Only clients and workers call this; the head moves what it makes without looking
 goes first and cloudpickle takes what it can't do (lambdas, closures, anything that is defined in ``__main__``).
 
 A Future inside arguments, however deep, is pickled as a reference to its key and is unpickled as its result:
-:func:`collecting` notes the keys while pickling, :func:`load_call` resolves them.
+:func:`collecting` notes the keys while pickling, :func:`load_call` resolves them. Each task gets a copy of its
+own, which it may change; only graphs in Dask's sense, whose tasks promise not to, share large inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import SerializationError
 
 _collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default=None)
-_resolver: ContextVar[Callable[[str], Any] | None] = ContextVar("resolver", default=None)
+_resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver", default=None)
+
+#: Bytes of a pickled exception that travel to the client; of a larger one its text does.
+_MAX_EXCEPTION = 64 << 20
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -38,7 +42,7 @@ class Payload(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes in all."""
-        return len(self.pickle) + sum(memoryview(b).nbytes for b in self.buffers)
+        return memoryview(self.pickle).nbytes + sum(memoryview(b).nbytes for b in self.buffers)
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -167,10 +171,16 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
         return args, kwargs or {}
     loaded: dict[str, Any] = {}
 
-    def resolve(key: str) -> Any:
+    def resolve(key: str, is_shared: bool) -> Any:
         if key not in loaded:
             value = inputs[key]
-            loaded[key] = load_value(*value) if isinstance(value, Payload) else load_value(value)
+            if isinstance(value, Payload):
+                buffers: list[Buffer] = value.buffers
+                if not is_shared:
+                    buffers = [bytearray(b) for b in buffers]
+                loaded[key] = load_value(value.pickle, buffers)
+            else:
+                loaded[key] = load_value(value)
         return loaded[key]
 
     token = _resolver.set(resolve)
@@ -181,9 +191,10 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
         _resolver.reset(token)
 
 
-def reduce_future(key: str) -> tuple[Callable[[str], Any], tuple[str]]:
+def reduce_future(key: str, *, is_shared: bool = False) -> tuple[Callable[[str, bool], Any], tuple[str, bool]]:
     """What a Future's ``__reduce__`` returns.
 
+    :param is_shared: the task will not change this input, and needs no copy of its own.
     :raises SerializationError: it is pickled for something else than a task's arguments.
     """
     keys = _collector.get()
@@ -193,33 +204,41 @@ def reduce_future(key: str) -> tuple[Callable[[str], Any], tuple[str]]:
             "use its result, or pass it as an argument of submit or map"
         )
     keys[key] = None
-    return resolve_input, (key,)
+    return resolve_input, (key, is_shared)
 
 
-def resolve_input(key: str) -> Any:
+def resolve_input(key: str, is_shared: bool) -> Any:
     """Return the result that stands for a Future in the arguments that are being unpickled."""
     resolve = _resolver.get()
     if resolve is None:
         raise SerializationError(f"a reference to task {key} outside of a task's arguments")
-    return resolve(key)
+    return resolve(key, is_shared)
 
 
 # --- exceptions ---------------------------------------------------------------------------------------------
 
 
 def dump_failure(error: BaseException, *, skip_frames: int = 0) -> Failure:
-    """Turn a task's exception into a Failure: itself if it survives pickling, else its text."""
+    """Turn a task's exception into a Failure: itself if it survives pickling, else its text.
+
+    What is no Exception (``SystemExit``, ``KeyboardInterrupt``) goes as text: raised where the result is asked
+    for, it would end that program.
+    """
     frames = error.__traceback__
     for _ in range(skip_frames):
         if frames is not None and frames.tb_next is not None:
             frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
-    if isinstance(error, errors.HPCLaunchError):
+    if not isinstance(error, Exception):
+        return Failure("TaskError", f"the task was ended by {summary}", text)
+    if getattr(errors, type(error).__name__, None) is type(error):
         return Failure(type(error).__name__, str(error), text)
     try:
         data = dump_inline(error)
-        load_value(data)  # an exception with odd constructor arguments pickles, but does not come back
+        # An exception with odd constructor arguments pickles, but does not come back, or as something else.
+        if len(data) > _MAX_EXCEPTION or type(load_value(data)).__name__ != type(error).__name__:
+            data = b""
     except (SerializationError, RecursionError):
         data = b""
     return Failure("", summary, text, data)
@@ -236,7 +255,9 @@ def load_failure(failure: Failure) -> BaseException:
     """Return the exception that a Failure describes, chained to its remote traceback."""
     error: BaseException
     if failure.kind:
-        cls = getattr(errors, failure.kind, errors.TaskError)
+        cls = getattr(errors, failure.kind, None)
+        if not (isinstance(cls, type) and issubclass(cls, errors.HPCLaunchError)):
+            cls = errors.TaskError
         error = cls.__new__(cls)
         error.args = (failure.text,)
     else:
