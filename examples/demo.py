@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import socket
 import time
 from collections import Counter
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ class Throw(NamedTuple):
     """What one task found."""
 
     inside: int  # darts within the circle
-    job: str  # the job that it ran in
+    worker: tuple[str, int]  # the host and process that it ran in
     cpu_seconds: float
 
 
@@ -39,7 +40,7 @@ def throw_darts(seed: int, darts: int) -> Throw:
     draw = random.Random(seed).random
     start = time.thread_time()
     inside = sum([draw() ** 2 + draw() ** 2 < 1.0 for _ in range(darts)])
-    return Throw(inside, os.environ.get("HPCLAUNCH_JOB", "?"), time.thread_time() - start)
+    return Throw(inside, (socket.gethostname(), os.getpid()), time.thread_time() - start)
 
 
 def nothing(number: int) -> int:
@@ -91,13 +92,12 @@ def task_costs(client: Client) -> tuple[float, float]:
 def show_summary(throws: list[Throw], wall: float, costs: tuple[float, float], start_up: float, jobs: int) -> None:
     """Print what the run was like."""
     cpu = sum(throw.cpu_seconds for throw in throws)
-    per_job = Counter(throw.job for throw in throws)
-    counts = sorted(per_job.values())
+    counts = sorted(Counter(throw.worker for throw in throws).values())
     rows = [
-        ("jobs", f"{jobs}, all with a worker {start_up:.2f} s after they were asked for"),
+        ("jobs", f"{jobs}, each with a worker {start_up:.2f} s after the cluster was asked for"),
         ("tasks", f"{len(throws)} in {wall:.2f} s, {len(throws) / wall:,.0f} a second"),
         ("computing", f"{cpu:.2f} s of processor time, {cpu / wall:.1f} processors busy on average"),
-        ("tasks per job", f"{counts[0]} to {counts[-1]}, in {len(counts)} jobs"),
+        ("tasks by worker", f"{counts[0]} to {counts[-1]}, on {len(counts)} workers"),
         ("cost of a task", f"{costs[0] * 1e6:.0f} microseconds among many, {costs[1] * 1e3:.2f} ms alone"),
     ]
     for name, value in rows:
