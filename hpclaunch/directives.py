@@ -1,62 +1,122 @@
-"""The keys of batch directives: which of ours a user's own directive replaces, or asks to leave out. Pure.
+"""Batch directives by their keys: which of ours a user's own directive replaces, or asks to leave out. Pure.
 
-A directive's key is its option in one spelling: ``-pe``, ``-l h_rt`` (resources of Grid Engine's ``-l`` are keys
-of their own), ``--mem`` for all of ``--mem=4G``, ``--mem 4G``. Slurm's short options are read as their long ones.
+A directive's key is its option in one spelling: ``-pe``, ``--mem`` for all of ``--mem=4G``, ``--mem 4G`` and
+``--mem-per-cpu=1G``. Of Grid Engine's ``-l`` each resource is a key of its own, ``-l h_rt``, and ``-l`` alone
+means all of them. A line may have several options. Keys are compared whole; a part of a line is no key.
 """
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-#: Spellings that mean the same option, by batch system.
+from hpclaunch.errors import ScriptError
+
+#: Spellings of the same option, and options that cannot stand beside each other, by batch system.
 _SAME = {
     "slurm": {
-        "-J": "--job-name",
-        "-p": "--partition",
         "-A": "--account",
-        "-t": "--time",
-        "-o": "--output",
-        "-e": "--error",
-        "-c": "--cpus-per-task",
-        "-n": "--ntasks",
-        "-N": "--nodes",
-        "-q": "--qos",
         "-C": "--constraint",
         "-D": "--chdir",
-        "-a": "--array",
-        "-d": "--dependency",
+        "-G": "--gpus",
+        "-J": "--job-name",
         "-L": "--licenses",
+        "-M": "--clusters",
+        "-N": "--nodes",
+        "-W": "--wait",
+        "-a": "--array",
+        "-b": "--begin",
+        "-c": "--cpus-per-task",
+        "-d": "--dependency",
+        "-e": "--error",
+        "-i": "--input",
+        "-n": "--ntasks",
+        "-o": "--output",
+        "-p": "--partition",
+        "-q": "--qos",
+        "-t": "--time",
         "-w": "--nodelist",
         "-x": "--exclude",
-        "-G": "--gpus",
-        "--requeue": "--no-requeue",
-        "--mem-per-cpu": "--mem",  # Slurm takes one way of asking for memory
+        "--mem-per-cpu": "--mem",
         "--mem-per-gpu": "--mem",
+        "--requeue": "--no-requeue",
         "--tasks": "--ntasks",
         "--workdir": "--chdir",
     },
-    "sge": {"-wd": "-cwd", "-terse": "-terse"},
+    "sge": {"-wd": "-cwd"},
     "local": {},
 }
+#: Options that would break what we count on, and what to do instead.
+_REFUSED = {
+    "slurm": {
+        "--array": "hpclaunch counts the elements of its job arrays itself; use scale(jobs=...)",
+        "--wait": "sbatch would not return before the jobs have ended",
+        "--wrap": "the job's script is hpclaunch's; use job-script-prologue",
+        "--test-only": "no job would be submitted",
+    },
+    "sge": {
+        "-t": "hpclaunch counts the elements of its job arrays itself; use scale(jobs=...)",
+        "-sync": "qsub would not return before the jobs have ended",
+        "-b": "the job's script is hpclaunch's; use job-script-prologue",
+        "-verify": "no job would be submitted",
+    },
+    "local": {},
+}
+_PREFIX = re.compile(r"#(?:\$|SBATCH)\s+")
 
 
-def keys(directive: str, batch_system: str) -> list[str]:
-    """Return the keys of one directive as a user writes it, such as ``-l h_rt=1:0:0,disk=24G`` or ``--mem=4G``."""
+class Option(NamedTuple):
+    """One option of a directive line: its key, and its value without quotes."""
+
+    key: str
+    value: str
+
+
+def options(line: str, batch_system: str) -> list[Option]:
+    """Return the options of a directive line; several for ``-l h_rt=1:0:0,disk=24G`` and for ``-V -j y``.
+
+    :raises ScriptError: it does not begin with an option.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for word in _words(_PREFIX.sub("", line.strip())):
+        if re.match(r"-[^\d\s]", word):
+            option, value = _split_option(word, batch_system)
+            found.append((option, [value] if value else []))
+        elif found:
+            found[-1][1].append(word)
+        else:
+            raise ScriptError(f"{line!r} is no directive: it must begin with an option, such as -V or --mem=4G")
+    return [one for option, values in found for one in _keyed(option, " ".join(values), batch_system)]
+
+
+def _words(line: str) -> list[str]:
+    """Split a line at blanks outside of quotes, and drop the quotes."""
+    return [re.sub(r"[\"']", "", word) for word in re.findall(r"(?:[^\s\"']|\"[^\"]*\"?|'[^']*'?)+", line)]
+
+
+def _split_option(word: str, batch_system: str) -> tuple[str, str]:
+    if word.startswith("--"):
+        option, _, value = word.partition("=")
+    elif batch_system == "slurm":
+        option, value = word[:2], word[2:]  # -p8 is -p 8
+    else:
+        option, value = word, ""
+    return _SAME[batch_system].get(option, option), value
+
+
+def _keyed(option: str, value: str, batch_system: str) -> list[Option]:
+    if (batch_system, option) != ("sge", "-l") or not value:
+        return [Option(option, value)]
+    resources = [one.strip() for one in value.split(",") if one.strip()]
+    return [Option(f"-l {one.partition('=')[0].strip()}", one) for one in resources]
+
+
+def _options_of(config_key: str, line: str, batch_system: str) -> list[Option]:
     try:
-        words = shlex.split(directive)
-    except ValueError:  # an unbalanced quote; the batch system will say so
-        words = directive.split()
-    if not words:
-        return []
-    option, equals, value = words[0].partition("=")
-    if batch_system == "slurm" and not option.startswith("--") and len(option) > 2:
-        option, value = option[:2], option[2:]  # -p8 is -p 8
-    option = _SAME.get(batch_system, {}).get(option, option)
-    if batch_system == "sge" and option == "-l":
-        text = value if equals else " ".join(words[1:])
-        return [f"-l {one.partition('=')[0].strip()}" for one in text.split(",") if one.strip()] or ["-l"]
-    return [option]
+        return options(line, batch_system)
+    except ScriptError as error:
+        raise ScriptError(f"{config_key}: {error}") from None
 
 
 class Directives:
@@ -64,29 +124,46 @@ class Directives:
 
     :param extra: the user's own directives, which win.
     :param skip: what the user wants left out, by key.
+    :raises ScriptError: one of them is no directive, or one that hpclaunch cannot work with.
     """
 
     def __init__(self, extra: Sequence[str], skip: Sequence[str], batch_system: str) -> None:
         self._batch_system = batch_system
-        self._replaced = {key for line in extra for key in keys(line, batch_system)}
-        self._skipped = {key: line for line in skip for key in keys(line, batch_system)}
+        self._given = {
+            option.key: option.value
+            for line in extra
+            for option in _options_of("job-extra-directives", line, batch_system)
+        }
+        self._skipped = {
+            option.key: line for line in skip for option in _options_of("job-directives-skip", line, batch_system)
+        }
         self._hits: set[str] = set()
+        for key, why in _REFUSED[batch_system].items():
+            if key in self._given:
+                raise ScriptError(f"job-extra-directives: {key} can't be used: {why}")
 
     def wants(self, directive: str) -> bool:
-        """Say whether our directive with this key stands in the script."""
-        for key in keys(directive, self._batch_system):
-            group = key.split(" ")[0]
-            for asked in (key, group):
-                if asked in self._skipped:
-                    self._hits.add(asked)
-                    return False
-            if key in self._replaced:
-                return False
-        return True
+        """Say whether our directive with this key, such as ``-pe`` or ``-l h_rt``, stands in the script."""
+        return all(self._wants_key(option.key) for option in options(directive, self._batch_system))
+
+    def _wants_key(self, key: str) -> bool:
+        asked = {key, key.partition(" ")[0]} & self._skipped.keys()
+        self._hits |= asked
+        return not asked and key not in self._given
 
     def wants_resources(self, spec: str) -> str:
         """Return what is left of a resource list ``a=1,b=2`` after those that the user replaces or skips."""
-        return ",".join(one for one in spec.split(",") if one.strip() and self.wants(f"-l {one.strip()}"))
+        return ",".join(one.strip() for one in spec.split(",") if one.strip() and self.wants(f"-l {one.strip()}"))
+
+    def slots(self, ours: int) -> int:
+        """Return how many slots a Grid Engine job gets: those of the user's own ``-pe NAME N``, else ours.
+
+        Of a range such as ``4-8`` it is the least.
+        """
+        if "-pe" in self._given:
+            count = re.search(r"\s(\d+)(?:-\d*)?$", self._given["-pe"])
+            return max(1, int(count[1])) if count else 1
+        return 1 if "-pe" in self._skipped else ours
 
     def useless_skips(self) -> Iterable[str]:
         """Give what was to be left out but is nothing of ours; call it after the script is rendered."""

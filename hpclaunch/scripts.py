@@ -1,14 +1,22 @@
 """Job scripts: a JobConfig and a template make the text that is submitted.
 
 All directives stand in the templates (``templates/*.sh.j2``, or a user's own ``template-directory``, which is
-looked into first); this module computes the values for them and quotes. Values that the batch system's own parser
-of directives could take for something else are refused. Pure, but for reading templates.
+looked into first, and can extend ours as ``hpclaunch/sge.sh.j2``); this module computes the values for them and
+quotes. Three parsers read a script, and each has its own quoting:
+
+* bash: any text, by the filter ``q``; :class:`ShellCode` stands as it is.
+* Grid Engine's directives: ``"..."`` and ``'...'`` only drop the quotes, nothing is an escape, and ``#`` begins a
+  comment even within quotes. So a value with a quote or ``#`` is refused.
+* Slurm's directives: ``"..."`` with backslash escapes, so any line of text can be written.
+
+Pure, but for reading templates.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,27 +41,38 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~^-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
+#: Shells that read our first lines as bash does, and so can hand over to bash.
+_LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
 
 
-class ShellVariable(str):
-    """A word of a command that the job's shell is to expand: ``$NAME``."""
+class ShellCode(str):
+    """A part of a command that the job's shell is to read as it stands, where other text would be quoted."""
 
     __slots__ = ()
 
 
+#: The job's id, which only the job's shell knows.
+JOB_ID = ShellCode('"$HPCLAUNCH_JOB"')
+
+
 def worker_command(config: JobConfig, directory: Path) -> list[str]:
-    """Return the command that a job runs: the workers' supervisor."""
+    """Return the command that a job runs: the workers' supervisor.
+
+    Words are text to be quoted, or :class:`ShellCode`.
+
+    :raises ScriptError: an item of worker-extra-args is not words of a command.
+    """
     command = [config.python, "-m", "hpclaunch.worker", "--directory", str(directory)]
-    command += ["--job", ShellVariable("HPCLAUNCH_JOB")]
+    command += ["--job", JOB_ID]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:
-        command += ["--local-directory", str(Path(config.local_directory).expanduser())]
-    return [*command, *(word for line in config.worker_extra_args for word in shlex.split(line))]
+        command += ["--local-directory", _on_node(config.local_directory)]
+    return [*command, *(_arguments(line) for line in config.worker_extra_args if line.strip())]
 
 
 def render(
@@ -71,26 +90,33 @@ def render(
     :param worker_command: what the job runs; that of the embedded engine if None.
     :raises ScriptError: a value can't stand in a script, or a template is wrong.
     """
-    command = worker_command if worker_command is not None else _default_command(config, directory)
+    shell = _shell(config.shebang)
+    command = _default_command(config, directory) if worker_command is None else worker_command
     logs = log_directory(config, directory)
     directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
     values: dict[str, Any] = {
         "config": config,
         "cluster_id": cluster_id,
+        "directory": str(directory),
         "logs": str(logs),
         "work_directory": str(work_directory),
         "tickets": str(directory / "jobs"),
-        "worker_command": [_word(word) for word in command],
+        "worker_command": command,
         "wants": directives.wants,
-        "resources": directives.wants_resources(_resources(config)),
+        "resources": directives.wants_resources(_resources(config, directives.slots(config.cores))),
+        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
         "memory_mib": mebibytes_up(config.memory),
-        "shell": _shell(config.shebang),
+        "shell": shell,
+        "is_bash": shell.endswith("bash"),
         "thread_variables": THREAD_VARIABLES,
         "threads_per_task": max(1, config.cores // (config.processes * config.threads)),
     }
     text = _fill_in(config, values)
     for line in directives.useless_skips():
-        warn(f"job-directives-skip: {line!r} is no directive of the script")
+        warn(f"job-directives-skip: {line!r} is no directive of the script (keys are compared whole)")
+    slots = directives.slots(config.cores)
+    if config.batch_system == "sge" and slots < config.cores:
+        warn(f"the job uses {config.cores} cores, but its -pe asks for {slots} slot{'s' if slots > 1 else ''}")
     return text
 
 
@@ -103,48 +129,69 @@ def log_directory(config: JobConfig, directory: Path) -> Path:
 
 def _fill_in(config: JobConfig, values: dict[str, Any]) -> str:
     name = f"{config.batch_system}.sh.j2"
+    environment = _environment(config)
+    try:
+        text = environment.get_template(name).render(values)
+        text.encode()
+    except ScriptError:
+        raise
+    except UnicodeEncodeError:
+        raise ScriptError("a value of the script is no text: it has bytes that are not UTF-8") from None
+    except jinja2.TemplateSyntaxError as error:
+        where = f"{error.filename or error.name}:{error.lineno}"
+        raise ScriptError(f"{where}: the template is wrong: {error.message}") from None
+    except jinja2.TemplateNotFound as error:
+        raise ScriptError(f"template {name}: there is no template {error.message!r}") from None
+    except Exception as error:  # a template is a program of the user's
+        raise ScriptError(f"template {_template_line(error) or name}: {error}") from None
+    if "\0" in text:
+        raise ScriptError("a job script must not contain a null character")
+    return text
+
+
+def _environment(config: JobConfig) -> SandboxedEnvironment:
     own = [Path(config.template_directory).expanduser()] if config.template_directory else []
     if own and not own[0].is_dir():
         raise ScriptError(f"template-directory {own[0]} is not a directory")
+    ours = jinja2.FileSystemLoader(data_path("templates"))
     environment = SandboxedEnvironment(
-        loader=jinja2.FileSystemLoader([*own, data_path("templates")]),
+        loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(own), ours, jinja2.PrefixLoader({"hpclaunch": ours})]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters.update(q=_shell_quote, d=_directive_quote, slurm_path=_slurm_path, sge_path=_sge_path)
-    environment.filters["needed"] = _needed
-    environment.filters.update(slurm_time=_slurm_time, sge_time=_sge_time)
-    try:
-        return environment.get_template(name).render(values)
-    except jinja2.TemplateSyntaxError as error:
-        where = f"{error.filename or error.name}:{error.lineno}"
-        raise ScriptError(f"{where}: the template is wrong: {error.message}") from None
-    except (jinja2.UndefinedError, jinja2.TemplateError) as error:
-        raise ScriptError(f"template {name}: {error.message}") from None
+    word = _slurm_word if config.batch_system == "slurm" else _sge_word
+    environment.filters.update(q=_shell_quote, d=word, slurm_path=_slurm_path, sge_path=_sge_path)
+    environment.filters.update(slurm_time=_slurm_time, sge_time=_sge_time, needed=_needed)
+    return environment
+
+
+def _template_line(error: BaseException) -> str:
+    """Return where in a template an error arose: ``path:line``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f"{f.filename}:{f.lineno}" for f in reversed(frames) if f.filename.endswith(".j2")), "")
 
 
 def _default_command(config: JobConfig, directory: Path) -> list[str]:
     return worker_command(config, directory)
 
 
-def _word(word: str) -> str:
-    return f'"${word}"' if isinstance(word, ShellVariable) else _shell_quote(word)
-
-
 # --- values -------------------------------------------------------------------------------------------------
 
 
-def _resources(config: JobConfig) -> str:
-    """Return Grid Engine's resource list for memory: as given, or so much per slot."""
+def _resources(config: JobConfig, slots: int) -> str:
+    """Return Grid Engine's resource list for memory: as given, or so much for each slot."""
     if config.resource_spec is not None:
         return config.resource_spec
     if config.memory_resource is None:
         return ""
-    per_slot = -(-config.memory // config.cores)
-    return f"{config.memory_resource}={_sge_size(per_slot)}"
+    return f"{config.memory_resource}={_sge_size(-(-config.memory // slots))}"
+
+
+def _has_resource(spec: str | None, name: str) -> bool:
+    return name in (one.partition("=")[0].strip() for one in (spec or "").split(","))
 
 
 def _sge_size(size: int) -> str:
@@ -157,12 +204,18 @@ def _sge_size(size: int) -> str:
 
 
 def _shell(shebang: str) -> str:
-    """Return the shell's path for ``-S``: Grid Engine does not look at the shebang."""
-    words = shebang.removeprefix("#!").split()
-    if words[0].endswith("/env"):
-        name = next((word for word in words[1:] if not word.startswith("-")), "bash")
-        return f"/bin/{name}"
-    return words[0]
+    """Return the path of the shell that a shebang names, for ``-S``: Grid Engine may not look at the shebang.
+
+    :raises ScriptError: the job script can't be read by that program.
+    """
+    path = shebang.removeprefix("#!").split()[0]
+    if path.endswith("/env"):
+        words = shebang.removeprefix("#!").split()[1:]
+        path = "/bin/" + next((word for word in words if not word.startswith("-") and "=" not in word), "bash")
+    name = path.rpartition("/")[2]
+    if name != "bash" and name not in _LIKE_BASH:
+        raise ScriptError(f"shebang: the job script is for bash, and {name} can't run it; write #!/bin/bash")
+    return path
 
 
 def _slurm_time(seconds: int) -> str:
@@ -188,37 +241,81 @@ def _needed(value: object, what: str) -> object:
 
 
 def _shell_quote(value: object) -> str:
-    text = str(value)
-    if "\0" in text:
-        raise ScriptError(f"{text!r} can't stand in a shell script")
-    return shlex.quote(text)
+    return value if isinstance(value, ShellCode) else shlex.quote(str(value))
 
 
-def _directive_quote(value: object) -> str:
-    """Quote a value for a directive line, which both batch systems split at blanks outside of quotes."""
-    text = str(value)
+def _on_node(path: str) -> ShellCode:
+    """Return a path in which ``~`` and ``$NAME`` are the job's own, and nothing else is special."""
+    text = re.sub(r"^~(?=/|$)", "$HOME", path)
+    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*\}))', r"\\\1", text)
+    return ShellCode(f'"{escaped}"')
+
+
+def _arguments(line: str) -> ShellCode:
+    """Return further arguments, which may have quotes and variables, as one would type them.
+
+    :raises ScriptError: they would end the command or be another one.
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        raise ScriptError(f"worker-extra-args: {line!r}: {error}") from None
+    bad = [word for word in words if set(word) <= set("();<>|&")] or re.findall(r"`|\$\(|[#\n]", line)
+    if bad:
+        raise ScriptError(f"worker-extra-args: {line!r}: {bad[0]!r} is not part of an argument; put it in quotes")
+    return ShellCode(line.strip())
+
+
+def _sge_word(value: object) -> str:
+    """Return a value as one word of a Grid Engine directive.
+
+    :raises ScriptError: there is no way to write it.
+    """
+    text = _checked(value, "\"'#")
+    return text if _PLAIN.fullmatch(text) else f'"{text}"'
+
+
+def _slurm_word(value: object) -> str:
+    """Return a value as one word of a Slurm directive.
+
+    :raises ScriptError: it is not one line of text.
+    """
+    text = _checked(value, "")
     if _PLAIN.fullmatch(text):
         return text
-    if not text or any(c in text for c in '"\\$`') or any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise ScriptError(
-            f"{text!r} can't stand in a batch directive: it has a quote, a backslash, $ or a control"
-        )
-    return f'"{text}"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _checked(value: object, refused: str) -> str:
+    text = str(value)
+    bad = [c for c in text if c in refused or not (c.isprintable() or c == " ")]
+    if bad or not text or text.startswith("-"):
+        why = f"it has {bad[0]!r}" if bad else "it begins with '-'" if text else "it is empty"
+        raise ScriptError(f"{text!r} can't stand in a batch directive: {why}")
+    return text
 
 
 def _slurm_path(value: object) -> str:
-    """Double the ``%`` of a path in which Slurm looks for patterns."""
-    return str(value).replace("%", "%%")
+    """Return a path as Slurm's file name patterns write it.
+
+    :raises ScriptError: it has a backslash, which would switch off the patterns.
+    """
+    text = str(value)
+    if "\\" in text:
+        raise ScriptError(f"Slurm can't write logs to {text!r}: it has a backslash; set log-directory")
+    return text.replace("%", "%%")
 
 
 def _sge_path(value: object) -> str:
-    """Return a directory for ``-o``, in which Grid Engine expands pseudo variables and knows ``host:path``.
+    """Return a directory for ``-o``, where Grid Engine expands ``$NAME`` and knows ``host:path`` and lists.
 
-    :raises ScriptError: it would be read as something else, or at a blank be cut in two.
+    :raises ScriptError: it would be read as something else.
     """
     text = str(value)
-    if not _PLAIN.fullmatch(text) or ":" in text or "," in text:
-        raise ScriptError(
-            f"Grid Engine can't write logs to {text!r}: set log-directory to a path of plain characters"
-        )
-    return text
+    bad = [c for c in text if c in "$:,\"'#"]
+    if bad:
+        raise ScriptError(f"Grid Engine can't write logs to {text!r}: it has {bad[0]!r}; set log-directory")
+    return _sge_word(text)
