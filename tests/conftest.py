@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from .testbed.beds import Bed, BedError, SgeBed, SlurmBed, wait_until
 
@@ -21,9 +22,14 @@ BEDS: dict[str, Bed] = {}
 LOCAL_PATIENCE = 15.0  # seconds
 
 
+settings.register_profile("everyday", deadline=None)  # no test may fail for being slow
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+
+
 def pytest_configure() -> None:
-    """Mark this test run."""
+    """Mark this test run; ``HPCLAUNCH_TEST_PROFILE=thorough`` has Hypothesis try ten times as many examples."""
     os.environ[MARK_NAME] = MARK
+    settings.load_profile(os.environ.get("HPCLAUNCH_TEST_PROFILE", "everyday"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

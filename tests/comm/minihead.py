@@ -9,8 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
     async def on_request(method: str, params: dict[str, Any]) -> Any:
         if method == "wait_for_workers":
             while len(server.workers()) < params["n_workers"]:
-                await asyncio.sleep(0.01)
+                await server.wait_for_change()
             return None
         if method == "info":
             return {"workers": [w.name for w in server.workers()]}
@@ -81,7 +79,15 @@ class MiniCluster:
     def start_job(self, *, processes: int = 1, threads: int = 1) -> subprocess.Popen[bytes]:
         """Start one more job."""
         number = len(self.jobs) + 1
-        argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(self.directory), "--job", f"{number}.1"]
+        argv = [
+            sys.executable,
+            "-m",
+            "hpclaunch.worker",
+            "--directory",
+            str(self.directory),
+            "--job",
+            f"{number}.1",
+        ]
         argv += ["--processes", str(processes), "--threads", str(threads), "--death-timeout", "5"]
         log = (self.directory / f"{number}.log").open("wb")
         job = subprocess.Popen(argv, start_new_session=True, stdout=log, stderr=log)

@@ -1,0 +1,360 @@
+"""User data there and back: functions, arguments, results and exceptions."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpclaunch import errors
+from hpclaunch.comm import serialize
+from hpclaunch.comm.serialize import Payload, RemoteTraceback, dump_call, dump_failure, load_call, load_failure
+from hpclaunch.errors import SerializationError
+
+
+class FakeFuture:
+    """Pickles as a client's Future does."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        return serialize.reduce_future(self.key)
+
+
+class Box:
+    def __init__(self, inside: Any) -> None:
+        self.inside = inside
+
+
+def there_and_back(value: Any) -> Any:
+    payload = serialize.dump_value(value)
+    return serialize.load_value(*payload)
+
+
+# --- values
+
+plain_data = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(plain_data)
+def test_plain_values_come_back(value: Any) -> None:
+    assert there_and_back(value) == value
+    assert serialize.load_value(serialize.dump_inline(value)) == value
+
+
+def test_arrays_travel_out_of_band_and_come_back_writable() -> None:
+    array = np.arange(100_000.0)
+    payload = serialize.dump_value({"a": array, "b": [array[:10].copy()]})
+    assert len(payload.pickle) < 1000
+    assert payload.size > array.nbytes
+    assert np.shares_memory(np.frombuffer(payload.buffers[0]), array)  # not copied on the way out
+    back = serialize.load_value(payload.pickle, [bytes(b) for b in payload.buffers])  # as from a small frame
+    back["a"] += 1
+    np.testing.assert_array_equal(back["a"], array + 1)
+    received = [bytearray(b) for b in payload.buffers]  # as from a large frame, whose memory is ours
+    assert np.shares_memory(serialize.load_value(payload.pickle, received)["a"], np.frombuffer(received[0]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(24).reshape(2, 3, 4)[:, ::2],
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array([], dtype="f4"),
+        np.array(["a", "b"], dtype=object),
+        np.datetime64("2024-01-01"),
+        np.zeros(3, dtype=[("x", "i4"), ("y", "f8")]),
+    ],
+    ids=["strided", "fortran", "empty", "objects", "scalar", "records"],
+)
+def test_odd_arrays_come_back(value: Any) -> None:
+    back = there_and_back(value)
+    np.testing.assert_array_equal(back, value)
+    assert back.dtype == value.dtype
+
+
+def make_adder(n: int) -> Callable[[int], int]:
+    def add(x: int) -> int:
+        return x + n
+
+    return add
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (operator.neg, "neg"),
+        (lambda x: -x, "<lambda>"),
+        (functools.partial(operator.mul, -1), "mul"),
+        (operator.methodcaller("__neg__"), "methodcaller"),
+    ],
+)
+def test_functions_come_back_and_have_names(function: Callable[[int], int], name: str) -> None:
+    sent = serialize.dump_function(function)
+    assert sent.name == name
+    assert serialize.load_value(sent.data)(5) == -5
+
+
+def test_closures_come_back_and_differ_by_what_they_close_over() -> None:
+    one, two = serialize.dump_function(make_adder(1)), serialize.dump_function(make_adder(2))
+    assert one.id != two.id
+    assert one.id == serialize.dump_function(make_adder(1)).id
+    assert serialize.load_value(two.data)(5) == 7
+
+
+def test_what_a_script_defines_travels_by_value(tmp_path: Any) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        from hpclaunch.comm import serialize
+
+        class Thing:
+            def __init__(self, n): self.n = n
+            def double(self): return 2 * self.n
+
+        def use(thing): return thing.double()
+
+        class Oops(ValueError): pass
+
+        args, _ = serialize.dump_call((Thing(21),), None)
+        function = serialize.dump_function(use).data
+        for part in (function, args, serialize.dump_inline(Oops("x")), serialize.dump_inline([Thing])):
+            sys.stdout.buffer.write(len(part).to_bytes(4, "big") + part)
+        """)
+    )
+    out = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    parts = []
+    while out:
+        size = int.from_bytes(out[:4], "big")
+        parts.append(out[4 : 4 + size])
+        out = out[4 + size :]
+    function, args, error, classes = parts
+    (thing,), _ = load_call(args, None)
+    assert serialize.load_value(function)(thing) == 42
+    assert type(serialize.load_value(error)).__name__ == "Oops"
+    assert serialize.load_value(classes)[0].__name__ == "Thing"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (threading.Lock(), "a _thread.lock can't be pickled"),
+        ([1, {"x": (i for i in ())}], "a builtins.list can't be pickled"),
+        (sys._getframe(), "can't be pickled"),
+    ],
+)
+def test_what_cannot_be_pickled_is_named(value: Any, words: str) -> None:
+    for dump in (serialize.dump_value, serialize.dump_inline):
+        with pytest.raises(SerializationError, match=words) as caught:
+            dump(value)
+        assert isinstance(caught.value, TypeError)  # what a user of pickle would catch
+
+
+def test_a_function_that_refers_to_what_cannot_be_pickled() -> None:
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match="lock"):
+        serialize.dump_function(lambda: lock)
+
+
+def test_a_value_whose_pickling_raises_anything() -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            raise RuntimeError("no way")
+
+    with pytest.raises(SerializationError, match="no way"):
+        serialize.dump_value(Evil())
+
+
+def test_a_missing_module_is_named_with_what_to_do() -> None:
+    data = b"cno_such_module\nthing\n."
+    with pytest.raises(SerializationError, match=r"no_such_module.*must be installed, or lie beside your script"):
+        serialize.load_value(data)
+
+
+# --- calls and their inputs
+
+
+def inputs_of(**values: Any) -> dict[str, Any]:
+    """Results as a worker has them: small ones as bytes, large ones as Payloads."""
+    return {k: v if isinstance(v, Payload) else serialize.dump_inline(v) for k, v in values.items()}
+
+
+def test_futures_are_found_and_resolved_however_deep() -> None:
+    a, b = FakeFuture("a"), FakeFuture("b")
+    data, keys = dump_call(([a, {"x": (b, a)}], Box([b])), {"word": {"deep": [a]}})
+    assert keys == ["a", "b"]
+    args, kwargs = load_call(data, inputs_of(a=1, b="two"))
+    assert args[0] == [1, {"x": ("two", 1)}]
+    assert args[1].inside == ["two"]
+    assert kwargs == {"word": {"deep": [1]}}
+
+
+def test_futures_beside_what_only_cloudpickle_can_do() -> None:
+    data, keys = dump_call((FakeFuture("a"), lambda x: x + 1), None)
+    assert keys == ["a"]
+    (value, function), _ = load_call(data, inputs_of(a=1))
+    assert function(value) == 2
+
+
+def test_a_future_is_one_object_within_a_call() -> None:
+    data, _ = dump_call((FakeFuture("a"), FakeFuture("a")), None)
+    (one, two), _ = load_call(data, inputs_of(a=[1]))
+    assert one is two
+
+
+def test_each_call_has_an_input_of_its_own_to_change() -> None:
+    array = np.zeros(10)
+    stored = serialize.dump_value(array)
+    data, _ = dump_call((FakeFuture("a"),), None)
+    (mine,), _ = load_call(data, {"a": stored})
+    mine += 1
+    (other,), _ = load_call(data, {"a": stored})
+    np.testing.assert_array_equal(other, np.zeros(10))
+    np.testing.assert_array_equal(array, np.zeros(10))
+
+
+def test_a_graph_shares_large_inputs() -> None:
+    class Reference:
+        def __reduce__(self) -> Any:
+            return serialize.reduce_future("a", is_shared=True)
+
+    array = np.zeros(10)
+    data, _ = dump_call((Reference(),), None)
+    (shared,), _ = load_call(data, {"a": serialize.dump_value(array)})
+    assert np.shares_memory(shared, array)
+
+
+def test_a_future_pickled_for_anything_else_says_what_to_do() -> None:
+    with pytest.raises(SerializationError, match="can be passed to a task"):
+        pickle.dumps(FakeFuture("a"))
+    with pytest.raises(SerializationError, match="the future a"):
+        serialize.dump_function(functools.partial(operator.neg, FakeFuture("a")))
+    with pytest.raises(SerializationError, match="outside of a task's arguments"):
+        serialize.load_value(dump_call((FakeFuture("a"),), None)[0])
+
+
+def test_collecting_in_one_call_does_not_leak_into_the_next() -> None:
+    with pytest.raises(SerializationError):
+        dump_call((FakeFuture("a"), threading.Lock()), None)
+    assert dump_call((1,), None)[1] == []
+    with serialize.collecting() as found:
+        serialize.dump_inline(FakeFuture("x"))
+    assert list(found) == ["x"]
+
+
+# --- exceptions
+
+
+def raise_and_dump(error: BaseException) -> Any:
+    try:
+        raise error
+    except BaseException as caught:
+        return dump_failure(caught)
+
+
+class TwoArguments(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+class Liar(Exception):
+    def __reduce__(self) -> Any:
+        return str, ("not an exception",)
+
+
+class OwnKindOfTaskError(errors.TaskError):
+    pass
+
+
+def test_an_exception_comes_back_with_its_remote_traceback() -> None:
+    def deep() -> None:
+        raise ValueError("no", 42)
+
+    try:
+        deep()
+    except ValueError as error:
+        back = load_failure(dump_failure(error))
+    assert type(back) is ValueError
+    assert back.args == ("no", 42)
+    assert isinstance(back.__cause__, RemoteTraceback)
+    assert "in deep" in str(back.__cause__)
+
+
+def test_a_cause_is_in_the_text() -> None:
+    try:
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise RuntimeError("outer") from error
+    except RuntimeError as error:
+        failure = dump_failure(error)
+    assert "KeyError: 'missing'" in failure.traceback
+    assert "direct cause" in failure.traceback
+    assert type(load_failure(failure)) is RuntimeError
+
+
+@pytest.mark.parametrize("error", [TwoArguments(1, 2), Unpicklable(), Liar("x")], ids=lambda e: type(e).__name__)
+def test_an_exception_that_does_not_survive_comes_as_its_text(error: Exception) -> None:
+    back = load_failure(raise_and_dump(error))
+    assert type(back) is errors.TaskError
+    assert f"{type(error).__name__}: {error}" in str(back)
+    assert "raise_and_dump" in str(back.__cause__)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_would_end_the_users_program_comes_as_its_text(error: BaseException) -> None:
+    back = load_failure(raise_and_dump(error))
+    assert type(back) is errors.TaskError
+    assert type(error).__name__ in str(back)
+
+
+def test_an_exception_as_large_as_data_comes_as_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serialize, "_MAX_EXCEPTION", 1000)
+    assert raise_and_dump(ValueError(bytes(2000))).exception == b""
+
+
+def test_our_own_errors_come_back_as_their_class() -> None:
+    back = load_failure(raise_and_dump(errors.SerializationError("the result can't be pickled")))
+    assert type(back) is errors.SerializationError
+    assert str(back) == "the result can't be pickled"
+
+
+def test_a_users_subclass_of_our_errors_is_the_users() -> None:
+    assert type(load_failure(raise_and_dump(OwnKindOfTaskError("mine")))) is OwnKindOfTaskError
+
+
+@pytest.mark.parametrize("kind", ["NoSuchError", "concurrent", "Sequence"])
+def test_a_kind_that_is_no_error_of_ours_becomes_a_task_error(kind: str) -> None:
+    back = load_failure(serialize.Failure(kind, "text"))
+    assert type(back) is errors.TaskError
+    assert str(back) == "text"
+
+
+def test_an_exception_whose_class_is_not_here_comes_as_its_text() -> None:
+    failure = serialize.Failure("", "Oops: it broke", "Traceback ...", b"cno_such_module\nOops\n.")
+    back = load_failure(failure)
+    assert type(back) is errors.TaskError
+    assert "Oops: it broke" in str(back)
