@@ -125,6 +125,9 @@ class WorkerServer:
 
     def drain(self, reason: str) -> None:
         """End once the tasks that run now have ended and been reported."""
+        if self._executor is None:  # told so right behind the welcome
+            self.end(reason)
+            return
         self._draining = reason
         self._reactor.on_recall(1 << 30)
         self._carry_out()
