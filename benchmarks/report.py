@@ -24,6 +24,7 @@ def table(result: Result) -> str:
     rows = [heads, ["---", *["---:"] * (len(heads) - 2), "---"]]
     rows += [_row(result, contestant) for contestant in benchmark.contestants]
     lines += _aligned(rows)
+    lines += [f"\n{name} failed: {failure}" for name, failure in result.failures.items()]
     lines += [
         "",
         f"Medians of {result.rounds} rounds, all contestants in turn.{' ' * bool(benchmark.text)}{benchmark.text}",
@@ -37,8 +38,7 @@ def _row(result: Result, contestant: Contestant) -> list[str]:
         value = result.middle(contestant.name, metric.name)
         cells.append("-" if value is None else f"{value:,.{metric.digits}f}")
         cells.append(_ratio(result, contestant, metric))
-    failure = result.failures.get(contestant.name)
-    return [*cells, f"failed: {failure}" if failure else contestant.note]
+    return [*cells, contestant.note]
 
 
 def _ratio(result: Result, contestant: Contestant, metric: Metric) -> str:

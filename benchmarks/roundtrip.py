@@ -49,7 +49,7 @@ def executor() -> Measured:
 BENCHMARK = Benchmark(
     name="roundtrip",
     title="Round trip: submit(inc, n).result(), one at a time",
-    metrics=[Metric("median", "ms", digits=3), Metric("p90", "ms", digits=3)],
+    metrics=[Metric("median", "ms, median", digits=3), Metric("p90", "ms, 90th percentile", digits=3)],
     contestants=[
         Contestant("hpclaunch", ours, "client, head and worker are three processes with TLS between them"),
         Contestant("dask.distributed", dask, "plain TCP, its default"),

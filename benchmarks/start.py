@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,14 @@ def _pss(pid: int) -> int:
 
 def ours() -> Measured:
     """Measure hpclaunch's worker."""
-    from hpclaunch import Client, LocalCluster
+    from hpclaunch import Client
+    from tests.comm.minihead import MiniCluster
 
-    with LocalCluster(n_workers=0) as cluster, Client(cluster) as client:
+    with (
+        tempfile.TemporaryDirectory() as base,
+        MiniCluster(Path(base), jobs=0) as cluster,
+        Client(cluster.directory) as client,
+    ):
         client.scheduler_info()
         future = client.submit(vitals, 0)
         argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(cluster.directory), "--job", "1.1"]
@@ -81,13 +87,13 @@ BENCHMARK = Benchmark(
     title="Worker start: from the start of its process to its first result",
     metrics=[
         Metric("seconds", "s"),
-        Metric("rss", "MB, worker process", digits=0),
-        Metric("job", "MB, all processes", digits=0),
-        Metric("modules", "modules imported", digits=0),
+        Metric("rss", "MB, worker", digits=0),
+        Metric("job", "MB, all", digits=0),
+        Metric("modules", "modules", digits=0),
     ],
     contestants=[
         Contestant("hpclaunch", ours, "with its supervisor"),
         Contestant("dask.distributed", dask, "with its nanny"),
     ],
-    text="Memory of the worker process is what it has resident; of all processes, their proportional share.",
+    text="Memory: what the worker process has resident; all processes, sharing what they share.",
 )
