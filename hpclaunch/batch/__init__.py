@@ -26,4 +26,6 @@ def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
     from hpclaunch.batch import localctl
     from hpclaunch.batch.local import LocalProcesses
 
-    return LocalProcesses(python=sys.executable, program=localctl.__file__, spool=directory / "local")
+    return LocalProcesses(
+        python=sys.executable, program=localctl.__file__, spool=directory / "local", walltime=config.walltime
+    )

@@ -17,6 +17,7 @@ class LocalProcesses:
     :param python: an interpreter for the little batch system itself.
     :param program: the path of ``localctl.py``.
     :param spool: the directory where it keeps its jobs.
+    :param walltime: seconds that a job may run; None for no limit.
     """
 
     name = "local"
@@ -24,12 +25,13 @@ class LocalProcesses:
     template = "local.sh.j2"
     max_array = 1000
 
-    def __init__(self, *, python: str, program: str, spool: Path) -> None:
+    def __init__(self, *, python: str, program: str, spool: Path, walltime: int | None = None) -> None:
         # -I -S: nothing of the user's environment, and no site-packages, is looked at: it starts in 15 ms
         self._command = (python, "-I", "-S", program, str(spool))
+        self._walltime = walltime or 0
 
     def submit(self, script: Path, count: int) -> tuple[str, ...]:
-        return (*self._command, "submit", str(count), str(script))
+        return (*self._command, "submit", str(count), str(self._walltime), str(script))
 
     def parse_submit(self, done: Completed, count: int) -> list[str]:
         number = done.stdout.strip()

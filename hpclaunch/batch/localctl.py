@@ -1,8 +1,12 @@
-"""A batch system for one machine, as a program: ``localctl.py SPOOL submit|status|cancel|usage ...``.
+"""A batch system for one machine, as a program: ``localctl.py SPOOL COMMAND ...``.
 
 It has no daemon. Each job has a directory ``SPOOL/<number>/<element>`` and a *shepherd*, a small process in a
 session of its own that runs the job's script, waits for it and writes down how it ended. Whoever may write the
-spool directory owns the jobs. Output is one JSON object per line.
+spool directory owns the jobs. Commands:
+
+    submit COUNT SECONDS SCRIPT   start COUNT elements, each for at most SECONDS (0: no limit); prints the number
+    status|usage JOB...           a JSON object for each job that there is (or for each that has ended)
+    cancel JOB...                 end jobs; those that are not there or have ended are passed over
 
 Uses the standard library's quickest modules only: it is started anew for every command.
 """
@@ -20,11 +24,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than all the rest
     from typing import Any
 
-#: Seconds between SIGTERM and SIGKILL when a job is cancelled.
+#: Seconds between SIGTERM and SIGKILL when a job is cancelled or its time is up.
 GRACE_SECONDS = 5
 
 
-def submit(spool: str, count: int, script: str) -> None:
+def submit(spool: str, count: int, seconds: int, script: str) -> None:
     """Start ``count`` elements of a job and print its number."""
     if not os.access(script, os.R_OK):
         sys.exit(f"{script} can't be read")
@@ -39,16 +43,16 @@ def submit(spool: str, count: int, script: str) -> None:
     for element in range(1, count + 1):
         directory = os.path.join(spool, str(number), str(element))
         os.mkdir(directory, 0o700)
-        start_shepherd(directory, number, element, script)
+        start_shepherd(directory, f"{number}.{element}", seconds, script)
     print(number)
 
 
-def start_shepherd(directory: str, number: int, element: int, script: str) -> None:
-    """Start a job's shepherd; return when its process id is written down."""
+def start_shepherd(directory: str, job_id: str, seconds: int, script: str) -> None:
+    """Start a job's shepherd; return when both can be told to end."""
     ready_read, ready_write = os.pipe()
     if os.fork():
         os.close(ready_write)
-        os.read(ready_read, 1)  # until the shepherd has written its pid, or died
+        os.read(ready_read, 1)  # until the shepherd and the job have closed their ends, or died
         os.close(ready_read)
         os.wait()
         return
@@ -66,24 +70,37 @@ def start_shepherd(directory: str, number: int, element: int, script: str) -> No
         os.dup2(output, 2)
         os.closerange(3, ready_write)
         os.closerange(ready_write + 1, 4096)
-        code = shepherd(directory, number, element, script, ready_write)
+        code = shepherd(directory, job_id, seconds, script, ready_write)
     except BaseException as error:
         os.write(2, f"localctl: {error!r}\n".encode())
     finally:
         os._exit(code)
 
 
-def shepherd(directory: str, number: int, element: int, script: str, ready: int) -> int:
+def shepherd(directory: str, job_id: str, seconds: int, script: str, ready: int) -> int:
     """Run a job's script, pass a cancellation on to it, and write down how it ended."""
     began = time.time()
     child = os.fork()
     if not child:
         os.setsid()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and bash could not change that
         os.close(ready)
-        environment = {**os.environ, "HPCLAUNCH_JOB_ID": str(number), "HPCLAUNCH_TASK_ID": str(element)}
+        number, _, element = job_id.partition(".")
+        environment = {**os.environ, "HPCLAUNCH_JOB_ID": number, "HPCLAUNCH_TASK_ID": element}
         os.execvpe("bash", ["bash", script], environment)  # noqa: S606
-    signal.signal(signal.SIGTERM, lambda *_: cancel_child(child))
-    signal.signal(signal.SIGALRM, lambda *_: kill_group(child, signal.SIGKILL))
+
+    def end(sign: int, frame: object) -> None:
+        """Ask the job to end, and make it end a little later."""
+        if sign == signal.SIGALRM:
+            with contextlib.suppress(OSError):  # a full disk must not save the job
+                write(os.path.join(directory, "late"), "yes")
+        kill_group(child, signal.SIGTERM)
+        signal.signal(signal.SIGALRM, lambda *_: kill_group(child, signal.SIGKILL))
+        signal.alarm(GRACE_SECONDS)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
     os.close(ready)
     _, status, usage = os.wait4(child, 0)
     kill_group(child, signal.SIGKILL)  # what the script left in the background
@@ -101,12 +118,6 @@ def shepherd(directory: str, number: int, element: int, script: str, ready: int)
         ),
     )
     return 0
-
-
-def cancel_child(child: int) -> None:
-    """Ask a job to end, and make it end a little later."""
-    kill_group(child, signal.SIGTERM)
-    signal.alarm(GRACE_SECONDS)
 
 
 def kill_group(pid: int, number: int) -> None:
@@ -150,7 +161,8 @@ def look(directory: str) -> tuple[str, dict[str, Any]]:
     if end:
         return "ended", json.loads(end)
     if alive:
-        return ("ending" if read(directory, "cancelled") else "running"), {}
+        is_ending = read(directory, "cancelled") or read(directory, "late")
+        return ("ending" if is_ending else "running"), {}
     lost: dict[str, Any] = {
         "exit_code": None,
         "signal": 9,
@@ -165,6 +177,8 @@ def describe(directory: str, end: dict[str, Any]) -> str:
     """Say in words how a job ended."""
     if read(directory, "cancelled"):
         return "cancelled"
+    if read(directory, "late"):
+        return "walltime reached"
     if end["wall_seconds"] is None:
         return "its shepherd was killed"
     if end["signal"]:
@@ -172,28 +186,32 @@ def describe(directory: str, end: dict[str, Any]) -> str:
     return f"exit code {end['exit_code']}" if end["exit_code"] else "finished (exit code 0)"
 
 
+def cancel(directory: str) -> None:
+    """End a running job."""
+    write(os.path.join(directory, "cancelled"), "yes")
+    with contextlib.suppress(ProcessLookupError):  # it ended this very moment
+        os.kill(int(read(directory, "pid").split()[0]), signal.SIGTERM)
+
+
 def main() -> None:
     """Carry out one command."""
     spool, command, *rest = sys.argv[1:]
     if command == "submit":
-        submit(spool, int(rest[0]), os.path.abspath(rest[1]))
+        submit(spool, int(rest[0]), int(rest[1]), os.path.abspath(rest[2]))
         return
+    host = os.uname().nodename
     for job_id in rest:
         directory = os.path.join(spool, *job_id.split("."))
         if not os.path.isdir(directory):
             continue
         state, end = look(directory)
+        reason = describe(directory, end) if state == "ended" else ""
         if command == "status":
-            reason = describe(directory, end) if state == "ended" else ""
-            row = {"id": job_id, "state": state, "reason": reason, "host": os.uname().nodename}
-            print(json.dumps(row))
+            print(json.dumps({"id": job_id, "state": state, "reason": reason, "host": host}))
         elif command == "usage" and state == "ended":
-            print(
-                json.dumps({"id": job_id, "reason": describe(directory, end), "host": os.uname().nodename, **end})
-            )
+            print(json.dumps({"id": job_id, "reason": reason, "host": host, **end}))
         elif command == "cancel" and state == "running":
-            write(os.path.join(directory, "cancelled"), "yes")
-            os.kill(int(read(directory, "pid").split()[0]), signal.SIGTERM)
+            cancel(directory)
 
 
 if __name__ == "__main__":

@@ -31,19 +31,21 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 
 _FAILED = {
     1: "could not be started on its host (failed 1)",
     19: "its host died while it ran",
-    25: "was put back into the queue",
     26: "its log file could not be opened",
-    27: "its shell could not be found",
+    27: "its shell could not be found on the host",
     28: "its working directory could not be entered",
     30: "put itself into an error state (exit code 100)",
 }
+#: ``failed`` codes of a job that was put back into the queue: its record is of an earlier run, not of its end.
+_REQUEUED = (24, 25)
 _HINTS = (
     ("unknown queue", "`qconf -sql` lists the queues; set the key `queue`."),
     ("parallel environment", "`qconf -spl` lists the parallel environments; set the key `parallel-environment`."),
-    ('the requested parallel environment "', "`qconf -spl` lists them; set the key `parallel-environment`."),
-    ("unknown resource", "`qconf -sc` lists the resources; look at resource-spec, memory-resource and job-extra."),
-    ("project", "`qconf -sprjl` lists the projects; set the key `project`."),
+    ("unknown resource", "`qconf -sc` lists the resources; look at resource-spec and job-extra-directives."),
+    ("not a memory value", "Grid Engine takes 24G and 500M, not 24GB; look at resource-spec."),
+    ("requested project", "`qconf -sprjl` lists the projects; set the key `project`."),
     ("not a valid object name", "Set the key `name` to one that begins with a letter."),
+    ("answer list from qmaster", "Grid Engine took offence at a name; has the key `name` a blank in it?"),
     ("commlib error", "Grid Engine's master does not answer; try again when `qstat` does."),
     ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
     ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
@@ -107,7 +109,7 @@ class GridEngine:
         for row in root.iter("job_list"):
             number, letters = row.findtext("JB_job_number", ""), row.findtext("state", "")
             queue = row.findtext("queue_name") or ""
-            host = queue.partition("@")[2]
+            host = _short(queue.partition("@")[2])
             for element in _elements(row.findtext("tasks") or "1"):
                 job_id = f"{number}.{element}"
                 if job_id in wanted:
@@ -155,10 +157,10 @@ class GridEngine:
             return dict.fromkeys(job_ids, words.strip())
         refused: dict[str, str] = {}
         for line in words.splitlines():
-            if "denied" not in line or "does not exist" in line:
+            if "does not exist" in line or not re.search(r"denied|privileges", line):
                 continue
             for job_id in job_ids:
-                if re.search(rf"\b{re.escape(job_id.partition('.')[0])}\b", line):
+                if re.search(rf"\b{job_id.partition('.')[0]}\b", line):
                     refused[job_id] = line.strip()
         return refused
 
@@ -179,13 +181,18 @@ class GridEngine:
                 output=done.stderr or done.stdout,
             )
         wanted = set(job_ids)
-        found: dict[str, JobUsage] = {}
+        found: dict[str, dict[str, str]] = {}
         for record in _records(done.stdout):
             task = record.get("taskid", "undefined")
             job_id = f"{record.get('jobnumber')}.{1 if task == 'undefined' else task}"
             if job_id in wanted:
-                found[job_id] = _usage(job_id, record)  # the last record of a job that ran twice is its end
-        return found
+                found[job_id] = record  # of a job that ran several times the last record counts
+        ends = {job_id: rec for job_id, rec in found.items() if _number(rec.get("failed", "")) not in _REQUEUED}
+        return {job_id: _usage(job_id, record) for job_id, record in ends.items()}
+
+
+def _short(host: str) -> str:
+    return host.partition(".")[0]
 
 
 def _state(letters: str) -> JobState:
@@ -247,15 +254,16 @@ def _records(text: str) -> Iterable[dict[str, str]]:
 
 
 def _usage(job_id: str, record: dict[str, str]) -> JobUsage:
-    status = _leading_number(record.get("exit_status", ""))
+    status = _number(record.get("exit_status", ""))
     used = _size(record.get("maxvmem", ""))
-    killed_by = status - 128 if status is not None and status > 128 else None
+    has_failed = _number(record.get("failed", "")) != 0  # then the status is a signal's, or there is none
+    killed_by = status - 128 if has_failed and status is not None and status > 128 else None
     return JobUsage(
         job_id,
         _reason(record, status, used),
-        exit_code=status if killed_by is None else None,
+        exit_code=None if has_failed else status,
         signal=killed_by,
-        host=record.get("hostname", "").partition(".")[0],
+        host=_short(record.get("hostname", "")),
         wall_seconds=_seconds(record.get("ru_wallclock", "")),
         cpu_seconds=_seconds(record.get("cpu", "")),
         max_memory_bytes=used,
@@ -263,7 +271,7 @@ def _usage(job_id: str, record: dict[str, str]) -> JobUsage:
 
 
 def _reason(record: dict[str, str], status: int | None, used: int | None) -> str:
-    failed = _leading_number(record.get("failed", "")) or 0
+    failed = _number(record.get("failed", "")) or 0
     words = record.get("failed", "").partition(":")[2].strip()
     if failed == 37:
         return _limit(record, used)
@@ -285,7 +293,7 @@ def _reason(record: dict[str, str], status: int | None, used: int | None) -> str
 def _limit(record: dict[str, str], used: int | None) -> str:
     """Say which limit a job was killed for; qacct says only that it was one of three."""
     category = record.get("category", "")
-    slots = _leading_number(record.get("slots", "")) or 1
+    slots = _number(record.get("slots", "")) or 1
     memory = re.search(r"\bh_vmem=([0-9.]+[kKmMgG]?)", category)
     limit = _size(memory[1]) if memory else None
     if limit is not None and used is not None and used > limit * slots * 0.98:
@@ -294,7 +302,7 @@ def _limit(record: dict[str, str], used: int | None) -> str:
     wall = _seconds(record.get("ru_wallclock", ""))
     if run_time and wall is not None and wall >= int(run_time[1]) - 1:
         return f"walltime reached (h_rt {format_duration(int(run_time[1]))})"
-    return "killed by Grid Engine for a limit (h_rt, h_cpu or h_vmem)"
+    return "killed by Grid Engine for a limit of run time, CPU time or memory"
 
 
 def _about(size: int) -> str:
@@ -302,7 +310,7 @@ def _about(size: int) -> str:
     return format_bytes(round(size / step) * step)
 
 
-def _leading_number(text: str) -> int | None:
+def _number(text: str) -> int | None:
     match = re.match(r"\s*(\d+)", text)
     return int(match[1]) if match else None
 

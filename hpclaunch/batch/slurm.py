@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
-from hpclaunch.config.units import parse_duration
 from hpclaunch.errors import StatusError, SubmitError
 
 _STATES = {
@@ -106,6 +105,8 @@ _HINTS = (
 )
 
 _SACCT_COLUMNS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList"
+#: Stands where a signal's number would be when Slurm could not set a job up.
+_NO_START = 53
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -205,17 +206,18 @@ class Slurm:
         peaks: dict[str, int] = {}
         for line in done.stdout.splitlines():
             fields = line.split("|")
-            if len(fields) < 7:
+            if len(fields) != _SACCT_COLUMNS.count(",") + 1:
                 continue
             job_id, _, step = fields[0].partition(".")
-            if job_id not in wanted:
-                continue
             if step:
                 peaks[job_id] = max(peaks.get(job_id, 0), _size(fields[5]) or 0)
-            else:
+            elif "[" not in job_id:
                 jobs[job_id] = fields
-        found = {job_id: _usage(job_id, fields, peaks.get(job_id)) for job_id, fields in jobs.items()}
-        return {job_id: usage for job_id, usage in found.items() if usage is not None}
+            else:  # 53_[3-9%3]: elements that have not started; one that has a line of its own goes by that
+                for element in _elements(job_id):
+                    jobs.setdefault(element, fields)
+        jobs = {job_id: fields for job_id, fields in jobs.items() if job_id in wanted and _is_end(fields)}
+        return {job_id: _usage(job_id, fields, peaks.get(job_id)) for job_id, fields in jobs.items()}
 
 
 def _number(job_id: str) -> str:
@@ -246,21 +248,35 @@ def _in_words(reason: str) -> str:
     return f"{words} ({plain})" if words else ""
 
 
-def _usage(job_id: str, fields: list[str], peak: int | None) -> JobUsage | None:
-    word = fields[1].split()[0] if fields[1] else ""
-    if _STATES.get(word) is not JobState.ENDED:
-        return None  # accounting lags
+def _elements(job_id: str) -> Iterable[str]:
+    """Give the elements that ``53_[1,3-9%3]`` stands for."""
+    number, _, ranges = job_id.partition("_")
+    for part in ranges.strip("[]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit() and (last or first).isdigit():
+            yield from (f"{number}_{i}" for i in range(int(first), int(last or first) + 1))
+
+
+def _is_end(fields: list[str]) -> bool:
+    """Say whether a line of accounting is of an end; it lags, and after an outage may say FAILED with 0:0."""
+    word = fields[1].partition(" ")[0]
+    return _STATES.get(word) is JobState.ENDED and (word, fields[2]) != ("FAILED", "0:0")
+
+
+def _usage(job_id: str, fields: list[str], peak: int | None) -> JobUsage:
+    word, _, who = fields[1].partition(" ")
     code, _, number = fields[2].partition(":")
-    killed_by = int(number) if number.isdigit() and 0 < int(number) < 65 else None
+    killed_by = int(number) if number.isdigit() and 0 < int(number) < 65 and int(number) != _NO_START else None
+    has_code = word == "COMPLETED" or (word == "FAILED" and code != "0")
     reason = _ENDINGS.get(word, word.lower())
     if word == "FAILED":
         reason = _failure(int(code or 0), int(number or 0))
-    elif word == "OUT_OF_MEMORY" and peak:
-        reason += f" (its processes had {peak / 1e6:.0f} MB)"
+    elif who:
+        reason += f" {who.replace('by', 'by user', 1)}"  # CANCELLED by 1001
     return JobUsage(
         job_id,
         reason,
-        exit_code=None if killed_by else int(code or 0),
+        exit_code=int(code) if has_code else None,
         signal=killed_by,
         host=fields[6] if fields[6] != "None assigned" else "",
         wall_seconds=float(fields[3]) if fields[3].isdigit() else None,
@@ -270,7 +286,7 @@ def _usage(job_id: str, fields: list[str], peak: int | None) -> JobUsage | None:
 
 
 def _failure(code: int, number: int) -> str:
-    if number == 53:  # not a signal: Slurm could not set the job up
+    if number == _NO_START:
         return "could not be started on its node: its log file or working directory can't be used there (0:53)"
     if number:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
@@ -279,10 +295,12 @@ def _failure(code: int, number: int) -> str:
 
 
 def _cpu(text: str) -> float | None:
-    try:
-        return parse_duration(text)
-    except ValueError:
+    """Read ``[D-][HH:]MM:SS[.mmm]``."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    if match is None:
         return None
+    days, hours, minutes, seconds = match.groups("0")
+    return int(days) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def _size(text: str) -> int | None:
