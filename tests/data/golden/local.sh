@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# A job of cluster demo-0a1b2c3d, for the local batch system.
+
+HPCLAUNCH_JOB="$HPCLAUNCH_JOB_ID.$HPCLAUNCH_TASK_ID"
+exec > /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/"$HPCLAUNCH_JOB.log" 2>&1
+hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
+if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
+    echo "hpclaunch: $(uname -n) can't write to $hpclaunch_tickets: nodes must share the cluster's directory" >&2
+    echo "hpclaunch: set shared-temp-directory to a directory of yours that all nodes can write to" >&2
+    exit 73
+fi
+
+# However this script ends, its exit code is written where the head finds it.
+hpclaunch_end() {
+    local code=$?
+    trap - EXIT
+    (umask 077; echo "$code" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.exit") 2> /dev/null
+    exit "$code"
+}
+trap hpclaunch_end EXIT
+
+# A signal for the job goes on to the worker, whose end is then waited for.
+hpclaunch_worker=
+hpclaunch_forward() {
+    if [ -n "$hpclaunch_worker" ]; then kill -TERM "$hpclaunch_worker" 2> /dev/null; else exit "$1"; fi
+}
+trap 'hpclaunch_forward 143' TERM
+trap 'hpclaunch_forward 130' INT
+trap 'hpclaunch_forward 138' USR1
+trap 'hpclaunch_forward 140' USR2
+
+# Libraries that start threads of their own get the cores of one task, unless you said otherwise.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
+export NUMEXPR_NUM_THREADS="${NUMEXPR_NUM_THREADS:-1}"
+export BLIS_NUM_THREADS="${BLIS_NUM_THREADS:-1}"
+export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
+# Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
+
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 1 --threads 2 --memory 1000000000 --death-timeout 60 &
+hpclaunch_worker=$!
+hpclaunch_code=0
+wait "$hpclaunch_worker" || hpclaunch_code=$?
+while kill -0 "$hpclaunch_worker" 2> /dev/null; do # a signal ends `wait`, not the worker
+    hpclaunch_code=0
+    wait "$hpclaunch_worker" || hpclaunch_code=$?
+done
+hpclaunch_worker=
+exit "$hpclaunch_code"

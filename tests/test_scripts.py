@@ -1,0 +1,609 @@
+"""Job scripts: golden texts, quoting for each of the three parsers, and what bash makes of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpclaunch import scripts
+from hpclaunch.config.layers import load
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.errors import ScriptError
+from tests.testbed.beds import Bed, wait_until
+
+DATA = Path(__file__).parent / "data"
+RUN = Path("/home/user/.hpclaunch/run/demo-0a1b2c3d")
+PYTHON = "/opt/python/bin/python"
+
+
+def config(section: str, paths: tuple[Path, ...] = (), **changes: Any) -> JobConfig:
+    """Return a configuration; what is not in ``changes`` is small and plain."""
+    given_values = {"cores": 1, "memory": "1 GB", "python": PYTHON} if not paths else {"python": PYTHON}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # older names of keys
+        return load(section, {**given_values, **changes}, env={}, paths=paths).job
+
+
+def render(job: JobConfig, directory: Path = RUN, **more: Any) -> str:
+    """Return the script of a cluster in ``directory``."""
+    return scripts.render(
+        job, cluster_id="demo-0a1b2c3d", directory=directory, work_directory=Path("/work"), **more
+    )
+
+
+def directives(text: str) -> list[str]:
+    """Return the directives of a script, without the batch system's prefix."""
+    return re.findall(r"^#(?:\$|SBATCH) (.*)$", text, re.MULTILINE)
+
+
+# Golden scripts
+
+GOLDEN: dict[str, Callable[[], JobConfig]] = {
+    "sge-arc4": lambda: config(
+        "sge",
+        (DATA / "config" / "jobqueue-arc4.yaml",),
+        memory="24 G",
+        resource_spec="h_vmem=24G",
+        job_extra=["-V", "-pe smp 1", "-l disk=24G"],
+        local_directory="/scratch/user/dask-worker-space",
+    ),
+    "sge-many-cores": lambda: config(
+        "sge",
+        cores=8,
+        processes=4,
+        memory="24 GB",
+        walltime="1-12:00:00",
+        queue="all.q",
+        project="physics",
+        memory_resource="h_vmem",
+        interface="ib0",
+        log_directory="/home/user/my logs",
+        job_script_prologue=["module load anaconda", "source activate work"],
+        job_script_epilogue=["rm -rf $TMPDIR/big"],
+        job_extra_directives=["-l h_rt=48:00:00,disk=1G"],
+        job_directives_skip=["-r"],
+    ),
+    "slurm-many-cores": lambda: config(
+        "slurm",
+        cores=8,
+        processes=2,
+        memory="24 GB",
+        walltime="1-12:00:00",
+        queue="debug",
+        account="phys 1",
+        job_cpu=16,
+        local_directory="$TMPDIR",
+        worker_extra_args=["--processes 3"],
+        job_script_prologue=["module load anaconda"],
+        job_extra_directives=["--exclusive", "-p short"],
+    ),
+    "local": lambda: config("local", cores=2),
+}
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_golden_script(name: str) -> None:
+    path = DATA / "golden" / f"{name}.sh"
+    text = render(GOLDEN[name]())
+    if os.environ.get("WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_bash_can_read_the_golden_scripts(name: str) -> None:
+    done = subprocess.run(["bash", "-n", DATA / "golden" / f"{name}.sh"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Directives
+
+
+def test_users_parallel_environment_is_the_only_one() -> None:
+    lines = directives(render(config("sge", cores=4, job_extra_directives=["-pe mpi 4"])))
+    assert [line for line in lines if "-pe" in line] == ["-pe mpi 4"]
+
+
+def test_one_core_needs_no_parallel_environment() -> None:
+    assert not [line for line in directives(render(config("sge"))) if line.startswith("-pe")]
+
+
+def test_several_cores_need_a_parallel_environment() -> None:
+    with pytest.raises(ScriptError, match=r"parallel-environment must be set.*qconf -spl"):
+        render(msgspec.structs.replace(config("sge", cores=2), parallel_environment=None))
+
+
+MEMORY = [
+    # memory, cores, extra directives, h_vmem
+    ("24GiB", 1, [], "24G"),
+    ("24GiB", 8, [], "3G"),
+    ("1GiB", 3, [], "349526K"),
+    ("24 GB", 1, [], "23437500K"),
+    ("1000001", 1, [], None),  # under 1 MiB, not a job's memory
+    ("3MiB", 2, [], "1536K"),
+    ("8GiB", 1, ["-pe smp 4"], "2G"),
+    ("8GiB", 4, ["-pe smp 1"], "8G"),
+    ("8GiB", 4, ["-pe smp 2-16"], "4G"),
+]
+
+
+@pytest.mark.parametrize(("memory", "cores", "extra", "per_slot"), [row for row in MEMORY if row[3]])
+@pytest.mark.filterwarnings("ignore:the job uses")
+def test_grid_engine_limits_memory_per_slot(memory: str, cores: int, extra: list[str], per_slot: str) -> None:
+    job = config(
+        "sge", memory=memory, cores=cores, processes=1, memory_resource="h_vmem", job_extra_directives=extra
+    )
+    assert f"-l h_vmem={per_slot}" in directives(render(job))
+
+
+@given(memory=st.integers(1 << 20, 1 << 45), slots=st.integers(1, 512))
+def test_slots_together_have_the_memory_and_not_much_more(memory: int, slots: int) -> None:
+    job = config("sge", memory=memory, cores=slots, processes=1, memory_resource="mem")
+    (line,) = [line for line in directives(render(job)) if "mem=" in line]
+    size, unit = int(line[len("-l mem=") : -1]), {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[line[-1]]
+    assert memory <= size * unit * slots < memory + 1025 * slots
+
+
+def test_too_few_slots_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"uses 4 cores, but its -pe asks for 2 slots"):
+        render(config("sge", cores=4, job_extra_directives=["-pe smp 2"]))
+
+
+def test_resource_spec_stands_as_it_is_and_its_run_time_wins() -> None:
+    lines = directives(render(config("sge", resource_spec="h_vmem=24G,h_rt=600")))
+    assert [line for line in lines if line.startswith("-l")] == ["-l h_vmem=24G,h_rt=600"]
+
+
+def test_slurm_memory_is_rounded_up() -> None:
+    assert "--mem=954M" in directives(render(config("slurm", memory="1 GB")))
+    assert "--mem=1024M" in directives(render(config("slurm", memory="1GiB")))
+    assert "--mem=4G" in directives(render(config("slurm", memory="1GiB", job_mem="4G")))
+
+
+def test_skipped_directives() -> None:
+    lines = directives(render(config("slurm", job_directives_skip=["--mem", "-t"])))
+    assert not [line for line in lines if line.startswith(("--mem", "--time"))]
+    with pytest.warns(UserWarning, match="'--nosuch' is no directive of the script"):
+        render(config("slurm", job_directives_skip=["--nosuch"]))
+
+
+def test_nothing_secret_and_no_count_in_a_script() -> None:
+    for name in GOLDEN:
+        text = (DATA / "golden" / f"{name}.sh").read_text()
+        assert "BEGIN" not in text
+        assert "--array" not in "".join(directives(text))
+        assert not [line for line in directives(text) if line.startswith("-t ")]
+
+
+# Values that a batch system's parser could take for something else
+
+
+@pytest.mark.parametrize("queue", ['a"b', "a'b", "a#b", "a\nb", "a\tb", "a\x1bb", "", "-q"])
+def test_grid_engine_values_that_cannot_be_written_are_refused(queue: str) -> None:
+    with pytest.raises(ScriptError, match="can't stand in a batch directive"):
+        render(msgspec.structs.replace(config("sge"), queue=queue))
+
+
+@pytest.mark.parametrize("queue", ["a\nb", "a\rb", "a\x1bb", "", "--x"])
+def test_slurm_values_that_cannot_be_written_are_refused(queue: str) -> None:
+    with pytest.raises(ScriptError, match="can't stand in a batch directive"):
+        render(msgspec.structs.replace(config("slurm"), queue=queue))
+
+
+@pytest.mark.parametrize(
+    ("section", "directory", "sign"),
+    [("sge", f"/logs/{c}", c) for c in "$:,'#\""] + [("slurm", "/logs/\\x", "backslash")],
+)
+def test_log_directories_that_would_be_read_as_something_else_are_refused(
+    section: str, directory: str, sign: str
+) -> None:
+    with pytest.raises(ScriptError, match=f"can't write logs to .*{re.escape(sign)}.*log-directory"):
+        render(config(section, log_directory=directory))
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        ("sge", {"shebang": "#!/usr/bin/env python3"}, "is for bash, and python3 can't run it"),
+        ("slurm", {"shebang": "#!/bin/csh -f"}, "is for bash, and csh can't run it"),
+        ("slurm", {"worker_extra_args": ["--x 'y"]}, "No closing quotation"),
+        ("slurm", {"worker_extra_args": ["--x; rm -rf ~"]}, "';' is not part of an argument"),
+        ("slurm", {"worker_extra_args": ["--x > out"]}, "'>' is not part of an argument"),
+        ("slurm", {"worker_extra_args": ["--x $(id)"]}, "is not part of an argument"),
+        ("slurm", {"worker_extra_args": ["--x `id`"]}, "is not part of an argument"),
+        ("slurm", {"worker_extra_args": ["--x # y"]}, "'#' is not part of an argument"),
+        ("slurm", {"job_extra_directives": ["mem=4G"]}, "must begin with an option"),
+        ("slurm", {"local_directory": "/a\0b"}, "must be one line"),
+    ],
+)
+def test_what_cannot_be_in_a_script_is_refused(section: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError if words == "must be one line" else ScriptError, match=re.escape(words)):
+        render(config(section, **changes))
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "a\udcffb"])
+def test_words_that_are_no_text_are_refused(bad: str) -> None:
+    with pytest.raises(ScriptError):
+        render(config("local"), worker_command=["echo", bad])
+
+
+def test_a_shell_that_is_like_bash_hands_over_to_bash() -> None:
+    assert "exec bash" in render(config("slurm", shebang="#!/bin/sh"))
+    assert "#$ -S /bin/zsh\n" in render(config("sge", shebang="#!/usr/bin/env -S LANG=C zsh -f"))
+    assert "exec bash" not in render(config("slurm", shebang="#!/bin/bash -l"))
+
+
+# What bash makes of it
+
+
+class Job:
+    """A job of the local batch system as bash runs it, in a directory with an odd name."""
+
+    def __init__(self, base: Path, name: str = "a b'c\"d$e\n;ü") -> None:
+        self.directory = base / name
+        for folder in ("jobs", "logs"):
+            (self.directory / folder).mkdir(parents=True)
+        self.seen = base / "seen"
+
+    def script(self, command: list[str] | None = None, **changes: Any) -> Path:
+        """Write the script of a job that runs ``command``."""
+        text = render(config("local", **changes), self.directory, worker_command=command)
+        path = self.directory / "job.sh"
+        path.write_text(text)
+        return path
+
+    def record(self, *words: str) -> list[str]:
+        """Return a command that writes its arguments down, each with a null character behind it."""
+        code = 'for word; do printf "%s\\0" "$word"; done > "$0"'
+        return ["bash", "-c", code, str(self.seen), *words]
+
+    def words(self) -> list[str]:
+        """Return the arguments that were written down."""
+        return self.seen.read_bytes().decode().split("\0")[:-1]
+
+    def start(self, path: Path, interpreter: str = "bash", **env: str) -> subprocess.Popen[bytes]:
+        """Run a script as the local batch system does."""
+        environment = {"PATH": os.environ["PATH"], "HPCLAUNCH_JOB_ID": "7", "HPCLAUNCH_TASK_ID": "3", **env}
+        if "HPCLAUNCH_TEST_RUN" in os.environ:
+            environment["HPCLAUNCH_TEST_RUN"] = os.environ["HPCLAUNCH_TEST_RUN"]
+        return subprocess.Popen([interpreter, str(path)], env=environment, stdin=subprocess.DEVNULL)
+
+    def run(self, path: Path, interpreter: str = "bash", **env: str) -> int:
+        """Run a script to its end; return the exit code."""
+        return self.start(path, interpreter, **env).wait(timeout=30)
+
+    def ticket(self, kind: str) -> str:
+        """Return what a ticket says; empty if there is none."""
+        path = self.directory / "jobs" / f"7.3.{kind}"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def log(self) -> str:
+        """The job's output."""
+        return (self.directory / "logs" / "7.3.log").read_text()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A job in an odd directory."""
+    return Job(tmp_path)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+ODD = st.text(st.sampled_from(list(" \n\t'\"\\$`;|&<>(){}[]*?!#~=-%aü\r")), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(TEXT | ODD, max_size=8))
+def test_the_command_sees_its_words_as_they_were_given(
+    words: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    job = Job(tmp_path_factory.mktemp("job"))
+    assert job.run(job.script(job.record(*words))) == 0
+    assert job.words() == words
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=(TEXT | ODD).map(lambda text: f"x{text.replace('/', '')}").filter(lambda t: len(t.encode()) < 200))
+def test_a_run_directory_may_have_any_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    job = Job(tmp_path_factory.mktemp("job"), name)
+    assert job.run(job.script(["sh", "-c", "echo hello; exit 3"])) == 3
+    assert job.log == "hello\n"
+    assert job.ticket("exit") == "3\n"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=(TEXT | ODD).filter(lambda t: t and not re.search(r"\$[A-Za-z_{]|^~", t)))
+def test_only_variables_are_special_in_a_local_directory(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    job = Job(tmp_path_factory.mktemp("job"))
+    base = msgspec.structs.replace(config("local"), local_directory=text)
+    word = scripts.worker_command(base, job.directory)[-1]
+    assert job.run(job.script([*job.record(), word])) == 0
+    assert job.words() == [text]
+
+
+def test_the_default_command(job: Job) -> None:
+    seen = job.directory / "python"
+    seen.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" > {shlex.quote(str(job.seen))}\n')
+    seen.chmod(0o700)
+    path = job.script(
+        None,
+        python="python",
+        cores=4,
+        processes=2,
+        memory="2 GB",
+        death_timeout=7.5,
+        interface="ib0",
+        local_directory="~/scratch/$USER and ${WHO}",
+        worker_extra_args=["--one 'a b' $WHO", "", '--two="c;d"'],
+    )
+    assert job.run(path, PATH=f"{job.directory}:{os.environ['PATH']}", HOME="/home/u", USER="u", WHO="w w") == 0
+    assert job.words() == [
+        "-m",
+        "hpclaunch.worker",
+        *("--directory", str(job.directory)),
+        *("--job", "7.3", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
+        *("--death-timeout", "7.5", "--interface", "ib0"),
+        *("--local-directory", "/home/u/scratch/u and w w"),
+        *("--one", "a b", "w", "w", "--two=c;d"),
+    ]
+
+
+def test_tickets_say_when_where_and_how(job: Job) -> None:
+    assert job.run(job.script(["sh", "-c", "exit 5"])) == 5
+    when, host, pid = job.ticket("start").split()
+    assert when.isdigit()
+    assert pid.isdigit()
+    assert host == os.uname().nodename
+    assert job.ticket("exit") == "5\n"
+    for path in (job.directory / "jobs").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_node_that_does_not_share_the_directory_says_so(job: Job) -> None:
+    path = job.script(["echo", "not reached"])
+    (job.directory / "jobs").rmdir()
+    assert job.run(path) == 73
+    assert "nodes must share the cluster's directory" in job.log
+    assert "shared-temp-directory" in job.log
+    assert "not reached" not in job.log
+
+
+def test_dash_hands_over_to_bash(job: Job) -> None:
+    path = job.script(["sh", "-c", "exit 4"], shebang="#!/bin/sh", job_script_prologue=["[[ a == a ]]"])
+    assert job.run(path, interpreter="sh") == 4
+    assert job.ticket("exit") == "4\n"
+
+
+# Environment, prologue, epilogue
+
+
+def test_thread_variables_unless_the_user_has_set_them(job: Job) -> None:
+    code = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $OPENBLAS_NUM_THREADS $NUMEXPR_NUM_THREADS $MALLOC_ARENA_MAX"
+    assert job.run(job.script(["bash", "-c", code]), MKL_NUM_THREADS="3") == 0
+    assert job.log == "1 3 1 1 2\n"
+    job.run(job.script(["bash", "-c", code], job_script_prologue=["export OMP_NUM_THREADS=8"]))
+    assert job.log == "8 1 1 1 2\n"
+
+
+@pytest.mark.parametrize(
+    ("prologue", "code", "says"),
+    [
+        (["false", "echo on"], 1, "exit code 1 from: false"),
+        (["(exit 9)", "echo on"], 9, "exit code 9 from: ( exit 9 )"),
+        (["no-such-module load x", "echo on"], 127, "exit code 127 from: no-such-module load x"),
+        (["activate() { return 4; }", "activate env", "echo on"], 4, "exit code 4 from: return 4"),
+        (["source /no/such/file", "echo on"], 1, "exit code 1 from: source /no/such/file"),
+        (["echo on >&2; exit 6"], 6, "on"),
+    ],
+)
+def test_a_prologue_that_fails_ends_the_job(job: Job, prologue: list[str], code: int, says: str) -> None:
+    assert job.run(job.script(["echo", "worker"], job_script_prologue=prologue)) == code
+    assert says in job.log
+    assert "worker" not in job.log
+    assert job.ticket("exit") == f"{code}\n"
+
+
+@pytest.mark.parametrize(
+    "prologue",
+    [
+        ["if true", "then", "export A=1", "fi"],
+        ["for i in 1 2; do", "  false || export A=1", "done"],
+        ["cat > /dev/null <<END", "false", "END"],
+        ["case x in", "  y) false ;;", "  x) export A=1 ;;", "esac"],
+        ["[ -f /no/such/file ] && export B=1", "export A=1"],
+        ["! false", "false || true"],
+        ["set -u", "export A=$HOME"],
+        ["module() { false; true; }", "module load x"],
+        ["false | true"],
+    ],
+)
+def test_a_prologue_is_read_as_one_text(job: Job, prologue: list[str]) -> None:
+    assert job.run(job.script(["echo", "worker"], job_script_prologue=prologue), HOME="/") == 0
+    assert job.log == "worker\n"
+
+
+def test_what_fails_inside_a_sourced_file_is_that_files_business(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "rc").write_text("false\ngrep -q x /dev/null\nexport A=1\n")
+    assert job.run(job.script(["bash", "-c", "echo $A"], job_script_prologue=[f"source {tmp_path}/rc"])) == 0
+    assert job.log == "1\n"
+
+
+def test_the_epilogue_runs_also_after_a_failure(job: Job) -> None:
+    path = job.script(["sh", "-c", "exit 5"], job_script_epilogue=["echo first", "false", "echo last"])
+    assert job.run(path) == 5
+    assert job.log == "first\nlast\n"
+    assert job.ticket("exit") == "5\n"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_goes_on_to_the_worker_whose_end_is_waited_for(job: Job, number: signal.Signals) -> None:
+    code = "trap 'sleep 0.2; echo done; exit 11' TERM; echo ready; while :; do sleep 0.05; done"
+    process = job.start(job.script(["bash", "-c", code], job_script_epilogue=["echo epilogue"]))
+    wait_until(
+        lambda: "ready" in job.log if (job.directory / "logs" / "7.3.log").exists() else False, "the worker"
+    )
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 11
+    assert job.log == "ready\ndone\nepilogue\n"
+    assert job.ticket("exit") == "11\n"
+
+
+def test_a_signal_before_the_worker_ends_the_job(job: Job) -> None:
+    process = job.start(
+        job.script(["echo", "worker"], job_script_prologue=["echo ready; while :; do sleep 0.05; done"])
+    )
+    wait_until(
+        lambda: "ready" in job.log if (job.directory / "logs" / "7.3.log").exists() else False, "the prologue"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert job.ticket("exit") == "143\n"
+
+
+# Users' own templates
+
+
+def with_templates(tmp_path: Path, **files: str) -> JobConfig:
+    """Return a Slurm configuration with a template directory that has these files."""
+    for name, text in files.items():
+        (tmp_path / f"{name}.sh.j2").write_text(text)
+    return config("slurm", template_directory=str(tmp_path))
+
+
+def test_a_users_template_comes_first(tmp_path: Path) -> None:
+    job = with_templates(
+        tmp_path, slurm="{{ config.shebang }}\n#SBATCH -n {{ config.cores }}\nmine {{ logs | q }}\n"
+    )
+    assert render(job) == f"#!/usr/bin/env bash\n#SBATCH -n 1\nmine {RUN}/logs\n"
+
+
+def test_a_users_template_may_extend_ours(tmp_path: Path) -> None:
+    job = with_templates(
+        tmp_path,
+        slurm='{% extends "hpclaunch/slurm.sh.j2" %}\n'
+        "{% block directives %}\n{{ super() }}#SBATCH --qos={{ 'a b' | d }}\n{% endblock %}\n",
+    )
+    ours = render(config("slurm"))
+    last = "#SBATCH --comment=hpclaunch:demo-0a1b2c3d\n"
+    assert render(job) == ours.replace(last, f'{last}#SBATCH --qos="a b"\n')
+
+
+def test_a_users_part_replaces_ours(tmp_path: Path) -> None:
+    text = render(with_templates(tmp_path, _worker="run {{ directory | q }}\n"))
+    assert text.endswith(f"\nrun {RUN}\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ nosuch }}", r"slurm\.sh\.j2.*'nosuch' is undefined"),
+        ("a\n{% if %}", r"slurm\.sh\.j2:2: the template is wrong"),
+        ('{% include "nosuch.j2" %}', r"there is no template 'nosuch\.j2'"),
+        ("a\nb\n{{ config.cores / 0 }}", r"slurm\.sh\.j2:3: division by zero"),
+        ("{{ ''.__class__.__mro__ }}", r"unsafe"),
+        ("{{ 'a' + 1 }}", r"slurm\.sh\.j2:1: "),
+        ("{{ config.queue | needed('set queue') }}", "set queue"),
+    ],
+)
+def test_a_template_that_is_wrong_is_told_with_its_line(tmp_path: Path, template: str, words: str) -> None:
+    with pytest.raises(ScriptError, match=words):
+        render(with_templates(tmp_path, slurm=template))
+
+
+def test_a_template_directory_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match="is not a directory"):
+        render(config("slurm", template_directory=str(tmp_path / "nosuch")))
+
+
+# The real parsers
+
+ODD_WORDS = [
+    "plain",
+    "two words",
+    "a\\b",
+    "a\\",
+    "$HOME`id`",
+    "a;b|c&d>e",
+    "ümläut",
+    "a  b",
+    "~x",
+    "x%j",
+    "*",
+    "{a}",
+]
+
+
+@pytest.mark.parametrize("word", ODD_WORDS)
+def test_grid_engine_reads_a_value_as_it_was_given(sge: Bed, word: str) -> None:
+    path = sge.directory / "job.sh"
+    path.write_text(render(msgspec.structs.replace(config("sge"), queue=word)))
+    done = sge.run(["qsub", "-verify", path])
+    assert done.exit_code == 0, done
+    assert re.search(r"^hard_queue_list: +(.*)$", done.stdout, re.MULTILINE)[1] == word
+
+
+def test_slurm_reads_values_as_they_were_given(slurm: Bed) -> None:
+    for word in [*ODD_WORDS, 'a"b', "a'b", "a#b", "a #b", "\\\"'"]:
+        path = slurm.directory / "job.sh"
+        text = scripts.render(
+            config("slurm", job_extra_directives=["--hold"]),
+            cluster_id=word,
+            directory=RUN,
+            work_directory=slurm.directory,
+        )
+        path.write_text(text)
+        done = slurm.run(["sbatch", "--parsable", path])
+        assert done.exit_code == 0, (word, done)
+        number = done.stdout.strip()
+        comment = slurm.run(["squeue", "--noheader", "--format=%k", f"--jobs={number}"]).stdout
+        slurm.run(["scancel", number])
+        assert comment == f"hpclaunch:{word}\n"
+
+
+REAL = {
+    "sge": (["qsub", "-terse", "-t", "1-2"], {"cores": 2, "parallel_environment": "smp"}),
+    "slurm": (["sbatch", "--parsable", "--array=1-2"], {"cores": 2, "memory": "200 MB"}),
+}
+
+
+@pytest.mark.parametrize("system", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in REAL])
+@pytest.mark.parametrize("name", ["plain", "a b", "per%cent %A", "ümläut; &"])
+def test_logs_and_tickets_are_where_we_look_for_them(
+    system: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    bed: Bed = request.getfixturevalue(system)
+    directory = bed.new_directory(name)
+    command, changes = REAL[system]
+    code = "pwd; echo $OMP_NUM_THREADS; exit 7"
+    text = render(config(system, **changes), directory, worker_command=["sh", "-c", code])
+    (directory / "job.sh").write_text(text)
+    bed.run(["mkdir", directory / "jobs", directory / "logs"])
+    done = bed.run([*command, directory / "job.sh"], cwd=directory)
+    assert done.exit_code == 0, done
+    number = re.match(r"\d+", done.stdout)[0]
+    joint = "." if system == "sge" else "_"
+    for element in (1, 2):
+        ticket = directory / "jobs" / f"{number}{joint}{element}.exit"
+        wait_until(lambda path=ticket: path.exists() and path.read_text() == "7\n", f"{ticket} to be written")
+        log = directory / "logs" / f"{number}{joint}{element}.log"
+        wait_until(lambda path=log: path.exists() and path.read_text(), f"{log} to be written")
+        assert log.read_text() == f"{directory}\n1\n"
