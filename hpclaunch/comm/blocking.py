@@ -144,7 +144,8 @@ def dial_blocking(
         raise HandshakeError(f"{address} is not a member of this cluster: {error.reason}") from None
     except OSError as error:
         _drop(sock)
-        raise CommClosedError(f"no connection to {address}: {error.strerror or error}") from None
+        why = error.strerror or str(error) or "the other side closed it during the handshake"
+        raise CommClosedError(f"no connection to {address}: {why}") from None
 
 
 def _drop(sock: socket.socket | None) -> None:

@@ -272,7 +272,8 @@ async def dial(
     except ssl.SSLError as error:
         raise HandshakeError(f"{address} is not a member of this cluster: {error.reason}") from None
     except OSError as error:
-        raise CommClosedError(f"no connection to {address}: {error.strerror or error}") from None
+        why = error.strerror or str(error) or "the other side closed it during the handshake"
+        raise CommClosedError(f"no connection to {address}: {why}") from None
     except BaseException:
         _drop(connection)
         raise

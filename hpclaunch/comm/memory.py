@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from hpclaunch.comm.framing import LIMIT_PEER, Buffer, Frame, FrameDecoder, encode
 from hpclaunch.comm.messages import Message
+from hpclaunch.errors import FrameError
 
 
 class MemoryConnection:
@@ -72,7 +73,11 @@ class MemoryConnection:
     def _deliver(self, messages: list[Message], buffers: Sequence[Buffer]) -> None:
         if self.other is None or self._closed:
             return
-        data = b"".join(bytes(piece) for piece in encode(messages, buffers))
+        try:
+            data = b"".join(bytes(piece) for piece in encode(messages, buffers))
+        except FrameError as error:
+            self.abort(str(error))
+            return
         self._loop.call_soon(self.other._receive, data)
 
     def _receive(self, data: bytes) -> None:
