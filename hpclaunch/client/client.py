@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclaunch.client import graph
+from hpclaunch.client.functions import FunctionCache
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
@@ -72,6 +73,7 @@ class Client:
         self._futures: dict[str, weakref.ref[Future]] = {}
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
+        self._functions = FunctionCache()
         self._sent_functions: set[bytes] = set()
         self._flush_due = False
         self._changed = threading.Condition()
@@ -234,7 +236,7 @@ class Client:
     def _define(self, function: Callable[..., Any]) -> serialize.FunctionBytes:
         if not callable(function):
             raise TypeError(f"the first argument must be a function, not {function!r}")
-        return self._define_bytes(serialize.dump_function(function))
+        return self._define_bytes(self._functions.dump(function))
 
     def _define_bytes(self, sent: serialize.FunctionBytes) -> serialize.FunctionBytes:
         if sent.id not in self._sent_functions:
