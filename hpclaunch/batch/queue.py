@@ -44,11 +44,24 @@ class BatchQueue:
         try:
             while len(ids) < count:
                 ids += await self._submit_some(script, min(count - len(ids), self.batch.max_array))
-        except SubmitError:
+        except SubmitError as error:
             if ids:
-                await self.cancel(ids)
+                await self._take_back(ids, error)
             raise
         return ids
+
+    async def _take_back(self, ids: list[str], refusal: SubmitError) -> None:
+        """Cancel the part of a submission that was taken, before the rest was refused."""
+        try:
+            await self.cancel(ids)
+        except CancelError as error:
+            raise SubmitError(
+                f"{refusal.what}; before, it took jobs that then could not be cancelled: {', '.join(ids[:20])}",
+                argv=refusal.argv,
+                exit_code=refusal.exit_code,
+                output=f"{refusal.output}\n{error.output}",
+                hint=error.hint,
+            ) from None
 
     async def _submit_some(self, script: Path, count: int) -> list[str]:
         argv = self.batch.submit(script, count)
@@ -81,13 +94,19 @@ class BatchQueue:
     async def usage(self, ids: Iterable[str]) -> dict[str, JobUsage]:
         """Return what accounting knows of those of these jobs that it knows as ended.
 
-        :raises StatusError: accounting did not answer.
+        :raises StatusError: accounting did not answer at all.
         """
         found: dict[str, JobUsage] = {}
+        silence: StatusError | None = None
         for some in _pieces(list(ids)):
             for argv in self.batch.usage(some):
                 done = await self._transport.run(argv, timeout=_COMMAND_SECONDS)
-                found.update(self.batch.parse_usage(done, some))
+                try:
+                    found.update(self.batch.parse_usage(done, some))
+                except StatusError as error:
+                    silence = error
+        if silence is not None and not found:
+            raise silence
         return found
 
     async def explain(self, job_id: str) -> str:
@@ -143,6 +162,3 @@ class BatchQueue:
 def _pieces(ids: Sequence[str]) -> Iterable[Sequence[str]]:
     for start in range(0, len(ids), _IDS_PER_COMMAND):
         yield ids[start : start + _IDS_PER_COMMAND]
-
-
-__all__ = ["BatchQueue", "StatusError"]

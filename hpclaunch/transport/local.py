@@ -1,15 +1,26 @@
-"""Commands run as subprocesses of this one: the usual case, on a login node."""
+"""Commands run as subprocesses of this one: the usual case, on a login node.
+
+Output goes to files in memory, not to pipes: a daemon that a command leaves behind would keep a pipe open, and the
+answer waiting.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from hpclaunch.batch.base import Completed
+
+#: Seconds that a killed process gets to go away; one that waits for a dead file server may never do.
+_KILL_SECONDS = 5.0
 
 
 class LocalTransport:
@@ -17,35 +28,94 @@ class LocalTransport:
 
     async def run(self, argv: Sequence[str], *, timeout: float = 60.0, cwd: Path | None = None) -> Completed:
         """Run a command to its end and return what it said; see :class:`hpclaunch.transport.base.Transport`."""
+        words = tuple(argv)
+        start = asyncio.ensure_future(asyncio.to_thread(_start, words, cwd))
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=cwd,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            return Completed(tuple(argv), None, "", f"{argv[0]}: command not found on this machine")
-        except (OSError, ValueError) as error:
-            return Completed(tuple(argv), None, "", f"{argv[0]}: {error}")
-        talk = asyncio.ensure_future(process.communicate())
-        try:
-            out, err = await asyncio.wait_for(asyncio.shield(talk), timeout)
-        except TimeoutError:
-            _kill_group(process.pid)
-            out, err = await talk
-            text = f"{err.decode(errors='replace')}\nno end within {timeout:g} s; it was killed".lstrip()
-            return Completed(tuple(argv), None, out.decode(errors="replace"), text)
+            running = await asyncio.shield(start)
         except asyncio.CancelledError:
-            _kill_group(process.pid)
-            await talk
+            with contextlib.suppress(OSError, ValueError):
+                await asyncio.to_thread((await start).end)
             raise
-        code = process.returncode
-        return Completed(tuple(argv), code, out.decode(errors="replace"), err.decode(errors="replace"))
+        except FileNotFoundError as error:
+            what = "no such directory" if error.filename == str(cwd) else "command not found on this machine"
+            return Completed(words, None, "", f"{error.filename}: {what}")
+        except (OSError, ValueError) as error:
+            return Completed(words, None, "", f"{words[0]}: {error}")
+        wait = asyncio.ensure_future(asyncio.to_thread(running.wait, timeout))
+        try:
+            return await asyncio.shield(wait)
+        except asyncio.CancelledError:
+            running.kill()
+            await wait
+            raise
 
 
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+def _start(argv: tuple[str, ...], cwd: Path | None) -> _Running:
+    out, err = _memory_file("out"), _memory_file("err")
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, start_new_session=True
+        )
+    except BaseException:
+        out.close()
+        err.close()
+        raise
+    return _Running(argv, process, out, err)
+
+
+def _memory_file(name: str) -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create(name), "w+b")
+    return tempfile.TemporaryFile()
+
+
+class _Running(NamedTuple):
+    """A command at work. Its methods block."""
+
+    argv: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    out: IO[bytes]
+    err: IO[bytes]
+
+    def wait(self, timeout: float) -> Completed:
+        """Wait for the end, and bring it about after ``timeout`` seconds."""
+        in_time = self._has_ended(timeout)
+        if not in_time:
+            self.kill()
+            self._has_ended(_KILL_SECONDS)
+        out, err = _read(self.out), _read(self.err)
+        if not in_time:
+            err = f"{err}\nno end within {timeout:g} s; it was killed".lstrip()
+        return Completed(self.argv, self.process.poll() if in_time else None, out, err)
+
+    def _has_ended(self, timeout: float) -> bool:
+        """Wait for the process, which Popen could do only by looking now and then; say whether it has ended."""
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # an old kernel
+                fd = os.pidfd_open(self.process.pid)
+                try:
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    poll.poll(timeout * 1000)
+                finally:
+                    os.close(fd)
+                timeout = 0.0
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout)
+        return self.process.returncode is not None
+
+    def kill(self) -> None:
+        """Kill the process and those that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and wait for its end."""
+        self.kill()
+        self.wait(_KILL_SECONDS)
+
+
+def _read(file: IO[bytes]) -> str:
+    with file:
+        file.seek(0)
+        return file.read().decode(errors="replace")
