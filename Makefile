@@ -3,7 +3,7 @@
 FAST := not slurm and not sge and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint check test bench clean
+.PHONY: help setup demo lint check test bench docs clean
 
 help:
 	@echo "make setup   make .venv with hpclaunch and what its tests need"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lint, types and the fast tests (less than a minute)"
 	@echo "make test    all of that and all tests; as root on Debian with a real Slurm and a real Grid Engine"
 	@echo "make bench   measure hpclaunch beside other tools"
+	@echo "make docs    the documentation as web pages, in build/docs"
 	@echo "make clean   remove what these targets made here"
 
 setup: .venv/.complete
@@ -45,6 +46,10 @@ test: setup
 bench: .venv-bench/.complete
 	.venv-bench/bin/python -m benchmarks
 
+docs:
+	@sh .ci/setup .venv-docs docs
+	.venv-docs/bin/mkdocs build --quiet
+
 clean:
-	rm -rf .venv .venv-bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-docs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find hpclaunch tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
