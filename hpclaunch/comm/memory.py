@@ -42,9 +42,6 @@ class MemoryConnection:
         self.flush()
         self._deliver([message], buffers)
 
-    async def drained(self) -> None:
-        """Return at once: memory takes all."""
-
     def close(self, reason: str = "") -> None:
         if self._closed:
             return

@@ -165,7 +165,21 @@ def test_large_data_in_both_directions_at_once(open_pair: Callable[[], Any], run
             for end in (near, far):
                 await end.hear(3)
                 assert end.buffers == data * 3
-            await near.comm.drained()
+
+    run(scene())
+
+
+def test_bulk_data_arrives_whole_and_in_order_before_a_close(open_pair: Callable[[], Any], run: Run) -> None:
+    async def scene() -> None:
+        data = [os.urandom(1 << 20) * 9]
+        async with open_pair() as (near, far):
+            near.comm.send_buffers(m.Data(1, "k", 1), data)
+            near.comm.send(m.Heartbeat())
+            near.comm.close("all said")
+            assert near.comm.is_closed
+            assert await far.hear(2) == [m.Data(1, "k", 1), m.Heartbeat()]
+            assert far.buffers == data
+            await far.until(lambda: bool(far.lost))
 
     run(scene())
 
