@@ -212,7 +212,7 @@ class Connection(asyncio.BufferedProtocol):
         while self._backlog and self._can_write and self._transport is not None:
             self._transport.write(self._backlog.popleft())
         if self._closes_after_backlog and not self._backlog and self._transport is not None:
-            self._transport.close()
+            self._loop.call_soon(self._transport.close)  # not now: a transport calls this in mid-write
 
 
 def notice_dead_hosts(sock: Any) -> None:
