@@ -10,6 +10,7 @@ The hot path is :meth:`Executor._run`: nothing there is done that a task does no
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 from collections import deque
@@ -75,7 +76,7 @@ class Executor:
         self._outcomes: deque[Outcome] = deque()
         self._announced = False
         self._count = threads
-        self.running = 0
+        self._busy = bytearray(threads)  # 1 for each thread that looks for tasks or runs one
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"hpclaunch-task-{i}", daemon=True)
             for i in range(threads)
@@ -91,25 +92,33 @@ class Executor:
         """Queue tasks of one known function."""
         known = self._functions[function]
         self._queue.extend([(key, known, arg, inputs) for key, arg in zip(keys, args, strict=True)])
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for _ in range(self._count):  # a token too many costs one look at an empty queue
             self._wake.put(True)
 
     def take_back(self, count: int, keys: frozenset[str]) -> list[str]:
-        """Take up to ``count`` tasks off the queue's end, or those with these keys; return their keys."""
+        """Take the tasks with these keys off the queue, then others from its end up to ``count``; return keys.
+
+        The threads go on taking tasks from its beginning meanwhile; those that they have are not given back.
+        """
+        queue = self._queue
         taken: list[str] = []
-        if keys:
-            for item in list(self._queue):
+        kept: list[_Item] = []
+        with contextlib.suppress(IndexError):
+            while keys:
+                item = queue.pop()
                 if item[0] in keys:
-                    try:
-                        self._queue.remove(item)
-                    except ValueError:
-                        continue  # a thread was quicker
                     taken.append(item[0])
-        while len(taken) < count:
-            try:
-                taken.append(self._queue.pop()[0])
-            except IndexError:
-                break
+                else:
+                    kept.append(item)
+        if kept:
+            queue.extend(reversed(kept))
+            self._wake_all()  # a thread may have seen the queue empty
+        with contextlib.suppress(IndexError):
+            while len(taken) < count:
+                taken.append(queue.pop()[0])
         return taken
 
     def take_outcomes(self) -> list[Outcome]:
@@ -121,7 +130,8 @@ class Executor:
     @property
     def is_idle(self) -> bool:
         """True if no task is queued or running, and no outcome waits."""
-        return not self._queue and not self.running and not self._outcomes
+        # In this order: a thread is busy before it takes a task, and until after it has noted its outcome.
+        return not self._queue and not any(self._busy) and not self._outcomes
 
     def stop(self) -> None:
         """Let the threads end after what they run now."""
@@ -130,19 +140,14 @@ class Executor:
             self._wake.put(False)
 
     def _serve(self, index: int) -> None:
-        queue, get = self._queue, self._wake.get
+        queue, get, slot = self._queue, self._wake.get, index * SLOT_BYTES
         while get():
-            while True:
-                try:
-                    item = queue.popleft()
-                except IndexError:
-                    break
-                self.running += 1
-                try:
-                    self._run(index * SLOT_BYTES, item)
-                finally:
-                    self.running -= 1
-            self._slots[index * SLOT_BYTES : index * SLOT_BYTES + 2] = b"\0\0"
+            self._busy[index] = 1
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._run(slot, queue.popleft())
+            self._slots[slot : slot + 2] = b"\0\0"
+            self._busy[index] = 0
 
     def _run(self, slot: int, item: _Item) -> None:
         """Run one task and note its outcome. Whatever a task does, it is that task's outcome."""
@@ -181,9 +186,10 @@ def _failure(error: BaseException) -> Failure:
     try:
         return serialize.dump_failure(error, skip_frames=1)
     except BaseException as worse:  # an exception whose __str__ raises
-        return Failure(
-            "TaskError", f"the task raised {type(error).__name__}, and printing it raised {type(worse)}"
+        text = (
+            f"the task raised a {type(error).__name__}, and turning that into text raised a {type(worse).__name__}"
         )
+        return Failure("TaskError", text)
 
 
 def read_slots(slots: bytes, threads: int) -> list[str]:

@@ -16,9 +16,8 @@ import uvloop
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.worker.server import WorkerServer, make_hello
 
-#: Exit codes by which the supervisor knows how its worker ended.
-TOLD_TO_END = 0
-LOST_HEAD = 75
+#: How a worker process ended, as it notes itself in the byte behind its slots; a task can fake an exit code.
+CRASHED, TOLD_TO_END, LOST_HEAD = range(3)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -32,9 +31,14 @@ def serve(
     contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
     slots: mmap.mmap,
     facts: dict[str, Any],
-) -> int:
-    """Be a worker until told to end; return the exit code."""
-    die_with_parent()
+    parent: int,
+) -> None:
+    """Be a worker until told to end.
+
+    :param slots: shared memory: the executor's slots, and one byte behind them for how this process ended.
+    :param parent: process id of the supervisor.
+    """
+    die_with_parent(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts
@@ -51,15 +55,14 @@ def serve(
         await worker.close()
         await asyncio.sleep(0)  # let the last frames out
         print(f"worker {name} ends: {reason}", file=sys.stderr, flush=True)
-        return LOST_HEAD if "is over" in reason else TOLD_TO_END
+        return LOST_HEAD if worker.has_lost_head else TOLD_TO_END
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        slots[-1] = runner.run(run())
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent dies, however that happens."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked
-        os._exit(LOST_HEAD)
+        os._exit(1)

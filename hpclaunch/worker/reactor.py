@@ -82,7 +82,7 @@ class WorkerReactor:
 
     def on_drop(self, keys: Sequence[str]) -> None:
         """The head does not want these tasks started any more."""
-        fetching = [key for key in keys if key in self.state.fetching]
+        fetching = [key for key in dict.fromkeys(keys) if key in self.state.fetching]
         for key in fetching:
             self._abandon(self.state.fetching[key])
         if fetching:

@@ -28,6 +28,9 @@ from hpclaunch.worker.reactor import WorkerReactor
 
 log = logging.getLogger("hpclaunch.worker")
 
+#: Seconds between two looks at whether a draining worker has nothing left to do.
+_DRAIN_SECONDS = 0.02
+
 
 class WorkerServer:
     """One worker.
@@ -56,6 +59,7 @@ class WorkerServer:
         self._executor: Executor | None = None
         self._head: Comm | None = None
         self._listener: Listener | None = None
+        self.has_lost_head = False
         self._draining = ""
         self._fetches: set[asyncio.Task[None]] = set()
         peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
@@ -128,14 +132,22 @@ class WorkerServer:
         if self._executor is None:  # told so right behind the welcome
             self.end(reason)
             return
+        if self._draining:
+            return
         self._draining = reason
         self._reactor.on_recall(1 << 30)
         self._carry_out()
         self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._draining and self._executor is not None and self._executor.is_idle:
+        """End, or look again soon: the thread of the last task may be busy a little longer than its outcome."""
+        assert self._executor is not None
+        if self.ended.done():
+            return
+        if self._executor.is_idle:
             self.end(self._draining)
+        else:
+            self._loop.call_later(_DRAIN_SECONDS, self._end_if_drained)
 
     # --- messages
 
@@ -163,6 +175,7 @@ class WorkerServer:
 
     def _on_head_lost(self, connection: Any, reason: str) -> None:
         self._fetcher.on_head_lost(reason)
+        self.has_lost_head = not self.ended.done()
         self.end(f"the connection to the head is over: {reason}")
 
     def _on_peer(self, connection: Connection, hello: m.Hello) -> m.Welcome:
@@ -245,8 +258,6 @@ class WorkerServer:
             self._report(rest)
         if self._head is not None:
             self._head.flush()
-        if self._draining:
-            self._end_if_drained()
 
     def _report(self, outcomes: list[Outcome]) -> None:
         for key, value, took in outcomes:

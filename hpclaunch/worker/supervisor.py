@@ -38,7 +38,14 @@ _YOUNG_SECONDS = 5.0
 #: Seconds that one of the head's addresses may take to answer before the next is tried.
 _DIAL_SECONDS = 5.0
 
+#: Seconds without a word from the head after which it is taken as gone: a dead host closes no connection.
+SILENCE_SECONDS = 20.0
+
 _STATUS_STOPPED = ("T", "t")
+
+
+class _Signal(BaseException):
+    """A signal came that ends the job."""
 
 
 class Options(NamedTuple):
@@ -80,8 +87,12 @@ class Supervisor:
         self._address = ""
         self._listen_host = ""
         self._heartbeat_seconds = 2.0
+        self._heard = 0.0  # when the head last said anything
+        self._is_connecting = False
+        self._draining = ""
         self._end_reason = ""
         self._exit_code = 0
+        self._next_beat = 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -95,10 +106,9 @@ class Supervisor:
             self._connect()
             gc.collect()
             gc.freeze()  # so that collections in the children leave shared pages alone
-            for child in self._children:
-                self._start(child)
             while not self._end_reason:
                 self._serve_connection()
+            self._say_goodbye()
         except SiteError as error:
             return self._fail(str(error))
         finally:
@@ -109,10 +119,20 @@ class Supervisor:
     # --- the head
 
     def _connect(self) -> None:
-        """Reach the head at one of its addresses, trying for ``death-timeout`` seconds.
+        """Reach the head at one of its addresses, trying for ``death-timeout`` seconds; a signal ends that.
 
         :raises SiteError: no address answered in that time, or the head sent us away for good.
         """
+        try:
+            self._is_connecting = True
+            if not self._end_reason:
+                self._find_head()
+        except _Signal:
+            pass
+        finally:
+            self._is_connecting = False
+
+    def _find_head(self) -> None:
         hello = m.Hello(
             m.PROTOCOL_VERSION,
             "supervisor",
@@ -151,54 +171,53 @@ class Supervisor:
     def _on_connected(self, address: str, welcome: m.Welcome) -> None:
         assert self._head is not None
         self._address = address
+        self._heard = time.monotonic()
         self._heartbeat_seconds = welcome.heartbeat_seconds
         self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
         sys.path += [path for path in welcome.python_path if path not in sys.path]
         self._say(f"reached the head at {address}")
 
     def _serve_connection(self) -> None:
-        """Heartbeat, listen and look after the children until something ends."""
+        """Start what is to run; then heartbeat, listen, and look after the children until something ends."""
         try:
-            next_beat = time.monotonic()
-            while not self._end_reason:
-                self._reap()
-                self._listen_to_head()
-                now = time.monotonic()
-                if now >= next_beat:
-                    self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
-                    next_beat = now + self._heartbeat_seconds
-                assert self._head is not None
-                select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, next_beat - now))
-                self._drain_wakeups()
-        except CommClosedError as error:
-            if self._end_reason:
-                return
-            self._say(f"{error}; trying to reach the head again")
-            self._kill_children()
-            assert self._head is not None
-            self._head.close()
-            self._connect()
             for child in self._children:
-                self._start(child)
+                if not child.pid:
+                    self._start(child)
+            while not self._end_reason:
+                self._serve_once()
+        except CommClosedError as error:
+            self._kill_children()
+            if self._head is not None:
+                self._head.close()
+                self._head = None
+            if self._draining:
+                self._end(self._draining, 0)
+            if not self._end_reason:
+                self._say(f"{error}; trying to reach the head again")
+                self._connect()
+
+    def _serve_once(self) -> None:
+        self._reap()
+        self._listen_to_head()
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
+            self._next_beat = now + self._heartbeat_seconds
+        if now - self._heard > max(SILENCE_SECONDS, 3 * self._heartbeat_seconds):
+            raise CommClosedError(f"nothing was heard of the head for {now - self._heard:.0f} s")
+        if not self._end_reason:
+            assert self._head is not None
+            select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, self._next_beat - now))
+        self._drain_wakeups()
 
     def _listen_to_head(self) -> None:
         assert self._head is not None
         for message in self._head.receive():
-            if type(message) is m.StopWorkers:
-                if message.drain:
-                    self._drain(message.reason)
-                self._end(message.reason, 0)
-            elif type(message) is m.Goodbye:
-                self._end(message.reason, 0)
-
-    def _drain(self, reason: str) -> None:
-        """Wait until the workers have ended by themselves: the head asks each of them."""
-        until = time.monotonic() + 3600
-        while any(c.pid for c in self._children) and time.monotonic() < until and not self._end_reason:
-            self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
-            select.select([self._wake_read], [], [], self._heartbeat_seconds)
-            self._drain_wakeups()
-            self._reap(restart=False)
+            self._heard = time.monotonic()
+            if type(message) is m.StopWorkers and message.drain:
+                self._draining = self._draining or message.reason  # the head asks each worker; wait for them
+            elif type(message) in (m.StopWorkers, m.Goodbye):
+                self._end(message.reason, 0)  # type: ignore[union-attr]
 
     def _tell(self, message: m.Message) -> None:
         assert self._head is not None
@@ -210,10 +229,11 @@ class Supervisor:
         options = self.options
         child.lives += 1
         child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
-        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES)
+        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES + 1)
         child.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        supervisor = os.getpid()
         child.pid = os.fork()
         if child.pid:
             return
@@ -226,7 +246,7 @@ class Supervisor:
             if self._head is not None:
                 self._head.abandon()
             memory = options.memory // options.processes
-            code = process.serve(
+            process.serve(
                 name=child.name,
                 cluster_id=self.facts["id"],
                 head_address=self._address,
@@ -234,7 +254,9 @@ class Supervisor:
                 contexts=(self._listen, self._dial),
                 slots=child.slots,
                 facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": memory},
+                parent=supervisor,
             )
+            code = 0
         except BaseException:
             import traceback
 
@@ -244,7 +266,7 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
-    def _reap(self, *, restart: bool = True) -> None:
+    def _reap(self) -> None:
         """Take note of children that have ended."""
         for child in self._children:
             if not child.pid:
@@ -252,37 +274,37 @@ class Supervisor:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 child.pid = 0
-                self._on_child_ended(child, status, usage, restart=restart)
+                self._on_child_ended(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
 
-    def _on_child_ended(self, child: _Child, status: int, usage: resource.struct_rusage, *, restart: bool) -> None:
-        code = os.waitstatus_to_exitcode(status)
-        if code == process.TOLD_TO_END:
-            self._listen_to_head()  # whoever ended it will tell us too
-            restart = False
-        peak = usage.ru_maxrss * 1024
-        lived = time.monotonic() - child.started
-        child.young_deaths = child.young_deaths + 1 if lived < _YOUNG_SECONDS else 0
+    def _on_child_ended(self, child: _Child, code: int, peak: int) -> None:
+        end = child.slots[-1]
+        running = read_slots(bytes(child.slots), self.options.threads) if end == process.CRASHED else []
+        how = "it was told to end" if end == process.TOLD_TO_END else _how(code, peak, running)
+        if end == process.LOST_HEAD:
+            how = "it lost its connection to the head"
+        if end != process.TOLD_TO_END:
+            self._say(f"worker {child.name}: {how}")
+        is_young = time.monotonic() - child.started < _YOUNG_SECONDS
+        child.young_deaths = child.young_deaths + 1 if is_young and not running else 0
         hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
-        running = read_slots(bytes(child.slots), self.options.threads)
-        died = m.WorkerDied(
-            child.name,
-            exit_code=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            peak_rss=peak,
-            running=running,
-            restarted=restart and not hopeless,
-            detail=_how(code, peak, running),
+        restart = end != process.TOLD_TO_END and not hopeless and not self._draining and not self._end_reason
+        self._tell(
+            m.WorkerDied(
+                child.name,
+                exit_code=code if code >= 0 else None,
+                signal=-code if code < 0 else None,
+                peak_rss=peak,
+                running=running,
+                restarted=restart,
+                detail=how,
+            )
         )
-        name = child.name
-        if code != process.TOLD_TO_END:
-            self._say(f"worker {name}: {died.detail}")
-        self._tell(died)
         if hopeless:
-            raise SiteError(f"{_MAX_YOUNG_DEATHS} workers in a row ended right after their start; {died.detail}")
-        if restart and not self._end_reason:
+            raise SiteError(f"{_MAX_YOUNG_DEATHS} workers in a row ended right after their start; {how}")
+        if restart:
             self._start(child)
-        elif not any(c.pid for c in self._children) and not self._end_reason:
-            self._end("all its workers were told to end", 0)
+        elif not any(c.pid for c in self._children):
+            self._end(self._draining or "all its workers were told to end", 0)
 
     def _kill_children(self) -> None:
         """End all children at once; nothing they could still say would be heard."""
@@ -311,9 +333,14 @@ class Supervisor:
         if number in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(number).name
             self._end(f"the batch system or the user ended the job ({name})", 128 + number)
-            if self._head is not None:
-                with contextlib.suppress(PeerError):
-                    self._head.send([m.Goodbye(self._end_reason)], timeout=1.0)
+            if self._is_connecting:  # nothing that waits there wakes up by itself
+                raise _Signal
+
+    def _say_goodbye(self) -> None:
+        """Tell the head why this job ends, so that nobody else has to be blamed for it."""
+        if self._head is not None:
+            with contextlib.suppress(PeerError):
+                self._head.send([m.Goodbye(self._end_reason)], timeout=1.0)
 
     def _end(self, reason: str, code: int) -> None:
         if not self._end_reason:
@@ -340,8 +367,6 @@ def _how(code: int, peak: int, running: list[str]) -> str:
     """Say in words how a worker process ended."""
     if code >= 0:
         how = f"its process ended with exit code {code}"
-        if code == process.LOST_HEAD:
-            how = "it lost its connection to the head"
     else:
         number = -code
         try:
