@@ -3,7 +3,7 @@
 Rules: every worker is kept about 100 ms of work ahead (:func:`~hpclaunch.scheduler.state.has_room`), so that tiny
 tasks never wait for the network and long ones never pile up; when there are fewer tasks than places, they are
 spread; a task with large inputs goes where it would begin first, given the work that is queued there and the
-bytes that would have to be fetched.
+bytes that would have to be fetched; a single small task goes to the worker that is warm from the last one.
 
 Pure. The cost of a pass depends on the tasks placed and the workers that get some, not on how many workers there
 are: workers with room are kept in indexes.
@@ -27,12 +27,24 @@ def place(state: SchedulerState) -> list[Command]:
     aside: list[Task] = []  # no worker can take them now
     ready = state.ready
     while ready.count and (index := state.idle or state.open):
-        worker = next(iter(index))
+        worker = _next(state)
         share = max(worker.threads, -(-ready.count // len(index)))
         _give(state, worker, share, batches, aside)
     for task in aside:
         ready.push(task)
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
+
+
+def _next(state: SchedulerState) -> Worker:
+    """Return the worker that gets tasks next.
+
+    Of those with nothing to do, the one that worked last: it is the warmest. But one that keeps large results is
+    passed over for the one that has rested longest, so that they do not pile up.
+    """
+    if not state.idle:
+        return next(iter(state.open))
+    last = next(reversed(state.idle))
+    return next(iter(state.idle)) if last.holds else last
 
 
 def _give(
