@@ -18,7 +18,7 @@ def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
     if name == "sge":
         from hpclaunch.batch.sge import GridEngine
 
-        return GridEngine(submit_extra=submit, cancel_extra=cancel)
+        return GridEngine(submit_extra=submit, cancel_extra=cancel, job_name=config.name)
     if name == "slurm":
         from hpclaunch.batch.slurm import Slurm
 

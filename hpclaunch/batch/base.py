@@ -59,6 +59,7 @@ class Completed(msgspec.Struct, frozen=True):
     exit_code: int | None
     stdout: str
     stderr: str
+    is_late: bool = False  # it ran out of time and was killed: nobody knows what it has done
 
 
 class BatchSystem(Protocol):
@@ -78,6 +79,18 @@ class BatchSystem(Protocol):
 
     def parse_submit(self, done: Completed, count: int) -> list[str]:
         """Return the ``count`` job ids. Raise SubmitError if nothing was submitted."""
+
+    def is_lost(self, done: Completed) -> bool:
+        """Say whether a submission without an answer may have been carried out all the same."""
+
+    def is_too_many(self, words: str) -> bool:
+        """Say whether a submission was refused in these words since its job array is too long for this site."""
+
+    def find(self, script: Path) -> tuple[str, ...]:
+        """Return the argv that looks for jobs by their script, of which an answer was lost."""
+
+    def parse_find(self, done: Completed, script: Path) -> list[str]:
+        """Return the ids of this script's jobs. Raise StatusError if the batch system did not answer."""
 
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
         """Return one argv that lists all these jobs."""

@@ -42,6 +42,18 @@ class LocalProcesses:
     def hint(self, done: Completed) -> str:
         return "Is the disk of the cluster's run directory full?" if "space" in done.stderr else ""
 
+    def is_lost(self, done: Completed) -> bool:
+        return done.is_late
+
+    def is_too_many(self, words: str) -> bool:
+        return False
+
+    def find(self, script: Path) -> tuple[str, ...]:
+        return (*self._command, "list")
+
+    def parse_find(self, done: Completed, script: Path) -> list[str]:
+        return [row["id"] for row in self._rows(done)]
+
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
         return (*self._command, "status", *job_ids)
 

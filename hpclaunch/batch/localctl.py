@@ -5,6 +5,7 @@ session of its own that runs the job's script, waits for it and writes down how 
 spool directory owns the jobs. Commands:
 
     submit COUNT SECONDS SCRIPT   start COUNT elements, each for at most SECONDS (0: no limit); prints the number
+    list                          a JSON object with the id of each job that has not ended
     status|usage JOB...           a JSON object for each job that there is (or for each that has ended)
     cancel JOB...                 end jobs; those that are not there or have ended are passed over
 
@@ -80,9 +81,13 @@ def start_shepherd(directory: str, job_id: str, seconds: int, script: str) -> No
 def shepherd(directory: str, job_id: str, seconds: int, script: str, ready: int) -> int:
     """Run a job's script, pass a cancellation on to it, and write down how it ended."""
     began = time.time()
+    go_read, go_write = os.pipe()
     child = os.fork()
     if not child:
         os.setsid()
+        os.close(go_write)
+        os.read(go_read, 1)  # until the shepherd has written down who we are, or died
+        os.close(go_read)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and bash could not change that
         os.close(ready)
         number, _, element = job_id.partition(".")
@@ -98,6 +103,9 @@ def shepherd(directory: str, job_id: str, seconds: int, script: str, ready: int)
         signal.signal(signal.SIGALRM, lambda *_: kill_group(child, signal.SIGKILL))
         signal.alarm(GRACE_SECONDS)
 
+    os.close(go_read)
+    write(os.path.join(directory, "child"), f"{child} {start_time(child)}")
+    os.close(go_write)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGALRM, end)
     signal.alarm(seconds)
@@ -153,10 +161,15 @@ def read(directory: str, name: str) -> str:
         return ""
 
 
+def find_process(directory: str, name: str) -> int:
+    """Return the process id of a job's shepherd ("pid") or of its script ("child"); 0 if it has ended."""
+    pid, _, started = read(directory, name).partition(" ")
+    return int(pid) if pid and start_time(int(pid)) == started != "" else 0
+
+
 def look(directory: str) -> tuple[str, dict[str, Any]]:
-    """Return a job's state and, if it has ended, how."""
-    pid, _, started = read(directory, "pid").partition(" ")
-    alive = bool(pid) and start_time(int(pid)) == started != ""
+    """Return a job's state and, if it has ended, how. A script whose shepherd was killed still runs."""
+    alive = find_process(directory, "pid") or find_process(directory, "child")
     end = read(directory, "end")  # after the look at the process, which may end in between
     if end:
         return "ended", json.loads(end)
@@ -187,10 +200,21 @@ def describe(directory: str, end: dict[str, Any]) -> str:
 
 
 def cancel(directory: str) -> None:
-    """End a running job."""
+    """End a running job; at once, if it has no shepherd who would see to its end."""
     write(os.path.join(directory, "cancelled"), "yes")
     with contextlib.suppress(ProcessLookupError):  # it ended this very moment
-        os.kill(int(read(directory, "pid").split()[0]), signal.SIGTERM)
+        if shepherd_pid := find_process(directory, "pid"):
+            os.kill(shepherd_pid, signal.SIGTERM)
+        elif child := find_process(directory, "child"):
+            os.killpg(child, signal.SIGKILL)
+
+
+def list_jobs(spool: str) -> None:
+    """Print the ids of jobs that have not ended."""
+    for number in sorted((name for name in os.listdir(spool) if name.isdigit()), key=int):
+        for element in sorted(os.listdir(os.path.join(spool, number)), key=int):
+            if look(os.path.join(spool, number, element))[0] != "ended":
+                print(json.dumps({"id": f"{number}.{element}"}))
 
 
 def main() -> None:
@@ -198,6 +222,9 @@ def main() -> None:
     spool, command, *rest = sys.argv[1:]
     if command == "submit":
         submit(spool, int(rest[0]), int(rest[1]), os.path.abspath(rest[2]))
+        return
+    if command == "list":
+        list_jobs(spool)
         return
     host = os.uname().nodename
     for job_id in rest:

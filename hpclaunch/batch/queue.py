@@ -1,26 +1,35 @@
 """A batch system within reach: a codec's commands, run over a transport, and their failures told.
 
-Does not: decide when to ask or how often, or remember jobs.
+Rules:
+
+* A submission whose answer was lost is looked for. Its jobs are taken as submitted if all are there; else what
+  is there is cancelled. So after an error nothing of it is left, as far as the batch system can tell.
+* A cancellation is done when the jobs are gone, not when the batch system has said that it heard.
+
+Does not: decide when to ask or how often, or know how jobs are. It keeps ids only to tell new jobs from old ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hpclaunch.batch.base import BatchSystem, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus, JobUsage
 from hpclaunch.errors import CancelError, CommandError, StatusError, SubmitError
 from hpclaunch.transport.base import Transport
 
-#: Seconds that one command may take. A busy qmaster can need most of it.
+#: Seconds that one command may take. A busy master can need most of it.
 _COMMAND_SECONDS = 60.0
 #: Jobs in one command: argument lists have a limit, and so do batch systems.
 _IDS_PER_COMMAND = 500
-#: Seconds between two looks whether cancelled jobs are gone, and between two cancellations of the same job.
+#: Seconds between two looks whether cancelled jobs are gone: the first wait, and the longest.
 _LOOK_SECONDS = (0.1, 1.0)
+#: Seconds between two cancellations of the same job.
 _AGAIN_SECONDS = 5.0
+#: Seconds to wait before each search for jobs of a lost submission: a busy master may yet take them.
+_SEARCH_SECONDS = (1.0, 3.0, 10.0)
 
 
 class BatchQueue:
@@ -28,56 +37,87 @@ class BatchQueue:
 
     :param batch: the codec.
     :param transport: where its commands run.
+    :param search_seconds: waits before each search for the jobs of a submission whose answer was lost.
     """
 
-    def __init__(self, batch: BatchSystem, transport: Transport) -> None:
+    def __init__(
+        self, batch: BatchSystem, transport: Transport, *, search_seconds: Sequence[float] = _SEARCH_SECONDS
+    ) -> None:
         self.batch = batch
         self._transport = transport
+        self._search_seconds = search_seconds
+        self._known: set[str] = set()
+
+    # --- submitting
 
     async def submit(self, script: Path, count: int) -> list[str]:
-        """Submit ``count`` jobs of one script, as an array; return their ids.
+        """Submit ``count`` jobs of one script, as an array or, over the site's limit, several; return their ids.
 
-        :raises SubmitError: nothing was submitted. Of a count over the array limit, part may have been: then
-            that part is cancelled again.
+        :raises SubmitError: they were not submitted, or not all: then the others have been cancelled again.
         """
         ids: list[str] = []
-        try:
-            while len(ids) < count:
-                ids += await self._submit_some(script, min(count - len(ids), self.batch.max_array))
-        except SubmitError as error:
-            if ids:
-                await self._take_back(ids, error)
-            raise
+        limit = self.batch.max_array
+        while len(ids) < count:
+            size = min(count - len(ids), limit)
+            try:
+                ids += await self._submit_some(script, size)
+            except SubmitError as error:
+                limit = size // 2
+                if not limit or not self.batch.is_too_many(error.output):
+                    await self._take_back(ids, error)
+                    raise
+        self._known.update(ids)
         return ids
 
-    async def _take_back(self, ids: list[str], refusal: SubmitError) -> None:
-        """Cancel the part of a submission that was taken, before the rest was refused."""
+    async def _submit_some(self, script: Path, count: int) -> list[str]:
+        done = await self._run(self.batch.submit(script, count))
+        try:
+            return self.batch.parse_submit(done, count)
+        except SubmitError as error:
+            output = error.output
+        jobs = f"{count} job{'s' if count > 1 else ''}"
+        what, hint = f"{self.batch.title} did not take {jobs}", self.batch.hint(done)
+        found: list[str] = []
+        if self.batch.is_lost(done):
+            found = await self._search(script, count)
+            if len(found) == count:
+                return found
+            what = f"{self.batch.title} did not say whether it took {jobs}, and they are not to be found"
+            hint = f"It may yet take them: look for jobs of yours before you submit again. {hint}".strip()
+        refusal = SubmitError(what, argv=done.argv, exit_code=done.exit_code, output=output, hint=hint)
+        await self._take_back(found, refusal)
+        raise refusal
+
+    async def _search(self, script: Path, count: int) -> list[str]:
+        """Return the jobs of a script that are new to us, when there are ``count`` or it has been long enough."""
+        found: list[str] = []
+        for wait in self._search_seconds:
+            await asyncio.sleep(wait)
+            done = await self._run(self.batch.find(script))
+            try:
+                found = [job_id for job_id in self.batch.parse_find(done, script) if job_id not in self._known]
+            except StatusError:
+                continue
+            if len(found) == count:
+                break
+        return found
+
+    async def _take_back(self, ids: Sequence[str], refusal: SubmitError) -> None:
+        """Cancel the part of a submission that was taken, when the rest was not."""
+        if not ids:
+            return
         try:
             await self.cancel(ids)
         except CancelError as error:
             raise SubmitError(
-                f"{refusal.what}; before, it took jobs that then could not be cancelled: {', '.join(ids[:20])}",
+                f"{refusal.what}; of some it took, which then could not be cancelled: {', '.join(ids[:20])}",
                 argv=refusal.argv,
                 exit_code=refusal.exit_code,
                 output=f"{refusal.output}\n{error.output}",
                 hint=error.hint,
             ) from None
 
-    async def _submit_some(self, script: Path, count: int) -> list[str]:
-        argv = self.batch.submit(script, count)
-        done = await self._transport.run(argv, timeout=_COMMAND_SECONDS)
-        try:
-            return self.batch.parse_submit(done, count)
-        except SubmitError as error:
-            hint = self.batch.hint(done)
-            if done.exit_code is None and "no end within" in done.stderr:
-                hint = (
-                    f"A job may have been submitted all the same: look for jobs of yours with {self.batch.title}."
-                )
-            what = f"{self.batch.title} did not take {count} job{'s' if count > 1 else ''}"
-            raise SubmitError(
-                what, argv=done.argv, exit_code=done.exit_code, output=error.output, hint=hint
-            ) from None
+    # --- asking
 
     async def poll(self, ids: Iterable[str]) -> dict[str, JobStatus]:
         """Return the state of each of these jobs; UNKNOWN if the listing lacks it.
@@ -85,10 +125,10 @@ class BatchQueue:
         :raises StatusError: the batch system did not answer.
         """
         wanted = list(ids)
+        self._known.update(wanted)
         found: dict[str, JobStatus] = {}
         for some in _pieces(wanted):
-            done = await self._transport.run(self.batch.status(some), timeout=_COMMAND_SECONDS)
-            found.update(self.batch.parse_status(done, some))
+            found.update(self.batch.parse_status(await self._run(self.batch.status(some)), some))
         return {job_id: found.get(job_id) or JobStatus(job_id, JobState.UNKNOWN) for job_id in wanted}
 
     async def usage(self, ids: Iterable[str]) -> dict[str, JobUsage]:
@@ -100,9 +140,8 @@ class BatchQueue:
         silence: StatusError | None = None
         for some in _pieces(list(ids)):
             for argv in self.batch.usage(some):
-                done = await self._transport.run(argv, timeout=_COMMAND_SECONDS)
                 try:
-                    found.update(self.batch.parse_usage(done, some))
+                    found.update(self.batch.parse_usage(await self._run(argv), some))
                 except StatusError as error:
                     silence = error
         if silence is not None and not found:
@@ -114,8 +153,9 @@ class BatchQueue:
 
         :raises StatusError: the batch system did not answer.
         """
-        done = await self._transport.run(self.batch.explain(job_id), timeout=_COMMAND_SECONDS)
-        return self.batch.parse_explain(done, job_id)
+        return self.batch.parse_explain(await self._run(self.batch.explain(job_id)), job_id)
+
+    # --- cancelling
 
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
         """Cancel jobs and see to it that they are gone, asking again where that takes long.
@@ -123,42 +163,47 @@ class BatchQueue:
         :raises CancelError: some are still there after ``timeout`` seconds, or the batch system refuses; the
             text names them. The others are gone.
         """
-        left = list(ids)
+        left = list(dict.fromkeys(ids))
         until = time.monotonic() + timeout
-        pause, asked, words = _LOOK_SECONDS[0], 0.0, ""
+        pause, ask_at, words = _LOOK_SECONDS[0], time.monotonic(), ""
         while left:
             try:
-                if time.monotonic() - asked >= _AGAIN_SECONDS:
-                    asked = time.monotonic()
+                if time.monotonic() >= ask_at:
+                    ask_at = time.monotonic() + _AGAIN_SECONDS
                     words = await self._cancel_once(left)
                 left = await self._still_there(left)
             except CommandError as error:  # the batch system is down: keep trying
                 words = str(error)
-            if not left:
-                return
-            if time.monotonic() >= until:
-                raise CancelError(
-                    f"{len(left)} job(s) could not be cancelled: {', '.join(left[:20])}",
-                    argv=self.batch.cancel(left[:20]),
-                    output=words or f"they are still there {timeout:g} s later",
-                    hint="Their workers end by themselves when they find no head; the command above cancels them.",
-                )
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LOOK_SECONDS[1])
+            if left and time.monotonic() >= until:
+                raise self._leftovers(left, words or f"they are still there {timeout:g} s later")
+            if left:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _LOOK_SECONDS[1])
+
+    def _leftovers(self, left: Sequence[str], words: str) -> CancelError:
+        more = f" and {len(left) - 20} more" if len(left) > 20 else ""
+        return CancelError(
+            f"{len(left)} job{'s' if len(left) > 1 else ''} could not be cancelled: {', '.join(left[:20])}{more}",
+            argv=self.batch.cancel(left[:20]),
+            output=words,
+            hint="Their workers end by themselves when they find no head; the command above cancels them.",
+        )
 
     async def _cancel_once(self, ids: Sequence[str]) -> str:
         """Ask for the end of these jobs; return the words in which some were refused."""
         refused: dict[str, str] = {}
         for some in _pieces(ids):
-            done = await self._transport.run(self.batch.cancel(some), timeout=_COMMAND_SECONDS)
-            refused.update(self.batch.parse_cancel(done, some))
+            refused.update(self.batch.parse_cancel(await self._run(self.batch.cancel(some)), some))
         return "\n".join(dict.fromkeys(refused.values()))
 
     async def _still_there(self, ids: Sequence[str]) -> list[str]:
         states = await self.poll(ids)
         return [job_id for job_id in ids if states[job_id].state not in (JobState.ENDED, JobState.UNKNOWN)]
 
+    async def _run(self, argv: Sequence[str]) -> Completed:
+        return await self._transport.run(argv, timeout=_COMMAND_SECONDS)
 
-def _pieces(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+
+def _pieces(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), _IDS_PER_COMMAND):
         yield ids[start : start + _IDS_PER_COMMAND]

@@ -50,19 +50,27 @@ _HINTS = (
     ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
     ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
 )
+#: Signs that the master did not answer, though it may have heard.
+_LOST = ("failed receiving gdi request", "answer list from qmaster", "got read error", "got read timeout")
 
 
 class GridEngine:
-    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for."""
+    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
+
+    :param job_name: the name that the jobs' script gives them, by which lost ones are looked for.
+    """
 
     name = "sge"
     title = "Grid Engine"
     template = "sge.sh.j2"
     max_array = 1000
 
-    def __init__(self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = (), job_name: str = "*"
+    ) -> None:
         self._submit_extra = tuple(submit_extra)
         self._cancel_extra = tuple(cancel_extra)
+        self._job_name = job_name
 
     # --- submitting
 
@@ -83,6 +91,27 @@ class GridEngine:
         words = done.stderr + done.stdout
         return next((hint for sign, hint in _HINTS if sign in words), "")
 
+    def is_lost(self, done: Completed) -> bool:
+        return done.is_late or any(sign in done.stderr for sign in _LOST)
+
+    def is_too_many(self, words: str) -> bool:
+        return re.search(r"more than \d+ tasks|max_aj_tasks", words) is not None
+
+    def find(self, script: Path) -> tuple[str, ...]:
+        return ("qstat", "-j", self._job_name)
+
+    def parse_find(self, done: Completed, script: Path) -> list[str]:
+        if done.exit_code != 0:
+            if "do not exist" in done.stderr + done.stdout:
+                return []
+            raise _no_answer("Grid Engine does not say which jobs there are", done)
+        found = []
+        for record in _records(done.stdout):
+            if record.get("script_file:") == str(script):
+                elements = _elements(record.get("job-array", "").partition(":")[2] or "1")
+                found += [f"{record.get('job_number:')}.{element}" for element in elements]
+        return found
+
     # --- watching
 
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
@@ -90,12 +119,7 @@ class GridEngine:
 
     def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         if done.exit_code != 0:
-            raise StatusError(
-                "Grid Engine does not say how the jobs are",
-                argv=done.argv,
-                exit_code=done.exit_code,
-                output=done.stderr or done.stdout,
-            )
+            raise _no_answer("Grid Engine does not say how the jobs are", done)
         if not done.stdout.strip():
             return {}
         try:
@@ -105,9 +129,12 @@ class GridEngine:
                 f"qstat's answer is not XML: {error}", argv=done.argv, output=done.stdout[:500]
             ) from None
         wanted = set(job_ids)
+        numbers = {job_id.partition(".")[0] for job_id in wanted}
         found: dict[str, JobStatus] = {}
         for row in root.iter("job_list"):
             number, letters = row.findtext("JB_job_number", ""), row.findtext("state", "")
+            if number not in numbers:
+                continue  # perhaps somebody's array of 75,000
             queue = row.findtext("queue_name") or ""
             host = _short(queue.partition("@")[2])
             for element in _elements(row.findtext("tasks") or "1"):
@@ -123,12 +150,7 @@ class GridEngine:
         if done.exit_code != 0:
             if "do not exist" in done.stderr + done.stdout:
                 return ""
-            raise StatusError(
-                f"Grid Engine does not say why job {job_id} waits",
-                argv=done.argv,
-                exit_code=done.exit_code,
-                output=done.stderr or done.stdout,
-            )
+            raise _no_answer(f"Grid Engine does not say why job {job_id} waits", done)
         element = job_id.rpartition(".")[2]
         errors: list[str] = []
         waits: list[str] = []
@@ -174,12 +196,7 @@ class GridEngine:
         if done.exit_code != 0:
             if "not found" in done.stderr and "command not found" not in done.stderr:
                 return {}
-            raise StatusError(
-                "Grid Engine's accounting does not answer",
-                argv=done.argv,
-                exit_code=done.exit_code,
-                output=done.stderr or done.stdout,
-            )
+            raise _no_answer("Grid Engine's accounting does not answer", done)
         wanted = set(job_ids)
         found: dict[str, dict[str, str]] = {}
         for record in _records(done.stdout):
@@ -189,6 +206,10 @@ class GridEngine:
                 found[job_id] = record  # of a job that ran several times the last record counts
         ends = {job_id: rec for job_id, rec in found.items() if _number(rec.get("failed", "")) not in _REQUEUED}
         return {job_id: _usage(job_id, record) for job_id, record in ends.items()}
+
+
+def _no_answer(what: str, done: Completed) -> StatusError:
+    return StatusError(what, argv=done.argv, exit_code=done.exit_code, output=done.stderr or done.stdout)
 
 
 def _short(host: str) -> str:

@@ -104,6 +104,9 @@ _HINTS = (
     ("command not found", "Is this a login node, and is Slurm's module loaded?"),
 )
 
+#: Signs that the controller did not answer, though it may have heard.
+_LOST = ("Socket timed out", "Zero Bytes were transmitted or received", "Transport endpoint is not connected")
+
 _SACCT_COLUMNS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList"
 #: Stands where a signal's number would be when Slurm could not set a job up.
 _NO_START = 53
@@ -137,6 +140,21 @@ class Slurm:
         words = done.stderr + done.stdout
         return next((hint for sign, hint in _HINTS if sign in words), "")
 
+    def is_lost(self, done: Completed) -> bool:
+        return done.is_late or any(sign in done.stderr for sign in _LOST)
+
+    def is_too_many(self, words: str) -> bool:
+        return "Invalid job array specification" in words
+
+    def find(self, script: Path) -> tuple[str, ...]:
+        return ("squeue", "--noheader", "--array", "--me", "--format=%i|%o")
+
+    def parse_find(self, done: Completed, script: Path) -> list[str]:
+        if done.exit_code != 0:
+            raise _no_answer("Slurm does not say which jobs there are", done)
+        rows = (line.partition("|") for line in done.stdout.splitlines())
+        return [job_id for job_id, _, path in rows if path == str(script)]
+
     # --- watching
 
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
@@ -147,12 +165,7 @@ class Slurm:
         if done.exit_code != 0:
             if "Invalid job id" in done.stderr:
                 return {}  # none of them is known any more, or not yet
-            raise StatusError(
-                "Slurm does not say how the jobs are",
-                argv=done.argv,
-                exit_code=done.exit_code,
-                output=done.stderr or done.stdout,
-            )
+            raise _no_answer("Slurm does not say how the jobs are", done)
         wanted = set(job_ids)
         found: dict[str, JobStatus] = {}
         for line in done.stdout.splitlines():
@@ -195,12 +208,7 @@ class Slurm:
 
     def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
         if done.exit_code != 0:
-            raise StatusError(
-                "Slurm's accounting does not answer",
-                argv=done.argv,
-                exit_code=done.exit_code,
-                output=done.stderr or done.stdout,
-            )
+            raise _no_answer("Slurm's accounting does not answer", done)
         wanted = set(job_ids)
         jobs: dict[str, list[str]] = {}
         peaks: dict[str, int] = {}
@@ -220,6 +228,10 @@ class Slurm:
         return {job_id: _usage(job_id, fields, peaks.get(job_id)) for job_id, fields in jobs.items()}
 
 
+def _no_answer(what: str, done: Completed) -> StatusError:
+    return StatusError(what, argv=done.argv, exit_code=done.exit_code, output=done.stderr or done.stdout)
+
+
 def _number(job_id: str) -> str:
     return job_id.partition("_")[0]
 
@@ -228,7 +240,9 @@ def _status(job_id: str, word: str, host: str, reason: str) -> JobStatus:
     state = _STATES.get(word, JobState.UNKNOWN)
     if state is JobState.ENDED:
         text = _ENDINGS.get(word, "failed" if word == "FAILED" else word.lower())
-        if word == "FAILED" and reason not in ("None", "NonZeroExitCode"):
+        if word == "FAILED" and reason == "JobLaunchFailure":
+            text = "its script could not be started, or was killed by a signal"
+        elif word == "FAILED" and reason not in ("None", "NonZeroExitCode"):
             text = f"failed: {reason}"
         return JobStatus(job_id, state, text, host)
     if (

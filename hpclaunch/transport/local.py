@@ -86,7 +86,7 @@ class _Running(NamedTuple):
         out, err = _read(self.out), _read(self.err)
         if not in_time:
             err = f"{err}\nno end within {timeout:g} s; it was killed".lstrip()
-        return Completed(self.argv, self.process.poll() if in_time else None, out, err)
+        return Completed(self.argv, self.process.poll() if in_time else None, out, err, is_late=not in_time)
 
     def _has_ended(self, timeout: float) -> bool:
         """Wait for the process, which Popen could do only by looking now and then; say whether it has ended."""

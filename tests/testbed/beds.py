@@ -340,11 +340,11 @@ class BedTransport:
 
     async def run(self, argv: Sequence[str], *, timeout: float = 60.0, cwd: Path | None = None) -> Any:
         """Run a command; return a :class:`hpclaunch.batch.base.Completed` with the argv as given here."""
-        from hpclaunch.batch.base import Completed
+        import msgspec
 
         words = [*self._bed.prefix(), *argv]
         done = await self._inner.run(words, timeout=timeout, cwd=cwd or self._bed.directory)
-        return Completed(tuple(argv), done.exit_code, done.stdout, done.stderr)
+        return msgspec.structs.replace(done, argv=tuple(argv))
 
 
 class SlurmBed(Bed):
