@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def main() -> int:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     if options.write and options.names:
         parser.error("--write takes all benchmarks, for the numbers of one file to come from one run")
+    load = os.getloadavg()[0]
     results = []
     for name in options.names or NAMES:
         benchmark: Benchmark = importlib.import_module(f"benchmarks.{name}").BENCHMARK
@@ -36,7 +38,7 @@ def main() -> int:
         print(table(result), flush=True)
     if options.write:
         path = Path(__file__).with_name("RESULTS.md")
-        path.write_text(document(results, f"python -m benchmarks --rounds {options.rounds} --write"))
+        path.write_text(document(results, f"python -m benchmarks --rounds {options.rounds} --write", load))
         print(f"written: {path}")
     return int(any(result.benchmark.contestants[0].name in result.failures for result in results))
 

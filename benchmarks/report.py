@@ -64,17 +64,17 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def document(results: list[Result], command: str) -> str:
-    """Return the text of RESULTS.md."""
+def document(results: list[Result], command: str, load: float) -> str:
+    """Return the text of RESULTS.md; ``load`` is the load average before the first benchmark."""
     now = datetime.datetime.now(datetime.UTC)
     head = [
         "# Results",
         "",
-        f"Made by `{command}` on {now:%Y-%m-%d}; every number comes from this one run. Nothing else of ours ran",
-        "on the machine meanwhile, but it is a shared one: compare within a table, not between machines.",
+        f"Made by `{command}` on {now:%Y-%m-%d}; every number comes from this one run. Compare within a",
+        "table: the contestants took turns, so a machine that was busy for a while was so for all of them.",
         "",
         f"* Machine: {_processor()}, {os.cpu_count()} processors, {_memory_gb():.0f} GB, "
-        f"{platform.system()} {platform.release()}",
+        f"{platform.system()} {platform.release()}; load average before the run {load:.2f}",
         f"* Python {platform.python_version()}; {_versions()}",
         f"* Commit {_commit()}",
         "",
