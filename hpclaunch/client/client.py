@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import queue
@@ -31,12 +32,16 @@ from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
-from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError
+from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, SerializationError
 
 log = logging.getLogger("hpclaunch.client")
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
 _MAP_CHUNK = 4096
+#: Bytes of arguments after which such a message is sent, however few tasks it has.
+_MAP_BYTES = 16 << 20
+#: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
+_MAX_CALL = 1 << 30
 #: Large results that are fetched at the same time.
 _FETCHES = 16
 #: A key must fit where a worker notes what it runs.
@@ -69,7 +74,7 @@ class Client:
         self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
         self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
         self._tag = secrets.token_hex(3)
-        self._count = 0
+        self._numbers = itertools.count()  # one for each submission; next() on it is atomic
         self._futures: dict[str, weakref.ref[Future]] = {}
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
@@ -78,8 +83,12 @@ class Client:
         self._flush_due = False
         self._changed = threading.Condition()
         self._failure: HPCLaunchError | None = None
-        self._closed = ""
-        self._callbacks: queue.SimpleQueue[Callable[[], Any] | None] | None = None
+        self._closed = ""  # why nothing more can be sent
+        self._has_closed = False
+        self._lock = (
+            threading.Lock()
+        )  # guards the forgetting of futures against the making of others of their keys
+        self._callbacks: queue.SimpleQueue[_Callback | None] | None = None
         self._thread = loop_thread()
         self._session: HeadSession = self._thread.run(self._open(cluster, timeout))
 
@@ -129,7 +138,8 @@ class Client:
         """
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
-        key = self._check_key(key) if key is not None else self._new_keys(sent.name, 1)[0]
+        _check_size(len(data), sent.name)
+        key = self._check_key(key) if key is not None else self._stem(sent.name)
         future, is_new = self._future(key)
         if is_new:
             self._send(m.SubmitTasks(sent.id, [key], [data], [inputs] if inputs else [], retries, priority))
@@ -156,15 +166,16 @@ class Client:
         calls = list(zip(*iterables, strict=False))
         if key is None or isinstance(key, str):
             prefix = self._check_key(key) if key is not None else sent.name
-            keys = self._new_keys(prefix, len(calls))
+            stem = self._stem(prefix)
+            keys = [f"{stem}-{i}" for i in range(len(calls))]
         else:
             keys = [self._check_key(one) for one in key]
             if len(keys) != len(calls):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
         futures: list[Future] = []
-        for start in range(0, len(calls), _MAP_CHUNK):
-            stop = start + _MAP_CHUNK
-            futures += self._map_chunk(sent, keys[start:stop], calls[start:stop], kwargs, retries, priority)
+        while len(futures) < len(calls):
+            some = slice(len(futures), len(futures) + _MAP_CHUNK)
+            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, retries, priority)
         return futures
 
     def _map_chunk(
@@ -176,18 +187,27 @@ class Client:
         retries: int,
         priority: int,
     ) -> list[Future]:
+        """Send the first of some calls, up to so many bytes; return a future for each of those."""
         dump, keywords = serialize.dump_inline, kwargs or None
         args: list[bytes] = []
         inputs: list[list[str]] = []
         has_inputs = False
+        size = 0
         with serialize.collecting() as found:
             for call in calls:
-                args.append(dump((call, keywords)))
+                data = dump((call, keywords))
+                args.append(data)
+                size += len(data)
+                if size > _MAP_BYTES:
+                    _check_size(len(data), sent.name)
+                    keys = keys[: len(args)]
                 if found:
                     has_inputs = True
                     inputs += [[] for _ in range(len(args) - 1 - len(inputs))]
                     inputs.append(list(found))
                     found.clear()
+                if size > _MAP_BYTES:
+                    break
         if has_inputs:
             inputs += [[] for _ in range(len(args) - len(inputs))]
         futures = [self._future(key)[0] for key in keys]
@@ -208,8 +228,7 @@ class Client:
 
     def _submit_graph(self, dsk: Mapping[Any, Any], keys: Any) -> dict[Any, Future]:
         """Submit all of a graph that ``keys`` need; return their futures by key."""
-        self._count += 1
-        plan = graph.plan(dsk, keys, run=f"{self._tag}-{self._count}")
+        plan = graph.plan(dsk, keys, run=f"{self._tag}-{next(self._numbers)}")
         futures: dict[Any, Future] = {}
         kept: list[Future] = []  # every task of the graph has a future until all are submitted
         for batch in plan.batches:
@@ -240,15 +259,14 @@ class Client:
 
     def _define_bytes(self, sent: serialize.FunctionBytes) -> serialize.FunctionBytes:
         if sent.id not in self._sent_functions:
-            self._sent_functions.add(sent.id)
+            _check_size(len(sent.data), sent.name)
             self._send(m.DefineFunction(sent.id, sent.name, sent.data))
+            self._sent_functions.add(sent.id)  # now, and no earlier: other threads believe it
         return sent
 
-    def _new_keys(self, name: str, count: int) -> list[str]:
-        first = self._count
-        self._count += count
-        stem = f"{name}-{self._tag}-"
-        return [stem + str(i) for i in range(first, first + count)]
+    def _stem(self, name: str) -> str:
+        """Return a key, or the beginning of keys, that nobody else has."""
+        return f"{name}-{self._tag}-{next(self._numbers)}"
 
     def _check_key(self, key: str) -> str:
         if not isinstance(key, str) or not key or len(key.encode()) > _MAX_KEY:
@@ -257,13 +275,16 @@ class Client:
 
     def _future(self, key: str) -> tuple[Future, bool]:
         """Return the future for a key, and whether it is new."""
-        known = self._futures.get(key)
-        future = known() if known is not None else None
-        if future is not None:
-            return future, False
-        future = Future(key, self)
-        self._futures[key] = weakref.ref(future)
-        return future, True
+        new = Future(key, self)
+        known = self._futures.setdefault(key, new_ref := weakref.ref(new))
+        if known is new_ref:
+            return new, True
+        with self._lock:
+            future = self._futures.get(key, known)()
+            if future is None:  # its release has not been sent, and will not be
+                self._futures[key] = new_ref
+                return new, True
+        return future, False
 
     # --- waiting
 
@@ -289,13 +310,14 @@ class Client:
     def _wait_for(self, futures: Sequence[Future], timeout: float | None) -> None:
         """Wait until all of ``futures`` have ended."""
         until = None if timeout is None else time.monotonic() + timeout
-        if self._thread.is_here:
-            raise RuntimeError("waiting for a task in hpclaunch's own event loop would never end")
+        self._thread.check_blocking()
         with self._changed:
             for future in futures:
                 while future._status == PENDING:
                     if self._failure is not None:
                         raise self._failure
+                    if self._closed:
+                        raise CommClosedError(f"task {future.key} has no result: {self._closed}")
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError(f"task {future.key} has not ended within {timeout:g} s")
@@ -308,7 +330,7 @@ class Client:
         for start in range(0, len(futures), _FETCHES):
             some = futures[start : start + _FETCHES]
             left = None if until is None else max(0.0, until - time.monotonic())
-            payloads = self._thread.run(self._fetch_some(some), left)
+            payloads = self._thread.run(self._fetch_all(some), left)
             for future, payload in zip(some, payloads, strict=True):
                 if payload is None:  # lost with its worker: it is being made again
                     left = None if until is None else max(0.0, until - time.monotonic())
@@ -317,23 +339,25 @@ class Client:
                     values.append(serialize.load_value(*payload))
         return values
 
-    async def _fetch_some(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
-        asked = [self._fetcher.fetch(f._data, f.key) for f in futures if f._status == STORED]
-        got = iter(await asyncio.gather(*asked, return_exceptions=True))
-        payloads: list[serialize.Payload | None] = []
-        for future in futures:
-            payload = next(got) if future._status == STORED else None
-            if isinstance(payload, serialize.Payload):
-                payloads.append(payload)
-                continue
-            if isinstance(payload, BaseException) and not isinstance(payload, PeerError):
-                raise payload
-            payloads.append(None)
-            if future._status == STORED:
-                with self._changed:
-                    future._status, future._data = PENDING, None
-                self._send(m.LocateKeys([future.key]))
-        return payloads
+    async def _fetch_all(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
+        return await asyncio.gather(*(self._fetch_one(future) for future in futures))
+
+    async def _fetch_one(self, future: Future) -> serialize.Payload | None:
+        """Get a large result. None: those who should have it do not, and the future is pending again, or lost."""
+        holders = future._data
+        if future._status != STORED:
+            return None
+        payload = await self._fetcher.fetch(holders, future.key)
+        if payload is not None:
+            return payload
+        with self._changed:
+            if future._status == STORED and future._data is holders:  # nobody else was quicker, or knows better
+                if self._closed:
+                    future._data, future._status = CommClosedError(self._closed), LOST
+                else:
+                    future._data, future._status = None, PENDING
+                    self._send(m.LocateKeys([future.key], [holders]))
+        return None
 
     # --- cancelling and releasing
 
@@ -352,13 +376,14 @@ class Client:
     # --- to the head
 
     def _send(self, message: m.Message) -> None:
+        self._thread.check_process()
         if self._closed:
             raise CommClosedError(f"client {self.name} is closed: {self._closed}")
         self._outgoing.append(message)
         self._schedule_flush()
 
     def _schedule_flush(self) -> None:
-        if not self._flush_due and not self._closed:
+        if not self._flush_due and not self._closed and not self._thread.is_foreign:
             self._flush_due = True
             with contextlib.suppress(RuntimeError):  # the interpreter is ending
                 self._thread.loop.call_soon_threadsafe(self._flush)
@@ -373,11 +398,12 @@ class Client:
         while self._outgoing:  # all that was queued before the keys above were released, at least
             comm.send(self._outgoing.popleft())
         gone: list[str] = []
-        for key in released:
-            known = self._futures.get(key)
-            if known is not None and known() is None:
-                del self._futures[key]
-                gone.append(key)
+        with self._lock:
+            for key in released:
+                known = self._futures.get(key)
+                if known is not None and known() is None:
+                    del self._futures[key]
+                    gone.append(key)
         if gone:
             comm.send(m.ReleaseKeys(gone))
         comm.flush()
@@ -423,11 +449,15 @@ class Client:
             for key, status, data in outcomes:
                 known = self._futures.get(key)
                 future = known() if known is not None else None
-                if future is not None and future._status == PENDING:
+                if future is None:
+                    continue
+                if future._status == PENDING:
                     future._data = data
                     future._status = status
                     if future._watchers is not None:
                         watched.append(future)
+                elif future._status == status == STORED:  # it was made again
+                    future._data = data
             self._changed.notify_all()
         self._call_watchers(watched)
 
@@ -459,13 +489,16 @@ class Client:
 
     def _callback_caller(self, function: Callable[[Future], Any]) -> Callable[[Future], None]:
         """Return a watcher that has ``function`` called in the callback thread."""
-        if self._callbacks is None:
-            self._callbacks = queue.SimpleQueue()
-            threading.Thread(
-                target=_serve_callbacks, args=(self._callbacks,), name="hpclaunch-callbacks", daemon=True
-            ).start()
-        callbacks = self._callbacks
-        return lambda future: callbacks.put(lambda: function(future))
+        with self._lock:
+            if self._has_closed:  # all futures have ended, so it will be called at once
+                return lambda future: _call_back(function, future)
+            if self._callbacks is None:
+                self._callbacks = queue.SimpleQueue()
+                threading.Thread(
+                    target=_serve_callbacks, args=(self._callbacks,), name="hpclaunch-callbacks", daemon=True
+                ).start()
+            callbacks = self._callbacks
+        return lambda future: callbacks.put((function, future))
 
     # --- the cluster
 
@@ -491,14 +524,16 @@ class Client:
 
     def close(self) -> None:
         """Release all futures and disconnect; a LocalCluster that was made by this client ends too."""
-        if not self._closed:
-            self._closed = "it was closed by close()"
+        if not self._has_closed:
+            self._has_closed = True
+            self._closed = self._closed or "it was closed by close()"
             self._thread.run(self._close())
             error = CommClosedError("the client was closed")
             self._end([(key, LOST, error) for key in list(self._futures)])
-        if self._callbacks is not None:
-            self._callbacks.put(None)
-            self._callbacks = None
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            callbacks.put(None)
         if self._own_cluster is not None:
             cluster, self._own_cluster = self._own_cluster, None
             cluster.close()
@@ -524,10 +559,25 @@ class Client:
         return f"<b>Client</b> {escape(repr(self)[1:-1])}"
 
 
-def _serve_callbacks(callbacks: queue.SimpleQueue[Callable[[], Any] | None]) -> None:
-    while (call := callbacks.get()) is not None:
-        try:
-            call()
-        except Exception:
-            log.exception("a future's callback raised")
-        del call  # or its future would live until the next one comes
+def _check_size(size: int, name: str) -> None:
+    if size > _MAX_CALL:
+        raise SerializationError(
+            f"a call of {name} has {size / 1e9:.1f} GB of arguments, or of data in the function; at most "
+            f"{_MAX_CALL / 1e9:.1f} GB can be sent. Make or read the data in a task, and pass on its future"
+        )
+
+
+_Callback = tuple[Callable[[Future], Any], Future]
+
+
+def _serve_callbacks(callbacks: queue.SimpleQueue[_Callback | None]) -> None:
+    while (callback := callbacks.get()) is not None:
+        _call_back(*callback)
+        del callback  # or its future would live until the next one comes
+
+
+def _call_back(function: Callable[[Future], Any], future: Future) -> None:
+    try:
+        function(future)
+    except Exception:
+        log.exception("a future's callback raised")

@@ -49,7 +49,7 @@ class Future:
             self._client._wait_for((self,), timeout)
         if self._status == DONE:
             return load_value(self._data)
-        if self._status == STORED:
+        if self._status in (STORED, PENDING):  # pending again: it was lost since
             return self._client._fetch((self,), timeout)[0]
         raise self._error()
 

@@ -23,6 +23,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.is_foreign = False  # True in a process that was forked since: the thread is not there
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="hpclaunch-io", daemon=True)
         self._thread.start()
@@ -36,15 +37,30 @@ class LoopThread:
         """True in the loop's own thread, where blocking on it would be a deadlock."""
         return threading.current_thread() is self._thread
 
+    def check_process(self) -> None:
+        """Raise RuntimeError in a process that was forked since this thread was started."""
+        if self.is_foreign:
+            raise RuntimeError(
+                f"this client was made in process {self.pid}, of which this is a fork: make another one here"
+            )
+
+    def check_blocking(self) -> None:
+        """Raise RuntimeError where waiting for this thread would never end."""
+        self.check_process()
+        if self.is_here:
+            raise RuntimeError("a blocking call from hpclaunch's own event loop would never end")
+
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the loop and return its result; its exceptions are raised here.
 
         :param timeout: seconds, after which it is cancelled and TimeoutError raised.
-        :raises RuntimeError: called from the loop's own thread.
+        :raises RuntimeError: called from the loop's own thread, or in a fork of its process.
         """
-        if self.is_here:
+        try:
+            self.check_blocking()
+        except RuntimeError:
             work.close()
-            raise RuntimeError("a blocking call from hpclaunch's own event loop; use asynchronous=True there")
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result(timeout)
@@ -66,13 +82,15 @@ def loop_thread() -> LoopThread:
     """Return this process's loop thread; it is started when first asked for."""
     global _thread
     with _lock:
-        if _thread is None or _thread.pid != os.getpid():
+        if _thread is None:
             _thread = LoopThread()
         return _thread
 
 
 def _after_fork() -> None:
     global _lock, _thread
+    if _thread is not None:
+        _thread.is_foreign = True
     _lock, _thread = threading.Lock(), None
 
 

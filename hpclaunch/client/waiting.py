@@ -22,7 +22,7 @@ class DoneAndNotDone(NamedTuple):
 
 
 def wait(
-    futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
+    futures: Future | Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
 ) -> DoneAndNotDone:
     """Wait until all, or the first, of some futures have ended.
 
@@ -32,7 +32,7 @@ def wait(
     words = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
     if return_when not in words:
         raise ValueError(f"return_when is one of {', '.join(words)}, not {return_when!r}")
-    everything = list(dict.fromkeys(futures))
+    everything = [futures] if isinstance(futures, Future) else list(dict.fromkeys(futures))
     if everything:
         if return_when == "ALL_COMPLETED":
             everything[0]._client._wait_for(everything, timeout)
