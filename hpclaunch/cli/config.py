@@ -12,9 +12,10 @@ import click
 import yaml
 
 from hpclaunch.config import schema
-from hpclaunch.config.layers import Value, check_file, find_files, read_tree, user_file
+from hpclaunch.config.documents import Value
+from hpclaunch.config.layers import check_file, find_files, merged_section, raise_all, read_tree, user_file
 from hpclaunch.data_files import data_path
-from hpclaunch.errors import ConfigError, ConfigErrors, SiteError
+from hpclaunch.errors import ConfigError, SiteError
 
 
 @click.group()
@@ -28,35 +29,17 @@ def config() -> None:
 def show(section: str | None, origin: bool) -> None:
     """Print the configuration after all layers are merged, as YAML; of one SECTION, or of all."""
     tree = read_tree(find_files(os.environ), os.environ)
-    if tree.errors:
-        raise tree.errors[0] if len(tree.errors) == 1 else ConfigErrors(tree.errors)
-    names = [section.replace("_", "-")] if section else list(tree.sections)
-    for name in names:
-        if name not in tree.sections:
-            raise ConfigError(f"there is no section {name!r}; there are {', '.join(tree.sections)}")
+    errors = list(tree.errors)
+    name = section.replace("_", "-") if section else None
+    shown = {name: merged_section(tree, name, {}, errors)} if name else tree.sections
+    raise_all(errors)
     click.echo("jobqueue:")
-    for name in names:
-        click.echo(f"  {name}:")
-        _print_values(_effective(tree.sections, name) if section else tree.sections[name], "    ", origin)
+    for title, values in shown.items():
+        click.echo(f"  {title}:")
+        _print_values({key: value for key, value in values.items() if key not in tree.memory}, "    ", origin)
     click.echo("distributed:\n  worker:\n    memory:")
     memory = {key.removeprefix("memory_"): value for key, value in tree.memory.items()}
     _print_values(memory, "      ", origin)
-
-
-def _effective(sections: dict[str, dict[str, Value]], name: str) -> dict[str, Value]:
-    """Return what holds for a section, with what it is based on."""
-    system = sections[name].get("batch_system")
-    base = sections.get(system.value, {}) if system is not None else {}
-    merged: dict[str, Value] = {}
-    for layer in (sections["default"], base, sections[name]):
-        merged.update(
-            {k: v for k, v in layer.items() if v.value is not None or k not in merged or _may_be_null(k)}
-        )
-    return merged
-
-
-def _may_be_null(key: str) -> bool:
-    return key in schema.KEYS and schema.KEYS[key].optional
 
 
 def _print_values(values: dict[str, Value], indent: str, origin: bool) -> None:
@@ -78,14 +61,14 @@ def init(section: str) -> None:
     if section not in schema.BATCH_SYSTEMS:
         raise ConfigError(f"there is no starter for {section!r}; there are {', '.join(schema.BATCH_SYSTEMS)}")
     path = user_file(os.environ)
-    text = (data_path("configs") / "starters" / f"{section}.yaml").read_text()
+    text = (data_path("configs") / "starters" / f"{section}.yaml").read_text(encoding="utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        raise ConfigError(f"{path} exists and was left as it is; edit it, or move it away first") from None
     except OSError as error:
+        if os.path.lexists(path):
+            raise ConfigError(f"{path} exists and was left as it is; edit it, or move it away first") from None
         raise SiteError(f"{path} can't be written: {error.strerror}") from None
     click.echo(f"Wrote {path}. Edit it, then run: hpclaunch config check {path}")
     old = path.parents[1] / "dask" / "jobqueue.yaml"

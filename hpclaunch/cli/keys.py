@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-import yaml
 
+from hpclaunch.config.documents import parse_text
 from hpclaunch.config.schema import ALIASES, KEYS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,11 +45,6 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
-    """Read an option's text as YAML would: numbers and true/false become such, the rest stays text."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return (
-        value if isinstance(value, bool | float | dict) or (isinstance(value, int) and ":" not in text) else text
-    )
+    """Read an option's text as YAML would: whole numbers, mappings, true and false; the rest stays text."""
+    value = parse_text(text)
+    return value if isinstance(value, bool | int | dict) else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -38,6 +39,14 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            ctx.fail(f"No such command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hpclaunch")
@@ -46,7 +55,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line. Our own errors are one message and an exit code: 2 the user's, 1 any other's."""
+    """Run the command line. Errors are one message and an exit code: 2 the user's, 1 any other's.
+
+    With ``HPCLAUNCH_DEBUG=1`` the whole traceback is shown.
+    """
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
@@ -57,14 +69,23 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except HPCLaunchError as error:
-        if os.environ.get("HPCLAUNCH_DEBUG"):
-            raise
-        click.echo(f"hpclaunch: {error}", err=True)
-        sys.exit(2 if isinstance(error, UserError) else 1)
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get("HPCLAUNCH_DEBUG", "0") not in ("", "0"):
+            raise
+        click.echo(f"hpclaunch: {_in_words(error)}", err=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, HPCLaunchError):
+        return str(error)
+    what = f"{type(error).__name__}: {error}"
+    return (
+        f"{what}\n  This should not happen. HPCLAUNCH_DEBUG=1 shows where it did; please report it with that text."
+    )
 
 
 def _show_warning(message: Any, *args: Any, **kwargs: Any) -> None:

@@ -3,12 +3,15 @@
 Layers, lowest first: ``configs/defaults.yaml`` < ``/etc/hpclaunch/*.yaml`` < ``~/.config/hpclaunch/*.yaml`` <
 ``$HPCLAUNCH_CONFIG`` < environment variables < arguments. Within a layer's merged tree a section is read as
 ``default`` < its batch system's section < itself. All mistakes of one reading are reported together.
+
+What this machine has (for the ``local`` batch system) comes in at the edge, as a :class:`~.machine.Machine`.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +21,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from hpclaunch.config import schema
+from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
+from hpclaunch.config.machine import Machine, this_machine
 from hpclaunch.config.schema import KEYS, MEMORY_KEYS, JobConfig
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ConfigErrors
@@ -25,13 +30,6 @@ from hpclaunch.notes import warn
 
 _ENV_PREFIXES = ("HPCLAUNCH_JOBQUEUE__", "HPCLAUNCH_DISTRIBUTED__")
 _TOP = ("jobqueue", "distributed")
-
-
-class Value(NamedTuple):
-    """A value and where it came from: ``file.yaml:7``, ``$HPCLAUNCH_…`` or ``argument cores``."""
-
-    value: Any
-    origin: str
 
 
 Section = dict[str, Value]
@@ -52,6 +50,7 @@ class Tree(NamedTuple):
     """All layers merged: sections by name, and the memory fractions."""
 
     sections: dict[str, Section]
+    places: dict[str, str]  # where a section stands, in the highest layer that has it
     memory: Section
     errors: list[ConfigError]
 
@@ -62,6 +61,7 @@ def load(
     *,
     env: Mapping[str, str] | None = None,
     paths: Sequence[Path] | None = None,
+    machine: Machine | None = None,
 ) -> Loaded:
     """Return the configuration of a section below ``jobqueue:``.
 
@@ -69,15 +69,22 @@ def load(
     :param overrides: constructor arguments; None stands for "not given".
     :param env: environment variables; those of this process if None.
     :param paths: configuration files instead of those of the machine and the user, lowest first.
+    :param machine: what the local batch system can give out; this machine if None.
     :raises ConfigError: the one mistake found, or :class:`~hpclaunch.errors.ConfigErrors` with all of them.
     """
     environment = os.environ if env is None else env
     tree = read_tree(find_files(environment) if paths is None else paths, environment)
     errors = list(tree.errors)
     name = section.replace("_", "-")
-    values = _merged_section(tree, name, _arguments(overrides or {}, errors), errors)
-    _raise(errors)
-    return _build(name, values, errors)
+    values = merged_section(tree, name, _arguments(overrides or {}, errors), errors)
+    if not values:
+        raise_all(errors)
+    typed = _typed(values, errors)
+    origins = {key: value.origin for key, value in values.items()}
+    _fill_in(name, typed, origins, machine or this_machine(), user_file(environment), errors)
+    raise_all(errors)
+    _say_what_has_no_effect(typed, origins)
+    return Loaded(JobConfig(section=name, **typed), {"section": "", **origins})
 
 
 def check_file(path: Path) -> list[ConfigError]:
@@ -85,19 +92,13 @@ def check_file(path: Path) -> list[ConfigError]:
     tree = read_tree([path], {})
     errors = list(tree.errors)
     for name in tree.sections:
-        if name in ("default", *schema.FOREIGN_SECTIONS):
+        if name == "default" or (name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]):
             continue
-        some: list[ConfigError] = []
-        values = _merged_section(tree, name, {}, some)
-        if not some:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                _typed(values, some)
-        errors += some
-    seen: dict[str, ConfigError] = {}
-    for error in errors:
-        seen.setdefault(str(error), error)
-    return list(seen.values())
+        values = merged_section(tree, name, {}, errors)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            _typed(values, errors)
+    return _in_order(errors)
 
 
 def find_files(env: Mapping[str, str]) -> list[Path]:
@@ -128,7 +129,7 @@ def user_file(env: Mapping[str, str]) -> Path:
 
 def read_tree(paths: Sequence[Path], env: Mapping[str, str]) -> Tree:
     """Read and merge the defaults, these files and the environment. Mistakes are collected in ``errors``."""
-    tree = Tree({}, {}, [])
+    tree = Tree({}, {}, {}, [])
     for path in [data_path("configs") / "defaults.yaml", *paths]:
         _read_file(path, tree)
     _read_environment(env, tree)
@@ -136,40 +137,31 @@ def read_tree(paths: Sequence[Path], env: Mapping[str, str]) -> Tree:
 
 
 def _read_file(path: Path, tree: Tree) -> None:
+    before = len(tree.errors)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        tree.errors.append(ConfigError(f"can't be read: {error.strerror}", origin=str(path)))
-        return
-    except UnicodeDecodeError as error:
-        tree.errors.append(
-            ConfigError(f"is not UTF-8 text: {error.reason} at byte {error.start}", origin=str(path))
-        )
-        return
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        tree.errors.append(ConfigError(f"is not YAML: {error.problem}", origin=f"{path}:{line}"))
-        return
-    except yaml.YAMLError as error:
-        tree.errors.append(ConfigError(f"is not YAML: {error}", origin=str(path)))
-        return
-    if root is None:
-        return
-    for top, node, origin in _pairs(root, str(path), tree.errors):
+        root = compose(path, tree.errors)
+        if root is not None:
+            _read_root(root, str(path), tree)
+    except RecursionError:
+        del tree.errors[before:]
+        text = "is nested too deeply; does an alias (*name) stand inside of what it names?"
+        tree.errors.append(ConfigError(text, origin=str(path)))
+
+
+def _read_root(root: yaml.Node, path: str, tree: Tree) -> None:
+    for top, node, origin in entries(root, path, tree.errors):
         if top == "jobqueue":
-            for name, inner, _ in _pairs(node, str(path), tree.errors):
+            for name, inner, place in entries(node, path, tree.errors):
                 section = {
-                    key: Value(_construct(value, str(path), tree.errors), where)
-                    for key, value, where in _pairs(inner, str(path), tree.errors)
+                    key: Value(construct(value, path, tree.errors), where)
+                    for key, value, where in entries(inner, path, tree.errors)
                 }
-                _merge_section(tree, name.replace("_", "-"), section)
+                _merge_section(tree, name.replace("_", "-"), section, place)
         elif top == "distributed":
-            _read_memory(node, str(path), tree)
+            _read_memory(node, path, tree)
         else:
-            hint = _nearest(top, _TOP)
-            tree.errors.append(
-                ConfigError(f"unknown name {top!r} at the top of the file{hint}", origin=origin, key=top)
-            )
+            text = f"unknown name {top!r} at the top of the file{_nearest(top, _TOP)}"
+            tree.errors.append(ConfigError(text, origin=origin, key=top))
 
 
 def _read_memory(node: yaml.Node, path: str, tree: Tree) -> None:
@@ -177,52 +169,20 @@ def _read_memory(node: yaml.Node, path: str, tree: Tree) -> None:
     for name in ("worker", "memory"):
         if not isinstance(node, yaml.MappingNode):
             return
-        inner = [value for key, value in node.value if key.value == name]
+        inner = [entry.node for entry in entries(node, path, tree.errors) if entry.key == name]
         if not inner:
             return
         node = inner[0]
-    for key, value, origin in _pairs(node, path, tree.errors):
-        if key in MEMORY_KEYS:
-            tree.memory[f"memory_{key}"] = Value(_construct(value, path, tree.errors), origin)
+    for key, value, origin in entries(node, path, tree.errors):
+        _merge_memory(tree, key, Value(construct(value, path, tree.errors), origin))
 
 
-def _pairs(node: yaml.Node, path: str, errors: list[ConfigError]) -> Iterable[tuple[str, yaml.Node, str]]:
-    """Give the keys of a mapping with their values and origins; a key that stands twice is a mistake."""
-    origin = f"{path}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        errors.append(ConfigError("a mapping of keys to values is expected here", origin=origin))
-        return
-    first: dict[str, int] = {}
-    for key_node, value in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            errors.append(ConfigError("a key must be a plain word", origin=f"{path}:{line}"))
-            continue
-        key = str(key_node.value)
-        same = key.replace("_", "-")
-        if same in first:
-            text = f"{key!r} stands here a second time; the first is in line {first[same]}"
-            errors.append(ConfigError(text, origin=f"{path}:{line}", key=key))
-            continue
-        first[same] = line
-        yield key, value, f"{path}:{line}"
-
-
-def _construct(node: yaml.Node, path: str, errors: list[ConfigError]) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return {key: _construct(value, path, errors) for key, value, _ in _pairs(node, path, errors)}
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(one, path, errors) for one in node.value]
-    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and ":" in node.value:
-        return str(node.value)  # YAML 1.1 reads 01:00:00 without quotes as a number in base 60
-    try:
-        constructor = yaml.SafeLoader("")
-        return constructor.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError) as error:
-        errors.append(ConfigError(f"can't be read: {error}", origin=f"{path}:{node.start_mark.line + 1}"))
-        return None
+def _merge_memory(tree: Tree, key: str, value: Value) -> None:
+    """Take one of our keys of Dask's memory section; leave its others, but not a slip of the pen."""
+    if key in MEMORY_KEYS:
+        tree.memory[f"memory_{key}"] = value
+    elif key.replace("_", "-") not in schema.FOREIGN_MEMORY_KEYS and (hint := _nearest(key, MEMORY_KEYS)):
+        tree.errors.append(ConfigError(f"unknown key {key!r}{hint}", origin=value.origin, key=key))
 
 
 def _read_environment(env: Mapping[str, str], tree: Tree) -> None:
@@ -230,30 +190,25 @@ def _read_environment(env: Mapping[str, str], tree: Tree) -> None:
         if not variable.startswith(_ENV_PREFIXES):
             continue
         parts = variable.removeprefix("HPCLAUNCH_").lower().split("__")
-        origin = f"${variable}"
-        try:
-            value = yaml.safe_load(env[variable])
-        except yaml.YAMLError:
-            value = env[variable]
-        if isinstance(value, int) and ":" in env[variable]:
-            value = env[variable]
+        value = Value(parse_text(env[variable]), f"${variable}")
         if len(parts) == 3 and parts[0] == "jobqueue":
-            _merge_section(tree, parts[1].replace("_", "-"), {parts[2]: Value(value, origin)})
-        elif len(parts) == 4 and parts[:3] == ["distributed", "worker", "memory"] and parts[3] in MEMORY_KEYS:
-            tree.memory[f"memory_{parts[3]}"] = Value(value, origin)
+            _merge_section(tree, parts[1].replace("_", "-"), {parts[2]: value}, value.origin)
+        elif len(parts) == 4 and parts[:3] == ["distributed", "worker", "memory"]:
+            _merge_memory(tree, parts[3], value)
         elif parts[0] == "jobqueue":
             text = "names no key; write HPCLAUNCH_JOBQUEUE__SECTION__KEY"
-            tree.errors.append(ConfigError(text, origin=origin))
+            tree.errors.append(ConfigError(text, origin=value.origin))
 
 
-def _merge_section(tree: Tree, name: str, values: Mapping[str, Value]) -> None:
+def _merge_section(tree: Tree, name: str, values: Mapping[str, Value], place: str) -> None:
     """Lay one layer's values of a section over those of the layers below, under today's names."""
+    tree.places[name] = place
     target = tree.sections.setdefault(name, {})
     target.update(_rename(values, tree.errors))
 
 
 def _rename(values: Mapping[str, Value], errors: list[ConfigError]) -> Section:
-    """Bring keys to today's names. An old and a new name with two different values is a mistake."""
+    """Bring keys to today's names. One thing under two names is a mistake, unless one of them is empty."""
     renamed: Section = {}
     spelt: dict[str, str] = {}
     for key, value in values.items():
@@ -286,24 +241,16 @@ def _arguments(overrides: Mapping[str, Any], errors: list[ConfigError]) -> Secti
     return _rename(given, errors)
 
 
-def _merged_section(tree: Tree, name: str, arguments: Section, errors: list[ConfigError]) -> Section:
-    """Return a section's values over those that it is based on."""
-    own = tree.sections.get(name)
-    if own is None:
+def merged_section(tree: Tree, name: str, arguments: Section, errors: list[ConfigError]) -> Section:
+    """Return a section's values over those that it is based on; none if that can't be told."""
+    if name not in tree.sections:
         known = [one for one in tree.sections if one != "default"]
         hint = _nearest(name, known) or f"; there are {', '.join(known)}"
         errors.append(ConfigError(f"there is no section {name!r} below jobqueue{hint}", key=name))
         return {}
-    system = arguments.get("batch_system") or own.get("batch_system")
-    if name in schema.FOREIGN_SECTIONS and system is None:
-        known_systems = ", ".join(schema.BATCH_SYSTEMS)
-        errors.append(ConfigError(f"batch system {name!r} is not supported; there are {known_systems}", key=name))
-        return {}
-    if system is None or system.value not in schema.BATCH_SYSTEMS:
-        said = f", not {system.value!r}" if system is not None else ""
-        text = f"section {name!r} must say batch-system: {', '.join(schema.BATCH_SYSTEMS)}{said}"
-        origin = system.origin if system else next((v.origin for v in own.values()), None)
-        errors.append(ConfigError(text, origin=origin, key="batch-system"))
+    own = tree.sections[name]
+    system = _batch_system(tree, name, arguments, errors)
+    if system is None:
         return {}
     merged: Section = {}
     for layer in (tree.sections["default"], tree.sections[system.value], own, tree.memory, arguments):
@@ -315,12 +262,30 @@ def _merged_section(tree: Tree, name: str, arguments: Section, errors: list[Conf
     return merged
 
 
+def _batch_system(tree: Tree, name: str, arguments: Section, errors: list[ConfigError]) -> Value | None:
+    """Return what a section says of its batch system; None, and a mistake, if that is none of ours."""
+    none = Value(None, tree.places[name])
+    said = [layer.get("batch_system", none) for layer in (arguments, tree.sections[name])]
+    system = next((one for one in said if one.value is not None), none)
+    if system.value in schema.BATCH_SYSTEMS:
+        return system
+    known = ", ".join(schema.BATCH_SYSTEMS)
+    if name in schema.FOREIGN_SECTIONS and system.value is None:
+        text = f"batch system {name!r} is not supported; there are {known}"
+    elif system.value is None:
+        text = f"section {name!r} must say batch-system: {known}{_nearest(name, schema.BATCH_SYSTEMS)}"
+    else:
+        text = f"section {name!r} must say batch-system: {known}, not {system.value!r}"
+    errors.append(ConfigError(text, origin=system.origin, key="batch-system"))
+    return None
+
+
 def _typed(values: Section, errors: list[ConfigError]) -> dict[str, Any]:
     """Read each value by its key's rule, then check them against each other."""
     typed: dict[str, Any] = {}
     origin: str | None
     for key, (value, origin) in values.items():
-        shown = key.replace("_", "-")
+        shown = schema.written(key)
         if key in schema.FOREIGN_KEYS:
             harmless, text = schema.FOREIGN_KEYS[key]
             if value not in harmless:
@@ -341,53 +306,71 @@ def _typed(values: Section, errors: list[ConfigError]) -> dict[str, Any]:
             errors.append(ConfigError(f"{shown}: {error}", origin=origin, key=shown))
     for key, text in schema.rules(typed):
         origin = values[key].origin if key in values else None
-        errors.append(ConfigError(f"{key.replace('_', '-')}: {text}", origin=origin, key=key.replace("_", "-")))
+        shown = schema.written(key)
+        errors.append(ConfigError(f"{shown}: {text}", origin=origin, key=shown))
     return typed
 
 
-def _build(name: str, values: Section, errors: list[ConfigError]) -> Loaded:
-    typed = _typed(values, errors)
-    origins = {key: value.origin for key, value in values.items()}
-    _fill_in(name, typed, origins, errors)
-    _raise(errors)
-    if not typed["nanny"]:
-        warn(f"{origins['nanny']}: nanny: false has no effect, workers are watched over")
-    job = JobConfig(section=name, **typed)
-    return Loaded(job, {"section": "", **origins})
-
-
-def _fill_in(name: str, typed: dict[str, Any], origins: dict[str, str], errors: list[ConfigError]) -> None:
+def _fill_in(
+    name: str,
+    typed: dict[str, Any],
+    origins: dict[str, str],
+    machine: Machine,
+    file: Path,
+    errors: list[ConfigError],
+) -> None:
     """Give values to keys that were left to us, and report those that only the user can give."""
+    wrong = {error.key for error in errors}
+    if typed.get("batch_system") == "local":
+        if typed.get("cores") is None and "cores" not in wrong:
+            typed["cores"], origins["cores"] = 1, "computed: one core"
+        if typed.get("memory") is None and "memory" not in wrong:
+            typed["memory"] = machine.memory_of(typed.get("cores") or 1)
+            origins["memory"] = "computed: this machine's memory per core"
     for key, example in (("cores", "4"), ("memory", "8 GB")):
-        if typed.get(key) is None and not any(error.key == key for error in errors):
-            if key == "memory" and typed.get("batch_system") == "local":
-                typed[key] = _memory_of_machine() * (typed.get("cores") or 1) // (os.cpu_count() or 1)
-                origins[key] = "this machine's memory per core"
-                continue
+        if typed.get(key) is None and key not in wrong:
+            shown = example if key == "cores" else repr(example)
             text = (
-                f"{key} must be given: write `{key}: {example}` below jobqueue.{name} in {user_file(os.environ)}, "
-                f"or pass {key}={example!r}"
+                f"must be given: write `{key}: {example}` below jobqueue.{name} in {file}, or pass {key}={shown}"
             )
-            errors.append(ConfigError(text, key=key))
+            errors.append(ConfigError(f"{key} {text}", key=key))
     if typed.get("processes") is None and typed.get("cores"):
         typed["processes"] = schema.default_processes(typed["cores"])
         origins["processes"] = "computed: about the square root of cores"
     if typed.get("python") is None:
         typed["python"] = sys.executable
-        origins["python"] = "the interpreter that runs now"
+        origins["python"] = "computed: the interpreter that runs now"
 
 
-def _memory_of_machine() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _say_what_has_no_effect(typed: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    if not typed["nanny"]:
+        warn(f"{origins['nanny']}: nanny: false has no effect, workers are watched over")
+    if typed["security"] and typed["protocol"] == "tcp":
+        text = "protocol: tcp:// has no effect, connections are TLS; security: false would change that"
+        warn(f"{origins['protocol']}: {text}")
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), 1, 0.5)
+    close = difflib.get_close_matches(word.lower(), list(words), 1, 0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _raise(errors: list[ConfigError]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ConfigErrors(errors)
+def _in_order(errors: Iterable[ConfigError]) -> list[ConfigError]:
+    """Return mistakes as they stand in their files, each once."""
+    once = list({str(error): error for error in errors}.values())
+    places = [re.fullmatch(r"(.*):(\d+)", error.origin or "") for error in once]
+    files = list(dict.fromkeys(place[1] if place else "" for place in places))
+    order = sorted(
+        range(len(once)),
+        key=lambda i: (files.index(place[1]), int(place[2])) if (place := places[i]) else (len(files), i),
+    )
+    return [once[i] for i in order]
+
+
+def raise_all(errors: Iterable[ConfigError]) -> None:
+    """Raise the one mistake, or all of them as one; return if there is none."""
+    found = _in_order(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigErrors(found)

@@ -8,17 +8,25 @@ explains them to users is ``configs/defaults.yaml``.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from hpclaunch.config.units import format_duration, parse_bytes, parse_duration
+from hpclaunch.config.units import format_bytes, format_duration, parse_bytes, parse_duration
 
 BATCH_SYSTEMS = ("sge", "slurm", "local")
 #: Sections that dask-jobqueue's own file has and we do not: skipped unless somebody asks for them.
 FOREIGN_SECTIONS = ("oar", "pbs", "moab", "lsf", "htcondor")
+
+
+# No value is larger than these: beyond are slips of the pen.
+MOST = 1_000_000
+LARGEST_SIZE = 10**18
+LONGEST_NAME = 200
+LONGEST_TIME = 10 * 366 * 86400
 
 
 class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,25 +89,37 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    """Read a text; a whole number is one too, but not what YAML has already changed: on, 1.10."""
+    if isinstance(value, bool | float):
+        raise ValueError(f"must be a text, not {_kind(value)}; put quotes around it if it is meant as one")
+    if not isinstance(value, str | int):
         raise ValueError(f"must be a text, not {_kind(value)}")
-    if "\n" in str(value) or "\0" in str(value):
-        raise ValueError("must be one line")
-    return str(value)
+    text = str(value)
+    if not text.strip():
+        raise ValueError("must not be empty; write null to leave it open")
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError(f"must be one line without control characters, not {text!r}")
+    return text
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"must be a whole number, not {_kind(value)}")
-    if value < 1:
-        raise ValueError(f"must be at least 1, not {value}")
+    if not 1 <= value <= MOST:
+        raise ValueError(
+            f"must be at least 1, not {value}" if value < 1 else f"must be at most {MOST}, not {value}"
+        )
     return value
 
 
 def _count_or_zero(value: Any) -> int:
-    return 0 if value == 0 and not isinstance(value, bool) else _count(value)
+    if isinstance(value, bool | float):
+        return _count(value)  # which says what is wrong with it
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"must be 0 or more, not {value}")
+    return 0 if value in (0, "0") else _count(value)
 
 
 def _bool(value: Any) -> bool:
@@ -108,21 +128,48 @@ def _bool(value: Any) -> bool:
     return value
 
 
+def _security(value: Any) -> bool:
+    """Read a switch; an object with certificates, as Dask's Security, is refused in so many words."""
+    if not isinstance(value, bool | int | float | str | list | tuple | Mapping):
+        raise ValueError(
+            "must be true or false: hpclaunch makes the certificates of each cluster itself, "
+            f"so leave out the {type(value).__name__} object"
+        )
+    return _bool(value)
+
+
+def _silence_logs(value: Any) -> str | None:
+    """Read what dask-jobqueue takes: the name or number of a logging level, or false."""
+    return None if value is False else _text(value)
+
+
 def _bytes(value: Any) -> int:
-    if not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f'must be a size such as "24 GB", not {_kind(value)}')
     size = parse_bytes(value)
     if size < 1 << 20:
         raise ValueError(f"{value!r} is less than 1 MiB; did you forget the unit? Write {value} GB")
+    if size > LARGEST_SIZE:
+        raise ValueError(f"{value!r} is more than {format_bytes(LARGEST_SIZE)}")
     return size
 
 
+def _slurm_size(value: Any) -> str:
+    """Read a size as sbatch's --mem takes it: a whole number and a letter; 0 is all that the node has."""
+    text = _text(value).strip()
+    if not re.fullmatch(r"[0-9]+[KMGT]?", text, re.IGNORECASE):
+        raise ValueError(f'{text!r} is no size for Slurm\'s --mem; write "4G", "500M" or 0 for the whole node')
+    return text
+
+
 def _seconds(value: Any) -> float:
-    if not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f'must be a time such as "01:00:00", not {_kind(value)}')
     seconds = parse_duration(value)
     if seconds <= 0:
         raise ValueError("must be more than 0 seconds")
+    if seconds > LONGEST_TIME:
+        raise ValueError(f"{value!r} is more than ten years")
     return seconds
 
 
@@ -166,6 +213,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _fraction(value: Any) -> float | None:
     if value is False:
         return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ValueError(f"must be false or a fraction of the memory above 0 and up to 1, not {value!r}")
     return float(value)
@@ -187,9 +236,9 @@ def _interface(value: Any) -> str:
 
 def _choice(*words: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
-        return str(value)
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}, not {_kind(value)}")
+        return value
 
     return read
 
@@ -207,7 +256,9 @@ def _kind(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    return repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if value is not None else "null"
 
 
 class Key(NamedTuple):
@@ -242,16 +293,16 @@ KEYS: dict[str, Key] = {
     "parallel_environment": Key(_text, optional=True),
     "memory_resource": Key(_text, optional=True),
     "job_cpu": Key(_count, optional=True),
-    "job_mem": Key(_text, optional=True),
+    "job_mem": Key(_slurm_size, optional=True),
     "submit_command_extra": Key(_directives),
     "cancel_command_extra": Key(_directives),
     "template_directory": Key(_text, optional=True),
     "walltime_limit": Key(_walltime, optional=True),
     "nanny": Key(_bool),
     "protocol": Key(_protocol, optional=True),
-    "security": Key(_bool),
+    "security": Key(_security),
     "n_workers": Key(_count_or_zero),
-    "silence_logs": Key(_text, optional=True),
+    "silence_logs": Key(_silence_logs, optional=True),
     "scheduler_options": Key(_mapping),
     "engine": Key(_choice("embedded", "dask", "ray")),
     "memory_target": Key(_fraction),
@@ -262,6 +313,17 @@ KEYS: dict[str, Key] = {
 
 #: Keys that stand under ``distributed: worker: memory:`` in a file, as in Dask's.
 MEMORY_KEYS = ("target", "spill", "pause", "terminate")
+
+#: What else Dask has there, and we do not read.
+FOREIGN_MEMORY_KEYS = (
+    "limit",
+    "max-spill",
+    "monitor-interval",
+    "rebalance",
+    "recent-to-old-time",
+    "spill-compression",
+    "transfer",
+)
 
 #: Older or other names: name -> (today's name, whether it is out of date).
 ALIASES: dict[str, tuple[str, bool]] = {
@@ -280,6 +342,12 @@ FOREIGN_KEYS: dict[str, tuple[tuple[Any, ...], str]] = {
         "names a Dask worker; hpclaunch starts its own. Change the job's script with template-directory",
     ),
     "scheduler_cls": ((None,), "names a Dask scheduler class; hpclaunch has its own scheduler"),
+    "worker_class": (
+        (None, "distributed.Nanny", "distributed.Worker"),
+        "names a Dask class; hpclaunch has its own",
+    ),
+    "job_cls": ((None,), "names a dask-jobqueue class; say batch-system: sge, slurm or local"),
+    "loop": ((None,), "is an event loop of Dask's; hpclaunch runs its own"),
     "config_name": ((None,), "names a section; give it to JobQueueCluster(config_name=...)"),
 }
 
@@ -298,20 +366,30 @@ def rules(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     if walltime and limit and walltime > limit:
         text = f"{format_duration(walltime)} is over this site's limit of {format_duration(limit)}"
         wrong.append(("walltime", text))
+    if get("security") is False and get("protocol") == "tls":
+        wrong.append(("protocol", "tls:// needs security: true"))
     levels = [(key, get(f"memory_{key}")) for key in MEMORY_KEYS]
     known = [(key, level) for key, level in levels if level is not None]
     for (low, a), (high, b) in itertools.pairwise(known):
         if a > b:
-            wrong.append((f"memory_{low}", f"memory {low} ({a:g}) must not be above {high} ({b:g})"))
+            wrong.append((f"memory_{low}", f"{low} ({a:g}) must not be above {high} ({b:g})"))
     if "name" in values:
         wrong += _name_rules(str(values["name"]), get("batch_system"))
     return wrong
 
 
+def written(key: str) -> str:
+    """Return a key as it stands in a file: ``memory_pause`` is ``distributed.worker.memory.pause``."""
+    prefix, _, rest = key.partition("_")
+    if prefix == "memory" and rest in MEMORY_KEYS:
+        return f"distributed.worker.memory.{rest}"
+    return key.replace("_", "-")
+
+
 def _name_rules(name: str, batch_system: str | None) -> list[tuple[str, str]]:
     bad = sorted(set(re.findall(r"[\s/:@*?\\\"'`$;|&<>()!]|[^\x20-\x7e]", name)))
-    if not name:
-        return [("name", "a job must have a name")]
+    if len(name) > LONGEST_NAME:
+        return [("name", f"a job's name must have at most {LONGEST_NAME} characters, not {len(name)}")]
     if bad:
         shown = " ".join(repr(one) for one in bad)
         return [("name", f"a job's name must not contain {shown}")]
@@ -321,11 +399,14 @@ def _name_rules(name: str, batch_system: str | None) -> list[tuple[str, str]]:
 
 
 def default_processes(cores: int) -> int:
-    """Return processes for a job that does not say: the largest divisor of cores up to its square root.
+    """Return processes for a job that does not say: about the square root of its cores, and a divisor of them.
 
-    That is dask-jobqueue's rule (floor of the square root), moved so that no core is left over.
+    The rule is dask-jobqueue's: up to four cores a process for each, else the smallest divisor that is not below
+    the square root. So 8 cores are 4 processes of 2 threads, 24 are 6 of 4, and 7 are 7 of 1.
     """
-    processes = int(cores**0.5)
+    if cores <= 4:
+        return cores
+    processes = math.isqrt(cores - 1) + 1
     while cores % processes:
-        processes -= 1
+        processes += 1
     return processes

@@ -2,19 +2,25 @@
 
 Sizes: ``"1 GB"``, ``"24GiB"``, ``"500M"``, ``"1.5e9"``, or a number of bytes. As in Dask, ``k M G T P`` with or
 without ``B`` are powers of 1000, and with ``i`` powers of 1024.
-Times: ``"01:30:00"``, ``"90:00"`` (minutes and seconds), ``"1-12:00:00"``, ``"2d"``, ``"1h30m"``, or a number of
-seconds.
+Times: ``"01:30:00"``, ``"90:00"`` (minutes and seconds), ``"1-12:00:00"``, ``"1-12"`` (days and hours), ``"2d"``,
+``"1h30m"``, or a number of seconds.
+
+Both are computed in fractions, so that ``"1.1h"`` is 3960 seconds and not a little more.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
 _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_SIZE = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,2})?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
+_DAYS_HOURS = re.compile(r"(\d+)-(\d{1,2})")
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 _PARTS = re.compile(r"([0-9]*\.?[0-9]+)\s*(days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|weeks?|w)\s*")
+_LONGEST = 1000 * 366 * 86400
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -26,6 +32,8 @@ def parse_bytes(value: str | int | float) -> int:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not a size")
     if isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value!r} is not a size")
         size = Fraction(value)
     else:
         match = _SIZE.fullmatch(value.strip())
@@ -64,39 +72,44 @@ def parse_duration(value: str | int | float) -> float:
     """
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not a time")
-    if isinstance(value, int | float):
-        seconds = float(value)
-        if not 0 <= seconds < float("inf"):
-            raise ValueError(f"{value!r} is not a time of 0 seconds or more")
-        return seconds
-    text = value.strip()
-    try:
-        return parse_duration(float(text))
-    except ValueError:
-        pass
-    clock = _CLOCK.fullmatch(text)
-    if clock is not None:
-        return _clock_seconds(value, clock)
-    total, at, lowered = 0.0, 0, text.lower()
-    while at < len(lowered):
-        part = _PARTS.match(lowered, at)
-        if part is None:
-            break
-        total += float(part[1]) * _SECONDS[part[2][0]]
-        at = part.end()
-    if not text or at < len(lowered):
+    total = _seconds(value) if isinstance(value, str) else value
+    if not 0 <= total <= _LONGEST:
+        raise ValueError(f"{value!r} is not a time from 0 seconds up to a thousand years")
+    return float(total)
+
+
+def _seconds(value: str) -> Fraction:
+    text = value.strip().lower()
+    if clock := _CLOCK.fullmatch(text):
+        return _clock_seconds(value, *clock.groups())
+    if pair := _DAYS_HOURS.fullmatch(text):
+        return _clock_seconds(value, pair[1], pair[2], "0", None)
+    if _NUMBER.fullmatch(text):
+        return Fraction(text)
+    total = _sum_of_parts(text)
+    if total is None:
         raise ValueError(f'{value!r} is not a time; write "01:30:00", "1-12:00:00", "90m", "2d" or seconds')
     return total
 
 
-def _clock_seconds(value: str, clock: re.Match[str]) -> float:
-    days, first, second, third = clock.groups()
+def _sum_of_parts(text: str) -> Fraction | None:
+    """Add up ``1h30m`` and the like; None if it is something else."""
+    total, at = Fraction(0), 0
+    while part := _PARTS.match(text, at):
+        total += Fraction(part[1]) * _SECONDS[part[2][0]]
+        at = part.end()
+    return total if text and at == len(text) else None
+
+
+def _clock_seconds(value: str, days: str | None, first: str, second: str, third: str | None) -> Fraction:
     if days is not None or third is not None:
-        hours, minutes, seconds = int(first), int(second), float(third or 0)
+        hours, minutes, seconds = int(first), int(second), Fraction(third or 0)
     else:  # MM:SS, as Slurm and SGE read it
-        hours, minutes, seconds = 0, int(first), float(second)
-    if third is not None and minutes > 59:
+        hours, minutes, seconds = 0, int(first), Fraction(second)
+    if minutes > 59 and (days is not None or third is not None):
         raise ValueError(f"{value!r} has more than 59 minutes")
+    if days is not None and hours > 23:
+        raise ValueError(f"{value!r} has more than 23 hours beside its days")
     if seconds >= 60:
         raise ValueError(f"{value!r} has more than 59 seconds")
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,13 @@ def test_sizes(text: str | float, size: int) -> None:
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "24 GX", "1 iB", "-1 GB", "1,5 GB", "1.0001 kB1", True, -5, "0.3 B"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "GB", "24 GX", "1 iB", "-1 GB", "1,5 GB", "1.0001 kB1", True, -5, "0.3 B"),
+        *(float("inf"), float("nan"), "1e999999999 GB", "0x10", "²"),
+    ],
+)
 def test_what_is_no_size(text: str | float) -> None:
     with pytest.raises(ValueError, match=r"size|negative|whole number"):
         parse_bytes(text)
@@ -64,6 +72,12 @@ def test_mebibytes_are_rounded_up(size: int) -> None:
         ("1-12:00", 129600),
         ("100:00:00", 360000),
         ("00:00:01.5", 1.5),
+        ("1.1h", 3960),  # in floats a little more
+        ("0.1m", 6),
+        ("1-12", 129600),  # days and hours, as Slurm has it
+        ("0-00:30:00", 1800),
+        (" 2 D ", 172800),
+        ("00:00:00", 0),
     ],
 )
 def test_times(text: str | float, seconds: float) -> None:
@@ -71,13 +85,29 @@ def test_times(text: str | float, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "25:61:00", "10:99", "1h x", "-5", -1, True, "1:2:3:4", float("nan")]
+    "text",
+    [
+        *("", "soon", "25:61:00", "10:99", "1h x", "-5", -1, True, "1:2:3:4", float("nan"), float("inf")),
+        *("1-12:75", "1-24", "1-24:00:00", 10**400, "9" * 400, "1e3", "1-", "-1-12", "h"),
+    ],
 )
 def test_what_is_no_time(text: str | float) -> None:
-    with pytest.raises(ValueError, match=r"time|minutes|seconds"):
+    with pytest.raises(ValueError, match=r"time|minutes|seconds|hours"):
         parse_duration(text)
 
 
 @given(st.integers(0, 10**8))
 def test_times_survive_being_written(seconds: int) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
+
+
+@given(st.integers(0, 10**6), st.sampled_from([("h", 3600), ("m", 60), ("d", 86400)]))
+def test_tenths_are_exact(tenths: int, unit: tuple[str, int]) -> None:
+    assert parse_duration(f"{tenths // 10}.{tenths % 10}{unit[0]}") == tenths * unit[1] / 10
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
+    for parse in (parse_bytes, parse_duration):
+        with contextlib.suppress(ValueError):
+            assert parse(text) >= 0

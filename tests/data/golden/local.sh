@@ -39,7 +39,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 # Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 1 --threads 2 --memory 1000000000 --death-timeout 60 &
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
 hpclaunch_worker=$!
 hpclaunch_code=0
 wait "$hpclaunch_worker" || hpclaunch_code=$?
