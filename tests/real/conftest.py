@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.testbed.beds import Bed, Driver
+from tests.testbed.beds import Bed, Driver, SgeBed
 
 #: How a user of each bed makes a cluster. Slurm's nodes share this machine's loopback.
 MAKE = {
@@ -71,6 +73,21 @@ class RealBed:
             return said
 
         return driver, hear
+
+    @contextlib.contextmanager
+    def silent_daemon(self) -> Iterator[None]:
+        """Have the batch system's master frozen for the time of a block."""
+        if self.name == "slurm":
+            kill = ["kill"]
+            pid = Path("/run/slurm-cluster/slurmctld.pid").read_text().strip()
+        else:
+            kill = [*SgeBed().on("sgehead"), "kill"]
+            pid = Path("/var/spool/gridengine/qmaster/qmaster.pid").read_text().strip()
+        subprocess.run([*kill, "-STOP", pid], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*kill, "-CONT", pid], check=True)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job as somebody outside of hpclaunch would."""

@@ -256,3 +256,57 @@ def test_the_site_file_that_users_have(sge) -> None:  # type: ignore[no-untyped-
     assert "#$ -N dask-worker\n" in said["script"]
     assert said["script"].count("-pe ") == 1
     assert "no interface 'ib0'" in said["stderr"] or "10.77.0.1" in said["addresses"][0]
+
+
+def test_jobs_of_several_cores(real: RealBed) -> None:
+    options = {
+        "slurm": "SLURMCluster(cores=2, processes=2, memory='800 MB', interface='lo', walltime='00:05:00')",
+        "sge": "SGECluster(cores=4, processes=2, memory='3 GB', memory_resource='h_vmem', walltime='00:05:00')",
+    }[real.name]
+    said = real.run(
+        """
+        def look(i):
+            time.sleep(0.05)
+            return os.getpid(), os.environ["OMP_NUM_THREADS"], os.environ.get("NSLOTS")
+        with CLUSTER as cluster, Client(cluster) as client:
+            cluster.scale(cores=2 * cluster.config.cores)
+            cluster.wait_for_workers(4, timeout=60)
+            seen = client.gather(client.map(look, range(100)))
+            threads = [worker["threads"] for worker in cluster.workers()]
+            pids = len({pid for pid, *_ in seen})
+            say(seen=seen[:1], pids=pids, jobs=len(cluster.jobs()), threads=threads, header=cluster.job_header)
+    """.replace("CLUSTER", options)
+    )
+    assert said["jobs"] == 2
+    assert said["pids"] >= 4
+    assert said["seen"][0][1] == "1"
+    if real.name == "sge":
+        assert "#$ -pe smp 4" in said["header"]
+        assert "h_vmem=732422K" in said["header"]  # 3 GB over four slots, rounded up to whole KiB
+        assert said["threads"] == [2] * 4
+        assert said["seen"][0][2] == "4"
+    else:
+        assert "#SBATCH --cpus-per-task=2" in said["header"]
+        assert "#SBATCH --mem=763M" in said["header"]
+
+
+def test_a_batch_system_that_does_not_answer_for_a_while(real: RealBed) -> None:
+    driver, hear = real.start("""
+        with make() as cluster, Client(cluster) as client:
+            cluster.scale(jobs=2)
+            cluster.wait_for_workers(2, timeout=60)
+            say(ready=True)
+            sys.stdin.readline()
+            say(count=len(client.gather(client.map(where, range(100)))))
+            say(states=sorted(job["state"] for job in cluster.jobs()))
+        say(closed=True)
+    """)
+    hear()
+    with real.silent_daemon():
+        assert driver.stdin is not None
+        driver.stdin.write("\n")
+        driver.stdin.flush()
+        assert hear() == {"count": 100}
+        assert hear() == {"states": ["up", "up"]}
+    assert hear() == {"closed": True}
+    assert driver.wait(60) == 0
