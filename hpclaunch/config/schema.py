@@ -207,7 +207,23 @@ def _directives(value: Any) -> tuple[str, ...]:
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a mapping, not {_kind(value)}")
+    for key, one in value.items():
+        if not isinstance(key, str):
+            raise ValueError(f"must have texts as keys, not {_kind(key)}")
+        if not _is_plain(one):
+            raise ValueError(f"{key} must be a plain value, as a file could have it, not {_kind(one)}")
     return dict(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether a value can go to the head, another process, as it is."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(one) for one in value)
+    if isinstance(value, int):
+        return abs(value) < 1 << 63
+    return value is None or isinstance(value, str | float)
 
 
 def _fraction(value: Any) -> float | None:

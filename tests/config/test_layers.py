@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import given
@@ -307,6 +308,9 @@ def test_of_many_files_the_last_that_says_something_wins(layers: list[dict[str, 
         ({"queue": ["a", "b"]}, "queue: must be a text, not a list"),
         ({"security": "no"}, "security: must be true or false"),
         ({"scheduler_options": 3}, "scheduler-options: must be a mapping"),
+        ({"scheduler_options": {"port": object()}}, "port must be a plain value"),
+        ({"scheduler_options": {"port": [1 << 70]}}, "port must be a plain value"),
+        ({"scheduler_options": {1: 2}}, "must have texts as keys, not 1"),
         ({"worker_command": "my_worker"}, "template-directory"),
         ({"engine": "spark"}, "engine: must be one of embedded, dask, ray"),
         ({"protocol": "ucx://"}, "must be tls:// or tcp://"),
@@ -545,6 +549,11 @@ def test_processes_divide_cores(cores: int) -> None:
     assert cores % processes == 0
     assert processes**2 >= cores
     assert not any(cores % fewer == 0 for fewer in range(processes) if fewer**2 >= cores)
+
+
+def test_a_config_survives_the_way_to_another_process() -> None:
+    job = read(scheduler_options={"port": 8787, "host": None}, job_extra_directives=["-V"], memory="1000 PB").job
+    assert msgspec.json.decode(msgspec.json.encode(job), type=JobConfig) == job
 
 
 def test_a_config_cannot_be_changed() -> None:
