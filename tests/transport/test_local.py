@@ -59,6 +59,7 @@ def test_much_output_and_odd_bytes() -> None:
 def test_what_cannot_start_is_an_answer(argv: list[str], words: str) -> None:
     done = run(*argv)
     assert done.exit_code is None
+    assert not done.is_late
     assert words in done.stderr
 
 
@@ -76,6 +77,7 @@ def test_what_takes_too_long_is_killed_with_all_it_started(tmp_path: Path) -> No
     pids = tmp_path / "pids"
     done = run("bash", "-c", f"sleep 321 & echo $! > {pids}; echo $$ >> {pids}; echo said; wait", timeout=0.5)
     assert done.exit_code is None
+    assert done.is_late
     assert done.stdout == "said\n"
     assert "no end within 0.5 s" in done.stderr
     wait_until(lambda: not any(map(is_alive, map(int, pids.read_text().split()))), "the processes to die")
