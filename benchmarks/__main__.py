@@ -38,7 +38,11 @@ def main() -> int:
         print(table(result), flush=True)
     if options.write:
         path = Path(__file__).with_name("RESULTS.md")
-        path.write_text(document(results, f"python -m benchmarks --rounds {options.rounds} --write", load))
+        path.write_text(
+            document(
+                results, f"python -m benchmarks --rounds {options.rounds} --write", (load, os.getloadavg()[0])
+            )
+        )
         print(f"written: {path}")
     return int(any(result.benchmark.contestants[0].name in result.failures for result in results))
 

@@ -42,7 +42,7 @@ def _row(result: Result, contestant: Contestant) -> list[str]:
 
 
 def _ratio(result: Result, contestant: Contestant, metric: Metric) -> str:
-    if contestant is result.benchmark.contestants[0]:
+    if contestant.is_ours:
         return ""
     ratio = result.ratio(contestant.name, metric)
     return "-" if ratio is None else f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
@@ -64,8 +64,8 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def document(results: list[Result], command: str, load: float) -> str:
-    """Return the text of RESULTS.md; ``load`` is the load average before the first benchmark."""
+def document(results: list[Result], command: str, loads: tuple[float, float]) -> str:
+    """Return the text of RESULTS.md; ``loads`` are the machine's load averages before and after the run."""
     now = datetime.datetime.now(datetime.UTC)
     head = [
         "# Results",
@@ -74,7 +74,8 @@ def document(results: list[Result], command: str, load: float) -> str:
         "table: the contestants took turns, so a machine that was busy for a while was so for all of them.",
         "",
         f"* Machine: {_processor()}, {os.cpu_count()} processors, {_memory_gb():.0f} GB, "
-        f"{platform.system()} {platform.release()}; load average before the run {load:.2f}",
+        f"{platform.system()} {platform.release()}",
+        f"* Load average {loads[0]:.1f} before the run, {loads[1]:.1f} after it",
         f"* Python {platform.python_version()}; {_versions()}",
         f"* Commit {_commit()}",
         "",

@@ -40,6 +40,11 @@ class Contestant:
     measure: Callable[[], Measured]
     note: str = ""
 
+    @property
+    def is_ours(self) -> bool:
+        """True if it needs no ratio: it is what others are compared with."""
+        return "hpclaunch" in self.name
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -124,6 +124,6 @@ BENCHMARK = Benchmark(
         Contestant("hpclaunch", ours, "one sbatch with an array of 8"),
         Contestant("dask-jobqueue", dask, "eight sbatch"),
     ],
-    text="Four nodes of two processors, all on this machine. The head or scheduler is up before the clock starts.",
+    text="Four nodes on this machine, with Debian's Python; the head or scheduler is up before the clock starts.",
     ground=ground,
 )
