@@ -10,9 +10,11 @@ Does not: reconnect, retry, or know what a message means (except the handshake i
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -21,6 +23,8 @@ from hpclaunch.comm import tls
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Buffer, Frame, FrameDecoder, encode
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, FrameError, HandshakeError, PeerError
+
+log = logging.getLogger("hpclaunch.comm")
 
 #: Seconds that a stranger may take for the TLS handshake, and again for its first message.
 HANDSHAKE_SECONDS = 10.0
@@ -360,6 +364,8 @@ class Listener:
         self._on_peer = on_peer
         self._servers: list[asyncio.Server] = []
         self._open: set[Connection] = set()
+        self._unproved: dict[int, weakref.ref[Connection]] = {}  # whose TLS handshake is under way
+        self.refused = 0  # connections whose handshake failed
         self._loop = asyncio.get_running_loop()
         self.port = 0
 
@@ -387,9 +393,26 @@ class Listener:
                     raise
 
     def _accept(self) -> Connection:
-        return Connection(self._first_frames, self._gone, on_made=self._made)
+        connection = Connection(self._first_frames, self._gone, on_made=self._made)
+        # A handshake that fails is told to nobody: the connection is just let go of, never made.
+        self._unproved[id(connection)] = weakref.ref(connection, self._never_made)
+        return connection
+
+    def _never_made(self, reference: weakref.ref[Connection]) -> None:
+        for key, known in list(self._unproved.items()):
+            if known is reference:
+                del self._unproved[key]
+        self.refused += 1
+        if str(self.refused).rstrip("0") == "1":  # the 1st, 10th, 100th, ...: a scanner does not fill the log
+            log.warning(
+                "port %d: a connection was refused before anything was read from it: whoever it was has no "
+                "certificate of this cluster, or does not speak TLS (%d so far)",
+                self.port,
+                self.refused,
+            )
 
     def _made(self, connection: Connection) -> None:
+        self._unproved.pop(id(connection), None)
         self._open.add(connection)
         self._loop.call_later(HANDSHAKE_SECONDS, self._expire, connection)
 
@@ -406,6 +429,7 @@ class Listener:
             hello = check_hello(head, connection, self.cluster_id, secure=self._context is not None)
             welcome = self._on_peer(connection, hello)
         except PeerError as error:
+            log.warning("%s was sent away: %s", connection.peer, error)
             connection.send(Goodbye(str(error)))
             connection.close(str(error))
             return

@@ -264,6 +264,8 @@ def test_strangers_are_sent_away_and_the_cluster_goes_on(cluster: LocalCluster, 
     assert _is_refused(other, host, int(port))
     with Client(cluster) as client:
         assert client.submit(add, 20, 3).result(10) == 23
+    log = cluster.directory / "head.log"
+    wait_until(lambda: "no certificate of this cluster" in log.read_text(), "a line about them")
 
 
 def _is_refused(context: ssl.SSLContext, host: str, port: int) -> bool:
