@@ -76,6 +76,7 @@ class Client:
         self._tag = secrets.token_hex(3)
         self._numbers = itertools.count()  # one for each submission; next() on it is atomic
         self._futures: dict[str, weakref.ref[Future]] = {}
+        self._kept: set[Future] = set()  # pending, with callbacks
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
         self._functions = FunctionCache()
@@ -488,9 +489,13 @@ class Client:
     # --- callbacks
 
     def _callback_caller(self, function: Callable[[Future], Any]) -> Callable[[Future], None]:
-        """Return a watcher that has ``function`` called in the callback thread."""
+        """Return a watcher that has ``function`` called in the callback thread.
+
+        Its future must be in ``_kept``: someone who asks to be called may have no other hold on it.
+        """
         with self._lock:
             if self._has_closed:  # all futures have ended, so it will be called at once
+                self._kept.clear()
                 return lambda future: _call_back(function, future)
             if self._callbacks is None:
                 self._callbacks = queue.SimpleQueue()
@@ -498,7 +503,12 @@ class Client:
                     target=_serve_callbacks, args=(self._callbacks,), name="hpclaunch-callbacks", daemon=True
                 ).start()
             callbacks = self._callbacks
-        return lambda future: callbacks.put((function, future))
+
+        def watcher(future: Future) -> None:
+            callbacks.put((function, future))
+            self._kept.discard(future)
+
+        return watcher
 
     # --- the cluster
 

@@ -91,7 +91,11 @@ class Future:
         self._client.cancel([self])
 
     def add_done_callback(self, function: Callable[[Future], Any]) -> None:
-        """Call ``function(self)`` once the task has ended, in a thread of its own kind; now if it has."""
+        """Call ``function(self)`` once the task has ended, in a thread of its own kind; now if it has.
+
+        Until then the future lives, whoever else lets go of it.
+        """
+        self._client._kept.add(self)
         self._client._watch(self, self._client._callback_caller(function))
 
     def _error(self) -> BaseException:

@@ -2,7 +2,7 @@
 
 Two kinds of values are known: Dask's own task objects (``dask._task_spec``: they say what they depend on and are
 called with their inputs), and the older form, in which a tuple that begins with a callable is a call, a key stands
-for another task's result, and lists hold any of these. The older form needs no Dask.
+for another task's result, and lists, tuples, sets and dicts hold any of these. The older form needs no Dask.
 
 The order of submission is that of ``dask.order`` where Dask is there, for it keeps few results alive at a time;
 else depth first. Either way a task comes after its inputs.
@@ -19,6 +19,8 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
 
 Key = Hashable
+
+_CONTAINERS = (list, tuple, set, frozenset)
 
 
 class Batch(NamedTuple):
@@ -99,15 +101,17 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
     """Compute a value of the older form."""
     if isinstance(value, tuple) and value and callable(value[0]):
         return value[0](*(_evaluate(one, inputs) for one in value[1:]))
-    if isinstance(value, list):
-        return [_evaluate(one, inputs) for one in value]
     if _is_key_in(value, inputs):
         return inputs[value]
+    if type(value) in _CONTAINERS:
+        return type(value)(_evaluate(one, inputs) for one in value)
+    if type(value) is dict:
+        return {key: _evaluate(one, inputs) for key, one in value.items()}
     return value
 
 
 def _is_node(value: Any) -> bool:
-    return hasattr(value, "dependencies") and hasattr(value, "_token") and callable(value)
+    return hasattr(value, "dependencies") and hasattr(value, "substitute") and callable(value)
 
 
 def _is_key_in(value: Any, keys: Mapping[Key, Any]) -> bool:
@@ -157,10 +161,12 @@ def _references(value: Any, dsk: Mapping[Key, Any]) -> Iterator[Key]:
         one = todo.pop()
         if isinstance(one, tuple) and one and callable(one[0]):
             todo += one[1:]
-        elif isinstance(one, list):
-            todo += one
         elif _is_key_in(one, dsk):
             yield one
+        elif type(one) in _CONTAINERS:
+            todo += one
+        elif type(one) is dict:
+            todo += one.values()
 
 
 def _order(dsk: Mapping[Key, Any], inputs: Mapping[Key, list[Key]]) -> list[Key]:

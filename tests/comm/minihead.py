@@ -30,7 +30,23 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
                 await server.wait_for_change()
             return None
         if method == "info":
-            return {"workers": [w.name for w in server.workers()]}
+            state = server.reactor.state
+            return {
+                "workers": [w.name for w in server.workers()],
+                "tasks": len(state.tasks),
+                "ready": state.ready.count,
+                "held": sum(len(w.holds) for w in state.workers.values()),
+                "clients": len(state.clients),
+                "fds": len(os.listdir("/proc/self/fd")),
+                "relays": sum(len(peer.relays) for peer in server._workers.values()),
+            }
+        if method == "check":
+            return server.reactor.state.check()
+        if method == "hide_workers":  # as if a firewall stood before them
+            for i, (name, peer) in enumerate(server._workers.items()):
+                peer.hello.addresses = [f"127.1.0.{i}:{params['port']}"]
+                server.reactor.state.workers[name].address = peer.hello.addresses[0]
+            return None
         raise ValueError(method)
 
     server = SchedulerServer(cluster_id, on_request=on_request)
@@ -59,7 +75,10 @@ def main() -> None:
 class MiniCluster:
     """A head process and worker jobs, each a process group."""
 
-    def __init__(self, base: Path, *, jobs: int = 2, processes: int = 1, threads: int = 1) -> None:
+    def __init__(
+        self, base: Path, *, jobs: int = 2, processes: int = 1, threads: int = 1, death_timeout: float = 5
+    ) -> None:
+        self.death_timeout = death_timeout
         self.directory = base / "mini-00000000"
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / "jobs").mkdir(mode=0o700)
@@ -88,7 +107,8 @@ class MiniCluster:
             "--job",
             f"{number}.1",
         ]
-        argv += ["--processes", str(processes), "--threads", str(threads), "--death-timeout", "5"]
+        argv += ["--processes", str(processes), "--threads", str(threads)]
+        argv += ["--death-timeout", str(self.death_timeout)]
         log = (self.directory / f"{number}.log").open("wb")
         job = subprocess.Popen(argv, start_new_session=True, stdout=log, stderr=log)
         log.close()

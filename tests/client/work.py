@@ -1,0 +1,109 @@
+"""Functions that the tests' tasks call. Workers import this module, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+def inc(x: int) -> int:
+    return x + 1
+
+
+def add(*numbers: int) -> int:
+    return sum(numbers)
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def fail(text: str = "bad input") -> None:
+    raise ValueError(text)
+
+
+def fail_odds(x: int) -> int:
+    if x % 2:
+        raise ValueError(f"{x} is odd")
+    return x
+
+
+def wait_for(path: str, value: Any = None) -> Any:
+    """Return ``value`` once there is a file of this name."""
+    while not Path(path).exists():
+        time.sleep(0.002)
+    return value
+
+
+def note(path: str, value: Any = None) -> Any:
+    """Note in a file that, and by whom, this was called; return ``value``."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return value
+
+
+def note_and_wait(path: str, gate: str, value: Any = None) -> Any:
+    note(path)
+    return wait_for(gate, value)
+
+
+def times_called(path: str | Path) -> int:
+    path = Path(path)
+    return len(path.read_text().split()) if path.exists() else 0
+
+
+def die(number: int = signal.SIGKILL) -> None:
+    """End the worker's process."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def die_once(path: str, value: Any) -> Any:
+    """Kill the worker's process the first time, and return ``value`` the second."""
+    if times_called(path) == 0:
+        note(path)
+        die()
+    note(path)
+    return value
+
+
+def big(size: int, fill: int = 1) -> bytes:
+    """Return ``size`` bytes."""
+    return bytes([fill]) * size
+
+
+def length(value: Any) -> int:
+    return len(value)
+
+
+class Flaky:
+    """Raises until it has been called often enough, in whatever process."""
+
+    def __init__(self, path: str, failures: int) -> None:
+        self.path, self.failures = path, failures
+
+    def __call__(self) -> int:
+        note(self.path)
+        if times_called(self.path) <= self.failures:
+            raise OSError("not yet")
+        return times_called(self.path)
+
+
+class Box:
+    def __init__(self, inside: Any) -> None:
+        self.inside = inside
+
+
+def open_box(box: Box) -> Any:
+    return box.inside
