@@ -61,7 +61,8 @@ class Fetcher:
                 connection = await asyncio.shield(self._connect(address))  # others may wait for it too
                 return await self._question(connection, key, "", address)
             except PeerError as error:
-                log.warning("worker at %s can't be reached directly (%s); asking through the head", address, error)
+                if address not in self._unreachable:
+                    log.warning("%s can't be reached directly (%s); asking through the head", address, error)
                 self._unreachable.add(address)
         head = self._head()
         if head is None or head.is_closed:

@@ -196,17 +196,17 @@ class SchedulerServer:
     def _on_frames(self, peer: _Peer, frames: list[Frame]) -> None:
         peer.last_seen = time.monotonic()
         role = peer.hello.role
-        try:
-            for messages, buffers in frames:
-                for message in messages:
+        for messages, buffers in frames:
+            for message in messages:
+                try:
                     if role == "worker":
                         self._from_worker(peer, message, buffers)
                     elif role == "client":
                         self._from_client(peer, message)
                     else:
                         self._from_supervisor(peer, message)
-        except IllegalTransitionError:
-            log.exception("a rule of the scheduler was broken by a message of %s", peer.hello.name)
+                except IllegalTransitionError:  # the rest of what it says is still to be heard
+                    log.exception("a rule of the scheduler was broken by a message of %s", peer.hello.name)
         self._schedule_round()
 
     def _from_client(self, peer: _Peer, message: m.Message) -> None:
@@ -281,12 +281,13 @@ class SchedulerServer:
             for key in message.keys:
                 asker.comm.send(m.Data(message.request, key, -1))
             return
-        self._last_relay += 1
-        holder.relays[self._last_relay] = (asker, message.request)
-        holder.comm.send(m.Fetch(self._last_relay, message.keys))
+        for key in message.keys:  # one question each, so that its answer ends it
+            self._last_relay += 1
+            holder.relays[self._last_relay] = (asker, message.request)
+            holder.comm.send(m.Fetch(self._last_relay, [key]))
 
     def _relay_data(self, holder: _Peer, message: m.Data, buffers: list[memoryview]) -> None:
-        asker, request = holder.relays.get(message.request, (None, 0))
+        asker, request = holder.relays.pop(message.request, (None, 0))
         if asker is not None and not asker.comm.is_closed:
             asker.comm.send_buffers(m.Data(request, message.key, message.buffers), buffers)
 
