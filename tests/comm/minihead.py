@@ -32,6 +32,9 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
         if method == "info":
             state = server.reactor.state
             return {
+                "left": left,
+                "threads": [w.threads for w in server.workers()],
+                "rss": [w.rss for w in server.workers()],
                 "workers": [w.name for w in server.workers()],
                 "tasks": len(state.tasks),
                 "ready": state.ready.count,
@@ -40,6 +43,11 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
                 "fds": len(os.listdir("/proc/self/fd")),
                 "relays": sum(len(peer.relays) for peer in server._workers.values()),
             }
+        if method == "retire":
+            await server.retire_job(params["job"], drain=params["drain"], reason="the test says so", timeout=30.0)
+            return [w.name for w in server.workers()]
+        if method == "blame":  # how the workers ended that ran a task, as it is known
+            return [list(death) for task in server.reactor.state.tasks.values() for death in task.deaths or ()]
         if method == "check":
             return server.reactor.state.check()
         if method == "hide_workers":  # as if a firewall stood before them
@@ -49,7 +57,10 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
             return None
         raise ValueError(method)
 
-    server = SchedulerServer(cluster_id, on_request=on_request)
+    left: list[str] = []
+    server = SchedulerServer(
+        cluster_id, on_request=on_request, on_worker_left=lambda job, worker, how: left.append(f"{worker}: {how}")
+    )
     listener = Listener(cluster_id, tls.server_context(directory, "head"), server.on_peer)
     await listener.start(["127.0.0.1"])
     facts = {"id": cluster_id, "name": "mini", "addresses": [f"127.0.0.1:{listener.port}"], "pid": os.getpid()}
