@@ -181,7 +181,8 @@ def _order(dsk: Mapping[Key, Any], inputs: Mapping[Key, list[Key]]) -> list[Key]
         ranks: dict[Key, int] = order(needed, dependencies={k: set(v) for k, v in inputs.items()})
     except RuntimeError as error:
         raise ValueError(str(error)) from None
-    return sorted(needed, key=ranks.__getitem__)
+    # Dask does not see all inputs that we see, so its order may need mending.
+    return _depth_first({key: inputs[key] for key in sorted(inputs, key=ranks.__getitem__)})
 
 
 def _depth_first(inputs: Mapping[Key, list[Key]]) -> list[Key]:
