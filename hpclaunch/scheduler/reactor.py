@@ -6,7 +6,7 @@ Pure: takes ``now`` (seconds, any origin) where time matters; gives commands. Ru
 * A worker's ``assigned`` says what it has, even of tasks that nobody wants any more: an entry leaves only when
   the worker answers, or is lost. So no task runs twice on one worker, and a late answer finds its task.
 * Which worker gets which task is not decided here but in :mod:`hpclaunch.scheduler.placement`, once per tick.
-* User data is opaque.
+* User data is opaque. A message whose columns differ in length raises ValueError, and nothing has changed then.
 * Work that nobody needs any more is stopped at once, and results that nobody needs are freed at once: whatever
   takes a task's last wish or user away ends in :meth:`Reactor._let_go`.
 """
@@ -79,6 +79,7 @@ class Reactor:
 
     def on_tasks_submitted(self, name: str, message: m.SubmitTasks) -> None:
         """A client wants these tasks done."""
+        _check_columns(message.keys, message.args, message.inputs or message.keys)
         state = self.state
         client = state.clients[name]
         function = state.functions[message.function]
@@ -187,6 +188,7 @@ class Reactor:
 
     def on_tasks_done(self, name: str, message: m.TasksDone, now: float) -> None:
         """A worker sends small results."""
+        _check_columns(message.keys, message.results, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         assigned, news = worker.assigned, self._news
@@ -227,6 +229,7 @@ class Reactor:
 
     def on_tasks_stored(self, name: str, message: m.TasksStored, now: float) -> None:
         """A worker keeps large results."""
+        _check_columns(message.keys, message.sizes, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         unwanted = []
@@ -249,6 +252,7 @@ class Reactor:
 
     def on_tasks_failed(self, name: str, message: m.TasksFailed, now: float) -> None:
         """Tasks raised on a worker, or could not be run by it."""
+        _check_columns(message.keys, message.failures, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         for key, failure, seconds in zip(message.keys, message.failures, message.seconds, strict=True):
@@ -549,6 +553,12 @@ class Reactor:
                 news.failed.append((task.key, task.failure))
             elif task.state == CANCELLED:
                 news.cancelled.append(task.key)
+
+
+def _check_columns(*columns: Sequence[object]) -> None:
+    """Raise ValueError before anything is done about a message that is broken."""
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError("the columns of a message differ in length")
 
 
 def _bad_input(task: Task) -> Task | None:

@@ -207,6 +207,11 @@ class SchedulerServer:
                         self._from_supervisor(peer, message)
                 except IllegalTransitionError:  # the rest of what it says is still to be heard
                     log.exception("a rule of the scheduler was broken by a message of %s", peer.hello.name)
+                except Exception:  # no peer may harm the others
+                    log.exception("%s %s sent what cannot be", role, peer.hello.name)
+                    peer.comm.close(f"a {type(message).__name__} that cannot be")
+                    self._schedule_round()
+                    return
         self._schedule_round()
 
     def _from_client(self, peer: _Peer, message: m.Message) -> None:
