@@ -32,14 +32,13 @@ def _make(factory: pytest.TempPathFactory, cluster_id: str) -> Path:
     return directory
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Run a coroutine on a loop of either kind; whatever its callbacks raise fails the test."""
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine on a loop of its own; whatever its callbacks raise fails the test."""
 
     def start(work: Coroutine[Any, Any, Any]) -> Any:
-        factory = uvloop.new_event_loop if request.param == "uvloop" else None
         raised: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.get_loop().set_exception_handler(lambda loop, context: raised.append(context))
             result = runner.run(asyncio.wait_for(work, 20))
         assert not [c for c in raised if "handshake" not in str(c.get("message", "")).lower()], raised
