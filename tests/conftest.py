@@ -72,7 +72,7 @@ def _start(kind: type[Bed]) -> Bed:
             bed.up()
         except BedError as error:
             reason = str(error)
-            BEDS.pop(kind.name)
+            BEDS.pop(kind.name).down()
         else:
             return bed
     if os.environ.get("CI") == "true":

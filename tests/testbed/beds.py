@@ -102,6 +102,7 @@ class Bed(ABC):
 
     def __init__(self) -> None:
         self.started_here = False
+        self._users: IO[str]
         self._drivers: list[Driver] = []
         self._dark: set[str] = set()
         self._directories: list[Path] = []
@@ -111,13 +112,18 @@ class Bed(ABC):
 
     def up(self) -> None:
         """Start what is not running; raise BedError if that fails."""
+        self._users = Path(f"/run/lock/hpclaunch-{self.name}-users.lock").open("w")  # noqa: SIM115  # until down()
+        fcntl.flock(self._users, fcntl.LOCK_SH)
         self.started_here = self._script("up.sh", "check", check=False).exit_code != 0
         self._script("up.sh")
 
     def down(self) -> None:
-        """Stop the bed if this object started it."""
-        if self.started_here:
-            self._script("down.sh")
+        """Stop the bed if this object started it and no other test run uses it."""
+        with self._users:
+            if self.started_here:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._script("down.sh")
             self.started_here = False
 
     def power_cut(self, node: str) -> None:

@@ -5,6 +5,11 @@ die() { echo "$BED: $*" >&2; exit 1; }
 
 only_one() { # "$@" of the script: starts it again under the lock, so that nothing starts or stops a bed twice at once
     [ "$(id -u)" = 0 ] || die "must be root"
+    local fd
+    for fd in /proc/$$/fd/*; do # daemons must not keep what our caller has open, such as its own locks
+        fd=${fd##*/}
+        [ "$fd" -le 2 ] || [ "$fd" -ge 255 ] || eval "exec $fd>&-"
+    done
     [ -z "${TESTBED_LOCKED:-}" ] || return 0
     TESTBED_LOCKED=1 exec flock --close "$LOCK" "$BASH" "$0" "$@" # --close: the daemons must not keep the lock
 }

@@ -1,5 +1,6 @@
 #!/bin/bash
-# guard.sh COMMAND..: runs a command (the tests), then stops the test beds that it started, however it ended.
+# guard.sh COMMAND..: runs a command (the tests), then stops the test beds that it started, however it ended,
+# unless another run of the tests uses them.
 # The tests start the beds themselves, and stop them too unless they are killed.
 here=$(cd "$(dirname "$0")" && pwd)
 up() { "$here/$1/up.sh" check 2> /dev/null; }
@@ -7,7 +8,9 @@ mine=()
 for bed in slurm sge; do up $bed || mine+=($bed); done
 stop_beds() {
     [ "$(id -u)" = 0 ] || return 0
-    for bed in "${mine[@]}"; do ! up "$bed" || "$here/$bed/down.sh"; done
+    for bed in "${mine[@]}"; do # also what is up by half
+        flock --nonblock --close "/run/lock/hpclaunch-$bed-users.lock" "$here/$bed/down.sh" || echo "$bed is in use"
+    done
 }
 trap stop_beds EXIT
 env --default-signal=INT "$@" & # in the background, so that signals are seen at once; there INT would be ignored
