@@ -43,6 +43,9 @@ THREAD_VARIABLES = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
+#: Words as a shell splits them: quoted, escaped or plain, with variables, and nothing that runs a command.
+_PART = r"""(?:'[^']*'|"(?:\\.|[^"\\`$]|\$(?!\())*"|\\.|\$(?!\()|[^\s'"\\`$();<>|&])"""
+_WORDS = re.compile(rf"(?!\#){_PART}+(?:\s+(?!\#){_PART}+)*")
 #: Shells that read our first lines as bash does, and so can hand over to bash.
 _LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
 
@@ -256,17 +259,12 @@ def _arguments(line: str) -> ShellCode:
 
     :raises ScriptError: they would end the command or be another one.
     """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    try:
-        words = list(lexer)
-    except ValueError as error:
-        raise ScriptError(f"worker-extra-args: {line!r}: {error}") from None
-    bad = [word for word in words if set(word) <= set("();<>|&")] or re.findall(r"`|\$\(|[#\n]", line)
-    if bad:
-        raise ScriptError(f"worker-extra-args: {line!r}: {bad[0]!r} is not part of an argument; put it in quotes")
-    return ShellCode(line.strip())
+    text = line.strip()
+    match = _WORDS.match(text)
+    rest = text[match.end() if match else 0 :].lstrip()
+    if rest:
+        raise ScriptError(f"worker-extra-args: {line!r}: {rest[0]!r} is not part of an argument; quote it")
+    return ShellCode(text)
 
 
 def _sge_word(value: object) -> str:
