@@ -29,6 +29,10 @@ _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver"
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
 _MAX_EXCEPTION = 64 << 20
 
+#: Bytes from which a buffer travels beside the pickle, and how many of them may: a frame holds no more than 65536.
+_MIN_BUFFER = 1 << 14
+_MAX_BUFFERS = 1 << 15
+
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -54,15 +58,23 @@ def dump_value(value: Any) -> Payload:
     :raises SerializationError: neither pickle nor cloudpickle can.
     """
     buffers: list[Any] = []
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _MIN_BUFFER or len(buffers) >= _MAX_BUFFERS:
+            return True
+        buffers.append(raw)
+        return False
+
     try:
-        data = _dumps(value, 5, buffer_callback=buffers.append)
+        data = _dumps(value, 5, buffer_callback=keep_in_band)
         if b"__main__" not in data:
-            return Payload(data, [b.raw() for b in buffers] if buffers else buffers)
+            return Payload(data, buffers)
     except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
         pass
     buffers.clear()
-    data = _cloudpickle(value, buffers.append)
-    return Payload(data, [b.raw() for b in buffers])
+    data = _cloudpickle(value, keep_in_band)
+    return Payload(data, buffers)
 
 
 def dump_inline(value: Any) -> bytes:

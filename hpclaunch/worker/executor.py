@@ -20,12 +20,16 @@ from time import perf_counter
 from typing import Any
 
 from hpclaunch.comm import serialize
+from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.errors import SerializationError
 
 #: Bytes of shared memory per thread: two for the length, the rest for the key of the running task.
 SLOT_BYTES = 512
+
+#: Bytes of a result that fit into one frame.
+MAX_RESULT = LIMIT_PEER - (1 << 24)
 
 Outcome = tuple[str, Any, float]  # key; bytes, Payload or Failure; seconds
 _Item = tuple[str, "_Function", bytes, Any]
@@ -179,6 +183,11 @@ class Executor:
             return payload.pickle  # type: ignore[return-value]
         if payload.size <= self._inline_limit:
             return serialize.dump_inline(value)
+        if payload.size > MAX_RESULT:
+            raise SerializationError(
+                f"a result of {payload.size / 1e9:.0f} GB; at most {MAX_RESULT / 1e9:.0f} GB can be passed on. "
+                "Return it in parts, or write it to a file and return its name"
+            )
         return payload
 
 

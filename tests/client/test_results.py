@@ -47,6 +47,14 @@ def test_a_hundred_megabytes(client: Client) -> None:
     array[0] = 1  # it is ours
 
 
+def test_a_result_of_very_many_arrays(client: Client) -> None:
+    values = client.submit(lambda: [__import__("numpy").full(2, i) for i in range(100_000)]).result(20)
+    assert len(values) == 100_000
+    assert values[-1].tolist() == [99_999, 99_999]
+    large = client.submit(lambda: [__import__("numpy").full(3000, i) for i in range(3000)])
+    assert client.submit(lambda arrays: sum(a[0] for a in arrays), large).result(20) == sum(range(3000))
+
+
 def test_many_large_results_at_once(client: Client) -> None:
     futures = client.map(work.big, [BIG + i for i in range(50)])
     assert [len(value) for value in client.gather(futures)] == [BIG + i for i in range(50)]

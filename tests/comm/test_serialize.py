@@ -71,6 +71,22 @@ def test_arrays_travel_out_of_band_and_come_back_writable() -> None:
     assert np.shares_memory(serialize.load_value(payload.pickle, received)["a"], np.frombuffer(received[0]))
 
 
+def test_small_arrays_stay_in_the_pickle_and_come_back_writable() -> None:
+    payload = serialize.dump_value([np.zeros(3)] + [np.zeros(3) for _ in range(100_000)])
+    assert not payload.buffers
+    back = serialize.load_value(*payload)
+    back[-1] += 1
+    assert back[-1].sum() == 3
+
+
+def test_there_are_never_more_buffers_than_a_frame_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serialize, "_MAX_BUFFERS", 10)
+    arrays = [np.full(10_000, i) for i in range(15)]
+    payload = serialize.dump_value(arrays)
+    assert len(payload.buffers) == 10
+    np.testing.assert_array_equal(serialize.load_value(*payload), arrays)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -220,14 +236,14 @@ def test_a_future_is_one_object_within_a_call() -> None:
 
 
 def test_each_call_has_an_input_of_its_own_to_change() -> None:
-    array = np.zeros(10)
+    array = np.zeros(10_000)
     stored = serialize.dump_value(array)
     data, _ = dump_call((FakeFuture("a"),), None)
     (mine,), _ = load_call(data, {"a": stored})
     mine += 1
     (other,), _ = load_call(data, {"a": stored})
-    np.testing.assert_array_equal(other, np.zeros(10))
-    np.testing.assert_array_equal(array, np.zeros(10))
+    np.testing.assert_array_equal(other, np.zeros(10_000))
+    np.testing.assert_array_equal(array, np.zeros(10_000))
 
 
 def test_a_graph_shares_large_inputs() -> None:
@@ -235,7 +251,7 @@ def test_a_graph_shares_large_inputs() -> None:
         def __reduce__(self) -> Any:
             return serialize.reduce_future("a", is_shared=True)
 
-    array = np.zeros(10)
+    array = np.zeros(10_000)
     data, _ = dump_call((Reference(),), None)
     (shared,), _ = load_call(data, {"a": serialize.dump_value(array)})
     assert np.shares_memory(shared, array)

@@ -15,6 +15,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import Payload, load_failure
 from hpclaunch.errors import SerializationError, TaskError
+from hpclaunch.worker import executor as executor_module
 from hpclaunch.worker.executor import SLOT_BYTES, Executor, Outcome, read_slots
 
 LIMIT = 1000
@@ -197,6 +198,14 @@ def test_a_result_that_cannot_be_pickled_is_that_tasks_failure(rig: Rig) -> None
     assert type(back) is SerializationError
     assert "lock" in str(back)
     assert isinstance(rig.run(nested, 100_000), Failure)
+
+
+def test_a_result_that_fits_no_frame_is_that_tasks_failure(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "MAX_RESULT", 5000)
+    assert type(rig.run(lambda: bytes(4000))) is Payload
+    back = load_failure(rig.run(lambda: bytes(6000)))
+    assert type(back) is SerializationError
+    assert "Return it in parts" in str(back)
 
 
 def nested(depth: int) -> Any:
