@@ -18,7 +18,7 @@ from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.batch.sge import GridEngine
 from hpclaunch.batch.slurm import Slurm
 from hpclaunch.errors import CancelError, StatusError, SubmitError
-from tests.testbed.beds import Bed
+from tests.testbed.beds import Bed, wait_until
 
 PATIENCE = 60.0
 SLOW_PATIENCE = 200.0  # Slurm looks at walltimes every 30 s
@@ -156,9 +156,11 @@ def test_a_job_that_ignores_sigterm_is_gone_when_cancel_returns(world: World) ->
 
 
 def test_what_is_still_there_is_named(world: World) -> None:
-    """Nobody can end a job in no time at all."""
-    ids = world.submit("trap '' TERM; while true; do sleep 1; done", 1)
-    world.wait_for(ids, {JobState.RUNNING})
+    """A job that is deaf to signals goes on for the seconds that the batch system leaves it."""
+    extra = ["-notify"] if world.name == "sge" else []
+    ids = world.submit("trap '' TERM USR2; echo ready; while true; do sleep 1; done", 1, *extra)
+    log = world.logs / f"{ids[0]}.log"
+    wait_until(lambda: log.exists() and "ready" in log.read_text(), "the job to be deaf")
     with pytest.raises(CancelError, match=ids[0]) as caught:
         world.cancel(ids, timeout=0.0)
     assert ids[0] in caught.value.argv
