@@ -1,8 +1,8 @@
 """A test bed as tests see it: commands run as an unprivileged user on the cluster's login host.
 
 A bed owns the user's jobs and processes while a test uses it: :meth:`Bed.begin` and :meth:`Bed.end` frame each
-test, and what a test leaves behind is a failure of that test and is cleaned up before the next. One test uses a
-bed at a time, also across test runs (a lock file), because queue, nodes and user are the same for all.
+test, and what a test leaves behind is a failure of that test and is cleaned up before the next. Test runs take
+turns by a lock file, test by test, because queues, nodes, user and home directory are the same for all.
 
 This module never ends a process by its name, only by an id that it looked up among the user's own.
 """
@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, ClassVar, NamedTuple, TypeVar
 
 from . import install
 
@@ -99,6 +99,8 @@ class Bed(ABC):
     name: str
     nodes: tuple[str, ...]
     forks = False  # whether prefix() starts the command as a child
+    _lock: ClassVar[IO[str]]
+    _lock_holders: ClassVar[int] = 0  # a test may use both beds
 
     def __init__(self) -> None:
         self.started_here = False
@@ -280,10 +282,17 @@ class Bed(ABC):
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other test runs off this bed."""
-        with Path(f"/run/lock/hpclaunch-{self.name}-test.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Keep other test runs off all beds: they share the user and his home directory."""
+        if Bed._lock_holders == 0:
+            Bed._lock = Path("/run/lock/hpclaunch-test.lock").open("w")  # noqa: SIM115  # until the last holder ends
+            fcntl.flock(Bed._lock, fcntl.LOCK_EX)
+        Bed._lock_holders += 1
+        try:
             yield
+        finally:
+            Bed._lock_holders -= 1
+            if Bed._lock_holders == 0:
+                Bed._lock.close()
 
     def begin(self) -> None:
         """Note what is there before a test."""
