@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from . import beds
 from .beds import Bed, SgeBed, SlurmBed, wait_until
 
 SLEEPER = "#!/bin/bash\nsleep 300\n"
