@@ -102,6 +102,11 @@ def read_facts(directory: Path) -> dict[str, Any]:
     """
     path = directory / "cluster.json"
     try:
+        info = path.stat()
+        if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+            raise ClusterNotFoundError(
+                f"{path} is not yours alone (mode 0600), so nothing that it says is believed"
+            )
         facts = json.loads(path.read_bytes())
     except OSError as error:
         raise ClusterNotFoundError(f"no cluster at {directory}: {error.strerror}") from None

@@ -117,6 +117,10 @@ def down(name: str) -> None:
     until = time.monotonic() + _END_SECONDS
     while directory.exists() and time.monotonic() < until:
         time.sleep(0.05)
+    if directory.exists():
+        raise SiteError(
+            f"the head of {name!r} has cancelled its jobs but does not end; its log: {directory}/head.log"
+        )
     click.echo(f"cluster {name!r} is down; no job of it is left")
 
 

@@ -27,7 +27,7 @@ from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError
-from hpclaunch.head.launch import HeadProcess, log_tail, prepare
+from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare
 
 _entered = threading.local()
 
@@ -364,7 +364,7 @@ def _let_go(head: HeadProcess, directory: Path) -> None:
     if head.owner_pid != os.getpid():
         return  # a forked child: the head is its parent's
     head.let_go()
-    if head.exit_code() not in (0, 1):
+    if head.exit_code() not in (0, EXIT_JOBS_LEFT):
         _sweep(directory)
 
 

@@ -25,6 +25,8 @@ from hpclaunch.notes import warn
 
 #: Seconds in which a head must be ready; a slow file system may take a while over the imports.
 START_SECONDS = 60.0
+#: A head's exit code when it has said which jobs it could not cancel, and kept its directory for another try.
+EXIT_JOBS_LEFT = 3
 #: Seconds that a head may take to end after it has answered a close request.
 END_SECONDS = 15.0
 

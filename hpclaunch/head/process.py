@@ -37,6 +37,7 @@ from hpclaunch.head import options as head_options
 from hpclaunch.head.addresses import host_addresses
 from hpclaunch.head.control import Control
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
 from hpclaunch.transport.local import LocalTransport
 
@@ -74,7 +75,8 @@ class Head:
         await self._start()
         manager = asyncio.create_task(self.jobs.run())
         manager.add_done_callback(self._on_manager_ended)
-        print("ready", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # the owner has ended; that is seen in a moment
+            print("ready", flush=True)
         self._watch_owner()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -85,7 +87,7 @@ class Head:
         await asyncio.sleep(0.05)  # let the last answers out
         if self._close_error is None:
             rundir.remove(self.directory)
-        return 0 if self._close_error is None else 1
+        return 0 if self._close_error is None else EXIT_JOBS_LEFT
 
     async def _start(self) -> None:
         options, config = self.options, self.options.config
@@ -237,7 +239,8 @@ def main(argv: list[str] | None = None) -> int:
             return runner.run(_run(directory, options))
     except (HPCLaunchError, OSError) as error:
         log.error("%s", error)
-        print(f"failed: {error}", flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"failed: {error}", flush=True)
         return 1
 
 
