@@ -11,11 +11,13 @@ One private directory per cluster, on a file system that login and compute nodes
         jobs/                                   start tickets, exit codes and reasons of jobs, by job id
         logs/                                   the jobs' output, unless log-directory says otherwise
 
-All directories are 0700 and all files 0600. Both halves use this module; it imports nothing of either.
+All directories are 0700 and all files 0600. A run directory elsewhere than in the usual place has a symbolic link
+there, so that the cluster is found by its name. Both halves use this module; it imports nothing of either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,12 +25,17 @@ import secrets
 import shutil
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpclaunch.errors import ClusterNotFoundError, ConfigError
 
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
+#: Seconds after which a run directory without a head is taken as one that never got a head.
+_BIRTH_SECONDS = 600.0
+#: Tries to remove a directory in which somebody may still write his last words, and seconds between them.
+_REMOVALS, _REMOVAL_PAUSE = 5, 0.05
 
 
 class ClusterFacts(NamedTuple):
@@ -42,6 +49,13 @@ class ClusterFacts(NamedTuple):
     def name(self) -> str:
         """The cluster's name."""
         return str(self.facts.get("name", self.directory.name))
+
+    @property
+    def has_owner(self) -> bool:
+        """True while the process lives that the head was to end with, here."""
+        owner = self.facts.get("owner_pid")
+        start = process_start(owner) if isinstance(owner, int) and owner else ""
+        return start != "" and start == self.facts.get("owner_start", start)
 
 
 def base_directory(configured: str | None = None) -> Path:
@@ -67,7 +81,16 @@ def create(base: Path, name: str) -> Path:
             "directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
+    if base != base_directory():
+        with contextlib.suppress(OSError):  # it can't be found by name then, but by its path
+            base_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+            _link_of(directory).symlink_to(directory)
     return directory
+
+
+def _link_of(directory: Path) -> Path:
+    """Return where the link to a run directory in an unusual place is."""
+    return base_directory() / directory.name
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -81,8 +104,16 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a run directory; what is in use or already gone is left."""
-    shutil.rmtree(directory, ignore_errors=True)
+    """Remove a run directory and the link to it; what can't be removed is left."""
+    for attempts_left in reversed(range(_REMOVALS)):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not attempts_left or not directory.exists():
+            break
+        time.sleep(_REMOVAL_PAUSE)
+    link = _link_of(directory)
+    with contextlib.suppress(OSError):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
 
 
 def process_start(pid: int) -> str:
@@ -119,17 +150,34 @@ def read_facts(directory: Path) -> dict[str, Any]:
 
 def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
     """Return the clusters of this user, by age, also those whose head has died."""
-    root = base or base_directory()
     found = []
-    for path in root.glob("*/cluster.json"):
+    for path in (base or base_directory()).glob("*/cluster.json"):
+        directory = path.parent.resolve()
         try:
-            info = path.stat()
-            facts = json.loads(path.read_bytes())
+            facts = json.loads(path.read_bytes()) if _is_mine(directory) and _is_mine(path) else None
         except (OSError, ValueError):
             continue
-        if info.st_uid == os.geteuid() and isinstance(facts, dict) and stat.S_ISREG(info.st_mode):
-            found.append(ClusterFacts(path.parent, facts, _is_alive(facts)))
+        if isinstance(facts, dict):
+            found.append(ClusterFacts(directory, facts, _is_alive(facts)))
     return sorted(found, key=lambda one: one.facts.get("started", 0))
+
+
+def abandoned(base: Path | None = None) -> list[Path]:
+    """Return run directories of this user that never got a head, and links to clusters that are gone."""
+    found = []
+    for path in (base or base_directory()).glob("*"):
+        if path.is_symlink() and not path.exists():
+            found.append(path)
+        elif (path / "head.json").is_file() and not (path / "cluster.json").exists() and _is_mine(path):
+            is_old = time.time() - path.stat().st_mtime > _BIRTH_SECONDS
+            found += [path] if is_old else []
+    return found
+
+
+def _is_mine(path: Path) -> bool:
+    """Say whether a file or directory is this user's, and nobody else can write to it."""
+    info = path.stat()
+    return info.st_uid == os.geteuid() and not stat.S_IMODE(info.st_mode) & 0o022
 
 
 def _is_alive(facts: dict[str, Any]) -> bool | None:
@@ -151,12 +199,18 @@ def find_cluster(what: str | os.PathLike[str]) -> Path:
     if (path / "cluster.json").is_file():
         return path
     text = os.fspath(what).removeprefix("tls://").removeprefix("tcp://")
-    running = [one for one in all_clusters() if one.is_alive is not False]
-    fits = [one for one in running if text in (one.name, one.directory.name, *one.facts.get("addresses", ()))]
-    if len(fits) == 1:
-        return fits[0].directory
-    if fits:
-        ids = ", ".join(one.directory.name for one in fits)
+    clusters = all_clusters()
+    fits = [one for one in clusters if text in (one.name, one.directory.name, *one.facts.get("addresses", ()))]
+    running = [one for one in fits if one.is_alive is not False]
+    if len(running) == 1:
+        return running[0].directory
+    if running:
+        ids = ", ".join(one.directory.name for one in running)
         raise ClusterNotFoundError(f"several clusters are named {text!r}; use one of {ids}")
-    names = ", ".join(one.name for one in running) or "none"
+    if fits:
+        raise ClusterNotFoundError(
+            f"the head of cluster {text!r} has died; its log is {fits[-1].directory / 'head.log'}. "
+            "`hpclaunch clean` cancels what it has left and removes its files"
+        )
+    names = ", ".join(one.name for one in clusters if one.is_alive is not False) or "none"
     raise ClusterNotFoundError(f"no running cluster is named {text!r}; there are: {names} (`hpclaunch ps`)")
