@@ -211,6 +211,8 @@ def cancel(directory: str) -> None:
 
 def list_jobs(spool: str) -> None:
     """Print the ids of jobs that have not ended."""
+    if not os.path.isdir(spool):
+        return  # nothing was ever submitted
     for number in sorted((name for name in os.listdir(spool) if name.isdigit()), key=int):
         for element in sorted(os.listdir(os.path.join(spool, number)), key=int):
             if look(os.path.join(spool, number, element))[0] != "ended":

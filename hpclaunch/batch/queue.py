@@ -88,14 +88,20 @@ class BatchQueue:
         await self._take_back(found, refusal)
         raise refusal
 
+    async def find(self, script: Path) -> list[str]:
+        """Return the jobs of a script that the batch system has now.
+
+        :raises StatusError: the batch system did not answer.
+        """
+        return self.batch.parse_find(await self._run(self.batch.find(script)), script)
+
     async def _search(self, script: Path, count: int) -> list[str]:
         """Return the jobs of a script that are new to us, when there are ``count`` or it has been long enough."""
         found: list[str] = []
         for wait in self._search_seconds:
             await asyncio.sleep(wait)
-            done = await self._run(self.batch.find(script))
             try:
-                found = [job_id for job_id in self.batch.parse_find(done, script) if job_id not in self._known]
+                found = [job_id for job_id in await self.find(script) if job_id not in self._known]
             except StatusError:
                 continue
             if len(found) == count:

@@ -241,7 +241,10 @@ def _status(job_id: str, word: str, host: str, reason: str) -> JobStatus:
     if state is JobState.ENDED:
         text = _ENDINGS.get(word, "failed" if word == "FAILED" else word.lower())
         if word == "FAILED" and reason == "JobLaunchFailure":
-            text = "its script could not be started, or was killed by a signal"
+            text = (
+                "its script could not be started (its log file or working directory can't be used on its node), "
+                "or was killed by a signal"
+            )
         elif word == "FAILED" and reason not in ("None", "NonZeroExitCode"):
             text = f"failed: {reason}"
         return JobStatus(job_id, state, text, host)

@@ -34,7 +34,7 @@ def up(section: str, cluster_name: str | None, count: int, **options: Any) -> No
 
     config = load(section, given(options)).job
     name = cluster_name or config.name
-    for one in rundir.all_clusters(rundir.base_directory(config.shared_temp_directory)):
+    for one in rundir.all_clusters():
         if one.name == name and one.is_alive:
             raise SiteError(
                 f"a cluster named {name!r} runs already; choose another --name, or: hpclaunch down {name}"
@@ -129,12 +129,32 @@ def clean() -> None:
     """Cancel jobs whose head has died, and remove the files of dead clusters."""
     from hpclaunch.head.sweep import sweep
 
-    dead = [one for one in rundir.all_clusters() if one.is_alive is False]
-    for one in dead:
-        left = sweep(one.directory)
-        click.echo(f"{one.directory.name}: {len(left)} jobs cancelled, files removed")
-    if not dead:
+    clusters = rundir.all_clusters()
+    dead = [one.directory for one in clusters if one.is_alive is False]
+    failed = 0
+    for directory in dead:
+        try:
+            left = _run(sweep(directory))
+        except HPCLaunchError as error:
+            failed += 1
+            click.echo(f"{directory.name}: {error}", err=True)
+        else:
+            click.echo(
+                f"{directory.name}: {len(left)} job{'' if len(left) == 1 else 's'} cancelled, files removed"
+            )
+    abandoned = rundir.abandoned()
+    for path in abandoned:
+        rundir.remove(path)
+        click.echo(f"{path.name}: never had a head; files removed")
+    for one in clusters:
+        if one.is_alive is None:
+            click.echo(
+                f"{one.directory.name}: its head ran on {one.facts.get('host')}; clean up there if it is dead"
+            )
+    if not dead and not abandoned:
         click.echo("nothing to clean up")
+    if failed:
+        raise SiteError(f"{failed} of {len(dead)} dead clusters could not be cleaned up; try again later")
 
 
 def _ask(directory: Path, method: str, **params: Any) -> Any:

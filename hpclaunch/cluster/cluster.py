@@ -9,15 +9,18 @@ The arguments are those of dask-jobqueue's classes; they and the configuration's
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+import operator
 import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hpclaunch import rundir
 from hpclaunch.client.session import HeadSession
@@ -26,13 +29,24 @@ from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import parse_bytes
-from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError
+from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError
 from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare
+from hpclaunch.head.sweep import sweep_apart
 
 _entered = threading.local()
 
 #: Constructor arguments that go into scheduler_options.
-_SCHEDULER_ARGUMENTS = ("host", "dashboard_address")
+_SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")
+
+#: What other cluster classes have and these don't, and what to use.
+_NOT_HERE = {
+    "adapt": "not in this version; scale() changes the size",
+    "get_logs": "it is logs() here",
+    "scale_up": "it is scale() here",
+    "scale_down": "it is scale() here",
+    "scheduler_info": "see workers() and jobs()",
+    "loop": "the event loop is hpclaunch's own",
+}
 
 
 class JobQueueCluster:
@@ -63,11 +77,15 @@ class JobQueueCluster:
         if asynchronous:
             raise ConfigError("asynchronous=True is not in this version; leave it out", key="asynchronous")
         self.config: JobConfig = load(section, _with_scheduler_options(arguments)).job
+        if name is not None and not (isinstance(name, str) and name.isprintable()):
+            raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
         self._thread: LoopThread = loop_thread()
         self._session: HeadSession | None = None
         self._error: HPCLaunchError | None = None
-        self._finalizer: Callable[[], Any]
+        self._finalizer: weakref.finalize[..., Any]
+        self.directory: Path
+        self.facts: dict[str, Any]
         self._begin()
         if self.config.n_workers:
             try:
@@ -86,10 +104,24 @@ class JobQueueCluster:
             rundir.remove(self.directory)
             raise
         self._finalizer = weakref.finalize(self, _let_go, self._head, self.directory)
-        self.facts: dict[str, Any] = rundir.read_facts(self.directory)
-        self._session = self._thread.run(self.open_session(name=f"cluster-{os.getpid()}"))
-        self._session.listen(self._on_notice)
+        try:
+            self.facts = rundir.read_facts(self.directory)
+            self._connect(self.open_session(name=f"cluster-{os.getpid()}"))
+        except BaseException:
+            self._finalizer()
+            raise
         self._status = "running"
+
+    def _connect(self, opening: Coroutine[Any, Any, HeadSession]) -> None:
+        self._session = self._thread.run(opening)
+        on_notice = weakref.WeakMethod(self._on_notice)  # the connection must not keep us
+
+        def hear(error: HPCLaunchError) -> None:
+            method = on_notice()
+            if method is not None:
+                method(error)
+
+        self._session.listen(hear)
 
     # --- size
 
@@ -108,7 +140,9 @@ class JobQueueCluster:
 
         :raises SubmitError: the batch system did not take the jobs; the text has its words.
         """
-        self._ask("scale", jobs=self._jobs_for(n, jobs, cores, memory))
+        wanted = self._jobs_for(n, jobs, cores, memory)
+        self._error = None
+        self._ask("scale", jobs=wanted)
 
     def _jobs_for(self, n: int | None, jobs: int | None, cores: int | None, memory: str | int | None) -> int:
         given = {"n": n, "jobs": jobs, "cores": cores, "memory": memory}
@@ -117,8 +151,8 @@ class JobQueueCluster:
             said = " and ".join(wanted) or "none of them"
             raise ValueError(f"scale takes one of n, jobs=, cores= and memory=, not {said}")
         ((what, value),) = wanted.items()
-        size = parse_bytes(value) if what == "memory" else value
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        size = parse_bytes(value) if what == "memory" else _whole(value)
+        if size is None or size < 0:
             raise ValueError(f"scale({what}={value!r}): a whole number of 0 or more is needed")
         per_job = {
             "n": self.config.processes,
@@ -128,14 +162,19 @@ class JobQueueCluster:
         }
         return math.ceil(size / per_job[what])
 
-    def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> None:
+    def wait_for_workers(self, n_workers: int | None = None, timeout: float | None = None) -> None:
         """Wait until that many workers are connected.
 
+        :param n_workers: None is all that :meth:`scale` has asked for.
         :param timeout: seconds; None is for ever.
         :raises JobsFailedError: no more jobs are submitted since they die early; the text says why.
         :raises TimeoutError: the workers were not there in time; the text says where each job stands.
         """
-        self._ask("wait_for_workers", n_workers=n_workers, timeout=timeout)
+        if n_workers is not None and _whole(n_workers) is None:
+            raise ValueError(f"wait_for_workers({n_workers!r}): a whole number of workers is needed")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise ValueError(f"wait_for_workers(timeout={timeout!r}): a number of seconds or None is needed")
+        self._ask("wait_for_workers", n_workers=_whole(n_workers), timeout=timeout)
 
     # --- looking
 
@@ -208,17 +247,22 @@ class JobQueueCluster:
 
         :raises CancelError: jobs are left, which are named; they end by themselves after death-timeout.
         """
-        if self._status == "closed" or self._session is None:
-            return
+        if self._status == "closed" or self._session is None or self._thread.is_foreign:
+            return  # in a forked child the cluster is its parent's
         session, self._session = self._session, None
         self._status = "closed"
         try:
             self._thread.run(session.request("close"))
         except PeerError:
-            pass  # it is gone already, and its workers with it; what is left is swept up below
+            pass  # the head is gone already; what it has left is swept up below
         finally:
             self._thread.run(_close_session(session))
-            self._finalizer()
+            self._end()
+
+    def _end(self) -> None:
+        """Wait for the head's end, and see to what it has left if it did not end in order."""
+        self._finalizer.detach()
+        _end_head(self._head, self.directory)
 
     def __enter__(self) -> Self:
         _stack().append(self)
@@ -231,12 +275,32 @@ class JobQueueCluster:
             _stack().remove(self)
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self in _stack():
+            _stack().remove(self)
+        await asyncio.to_thread(self.close)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f": {_NOT_HERE[name]}" if name in _NOT_HERE else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
     def __repr__(self) -> str:
+        if self._status == "created":
+            return f"<{type(self).__name__} that did not start>"
         config = self.config
         try:
             jobs = count_states(self.jobs()) if self._status == "running" else self._status
         except HPCLaunchError:
             jobs = "head gone"
+        except RuntimeError:  # in a forked child, or where waiting is not possible
+            jobs = "running"
         each = f"{config.processes} x {config.threads} threads, {config.memory / 1e9:.3g} GB per job"
         mode = "TLS" if self.facts.get("security") else "no TLS"
         return f"<{type(self).__name__} {self.name!r}: {jobs}; {each}; {self.facts['addresses'][0]}, {mode}>"
@@ -244,7 +308,9 @@ class JobQueueCluster:
     def _repr_html_(self) -> str:
         from html import escape
 
-        table = self.jobs()._repr_html_() if self._status == "running" else ""
+        table = ""
+        with contextlib.suppress(HPCLaunchError, RuntimeError):
+            table = self.jobs()._repr_html_() if self._status == "running" else ""
         return f"<p>{escape(repr(self)[1:-1])}</p>{table}"
 
 
@@ -266,7 +332,7 @@ class LocalCluster(JobQueueCluster):
     :param n_workers: workers to start with; None is one per core.
     :param threads_per_worker: threads of each worker.
     :param processes: False has the workers as threads of this very process, for debugging.
-    :param memory_limit: memory of each worker, as ``memory``; "auto" or None is the machine's share.
+    :param memory_limit: memory of each worker, as ``memory``; "auto", 0 or None is the machine's share.
     """
 
     config_name = "local"
@@ -283,8 +349,10 @@ class LocalCluster(JobQueueCluster):
             raise ConfigError("processes: LocalCluster has one process per job; say n_workers", key="processes")
         threads = threads_per_worker or arguments.pop("cores", None) or 1
         if n_workers is None:
-            n_workers = max(1, len(os.sched_getaffinity(0)) // threads)
-        memory = arguments.pop("memory", None) or (None if memory_limit == "auto" else memory_limit)
+            n_workers = max(1, len(os.sched_getaffinity(0)) // (_whole(threads) or 1))
+        memory = arguments.pop("memory", None) or (None if memory_limit in ("auto", 0) else memory_limit)
+        for theirs, ours in (("ip", "host"), ("scheduler_port", "port")):
+            arguments.setdefault(ours, arguments.pop(theirs, None))
         self._in_process = not processes
         super().__init__(cores=threads, processes=1, memory=memory, n_workers=n_workers, **arguments)
 
@@ -301,9 +369,15 @@ class LocalCluster(JobQueueCluster):
         self.directory = Path("/nonexistent")
         self._script = "# processes=False: the workers are threads of this process, there is no job\n"
         self.facts = {"id": self.name, "name": self.name, "addresses": ["memory"], "security": False}
-        self._session = self._thread.run(begin())
-        self._finalizer = weakref.finalize(self, _nothing)
+        self._connect(begin())
+        self._finalizer = weakref.finalize(self, _end_inner, self._thread, self._inner)
         self._status = "running"
+
+    def _end(self) -> None:
+        if self._in_process:
+            self._finalizer()
+        else:
+            super()._end()
 
     async def open_session(self, *, name: str, on_messages: Any = None, on_lost: Any = None) -> HeadSession:
         """Open one more connection to the head; what Client does."""
@@ -349,7 +423,8 @@ def _stack() -> list[JobQueueCluster]:
 
 def _with_scheduler_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """Move arguments of the head itself to where they belong."""
-    moved = {key: arguments.pop(key) for key in _SCHEDULER_ARGUMENTS if arguments.get(key) is not None}
+    given = {key: arguments.pop(key) for key in _SCHEDULER_ARGUMENTS if key in arguments}
+    moved = {key: value for key, value in given.items() if value is not None}
     if moved:
         arguments["scheduler_options"] = {**(arguments.get("scheduler_options") or {}), **moved}
     return arguments
@@ -360,23 +435,42 @@ async def _close_session(session: HeadSession) -> None:
 
 
 def _let_go(head: HeadProcess, directory: Path) -> None:
-    """End a head that may still be there, and remove what a head that died has left."""
+    """End the head of a cluster that nobody has closed: Python has let go of it, or ends itself."""
     if head.owner_pid != os.getpid():
         return  # a forked child: the head is its parent's
+    if loop_thread().is_here:  # Python lets go of things in any thread, and this one must not wait
+        threading.Thread(target=_let_go, args=(head, directory)).start()
+        return
+    try:
+        _end_head(head, directory)
+        if head.exit_code() == EXIT_JOBS_LEFT:
+            raise CancelError(f"cluster {directory.name} may have left jobs behind", output=log_tail(directory))
+    except HPCLaunchError as error:
+        print(f"hpclaunch: {error}", file=sys.stderr)
+
+
+def _end_head(head: HeadProcess, directory: Path) -> None:
+    """End a head that may still be there, and see to what it has left if it did not end in order.
+
+    :raises CancelError: jobs may be left that nobody but ``hpclaunch clean`` takes care of.
+    """
     head.let_go()
     if head.exit_code() not in (0, EXIT_JOBS_LEFT):
-        _sweep(directory)
+        sweep_apart(directory)
 
 
-def _sweep(directory: Path) -> None:
-    """Clean up after a head that did not end in order."""
-    from hpclaunch.head.sweep import sweep
+def _end_inner(thread: LoopThread, head: Any) -> None:
+    """End the workers that are threads of this process."""
+    if not thread.is_foreign:
+        asyncio.run_coroutine_threadsafe(head.close_all("the cluster was closed"), thread.loop)
 
-    sweep(directory)
 
-
-def _nothing() -> None:
-    """What is done at the end of a cluster that has no head process."""
+def _whole(value: Any) -> int | None:
+    """Return a whole number of whatever type, such as NumPy's; None if it is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _forget_after_fork() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import warnings
 from collections.abc import Mapping
 
 import psutil
 
 from hpclaunch.errors import ConfigError
+from hpclaunch.notes import warn
 
 
 def host_addresses(interface: str | None, host: str | None = None) -> list[str]:
@@ -27,10 +27,9 @@ def host_addresses(interface: str | None, host: str | None = None) -> list[str]:
         if interface in up:
             rest = [a for a in up.get("lo", ()) if a not in up[interface]]
             return [*up[interface], *rest]
-        warnings.warn(
+        warn(
             f"this host has no interface {interface!r} (it has {', '.join(up)}); all its addresses are offered "
-            "to the workers",
-            stacklevel=2,
+            "to the workers"
         )
     everything = [address for addresses in up.values() for address in addresses]
     return sorted(everything, key=lambda a: ipaddress.ip_address(a).is_loopback)

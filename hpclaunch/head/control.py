@@ -6,6 +6,7 @@ Used by the head process and by the head inside the user's process alike; both g
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,10 @@ class Controlled(Protocol):
     """What a head must be able to do to be controlled."""
 
     engine: RunningEngine
+
+    @property
+    def wanted_workers(self) -> int:
+        """How many workers there are to be."""
 
     @property
     def failure(self) -> HPCLaunchError | None:
@@ -60,9 +65,10 @@ class Control:
             known = ", ".join(self._methods)
             raise UserError(f"the head knows no request {method!r}; it knows {known}. Are both sides one version?")
         try:
-            return await call(**params)
+            bound = inspect.signature(call).bind(**params)
         except TypeError as error:
             raise UserError(f"request {method!r}: {error}") from None
+        return await call(*bound.args, **bound.kwargs)
 
     async def _scale(self, jobs: int) -> None:
         await self._head.scale(jobs)
@@ -71,7 +77,7 @@ class Control:
         return self._head.job_table()
 
     async def _logs(self, job_id: str | None = None) -> dict[str, str]:
-        return self._head.job_logs(job_id)
+        return await asyncio.to_thread(self._head.job_logs, job_id)
 
     async def _info(self) -> dict[str, Any]:
         return self._head.engine.summary()
@@ -79,9 +85,13 @@ class Control:
     async def _close(self) -> None:
         await self._head.close_all("the cluster was closed")
 
-    async def _wait_for_workers(self, n_workers: int, timeout: float | None = None) -> int:
+    async def _wait_for_workers(self, n_workers: int | None = None, timeout: float | None = None) -> int:
         """Answer when that many workers are connected; with the reason if they never will be."""
         engine = self._head.engine
+        if n_workers is None:
+            n_workers = self._head.wanted_workers
+            if not n_workers:
+                raise UserError("there are no workers to wait for: call scale() first")
         try:
             async with asyncio.timeout(timeout):
                 while engine.worker_count() < n_workers:

@@ -60,6 +60,11 @@ class InProcessHead:
             await self.engine.retire_job(job_id, "the cluster was scaled down")
             worker.end("the cluster was scaled down")
 
+    @property
+    def wanted_workers(self) -> int:
+        """How many workers there are to be."""
+        return len(self._workers)
+
     def job_table(self) -> list[dict[str, Any]]:
         """Return the workers as if they were jobs."""
         return [

@@ -19,6 +19,8 @@ from hpclaunch.cluster.job import JobFiles
 #: Bytes of a log that are read for an error, and for a person who asks for it.
 TAIL_BYTES = 16 * 1024
 LOG_BYTES = 1024 * 1024
+#: Bytes of all logs together, for a person who asks for all.
+ALL_LOGS_BYTES = 64 * 1024 * 1024
 
 _NAME = re.compile(r"(?P<id>.+)\.(?P<kind>start|exit|fail)")
 
@@ -83,11 +85,11 @@ class RunFiles:
         """Return the end of a job's log; empty if there is none."""
         return _read_end(self.log_path(job_id), TAIL_BYTES) or ""
 
-    def log_text(self, job_id: str) -> str:
+    def log_text(self, job_id: str, limit: int = LOG_BYTES) -> str:
         """Return a job's log (of a huge one the end), or a sentence that says why there is none."""
         path = self.log_path(job_id)
         try:
-            text = _read_end(path, LOG_BYTES)
+            text = _read_end(path, min(limit, LOG_BYTES))
         except OSError as error:
             return f"The log of job {job_id} cannot be read: {path} ({error.strerror})."
         if text is None:

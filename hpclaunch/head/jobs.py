@@ -30,7 +30,7 @@ from hpclaunch.cluster.ledger import Ledger
 from hpclaunch.cluster.reasons import Terms
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, CommandError, ConfigError, HPCLaunchError, JobsFailedError, UserError
-from hpclaunch.head.jobfiles import RunFiles
+from hpclaunch.head.jobfiles import ALL_LOGS_BYTES, TAIL_BYTES, RunFiles
 
 log = logging.getLogger("hpclaunch.jobs")
 
@@ -129,6 +129,11 @@ class JobManager:
                     raise error
 
     @property
+    def wish(self) -> int:
+        """How many jobs there are to be."""
+        return self._ledger.wish
+
+    @property
     def failure(self) -> JobsFailedError | None:
         """Why no more jobs are submitted; None while they are."""
         return self._failure if self._ledger.failure else None
@@ -163,7 +168,9 @@ class JobManager:
         known = list(self._ledger.jobs)
         if job_id is not None and job_id not in self._ledger.jobs:
             raise UserError(f"This cluster has no job {job_id!r}; it has {', '.join(known) or 'none'}.")
-        return {known_id: self._files.log_text(known_id) for known_id in ([job_id] if job_id else known)}
+        asked = [job_id] if job_id else known
+        most = max(TAIL_BYTES, ALL_LOGS_BYTES // max(1, len(asked)))
+        return {asked_id: self._files.log_text(asked_id, most) for asked_id in asked}
 
     # --- life
 

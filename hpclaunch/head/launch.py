@@ -29,6 +29,11 @@ START_SECONDS = 60.0
 EXIT_JOBS_LEFT = 3
 #: Seconds that a head may take to end after it has answered a close request.
 END_SECONDS = 15.0
+#: Seconds that it may take to cancel its jobs and see to it that they are gone: a busy batch system needs a while
+#: for each command, and a head that is killed meanwhile would leave them.
+CANCEL_SECONDS = 150.0
+#: Seconds after which somebody who waits for that is told so.
+_TELL_SECONDS = 5.0
 
 
 class Prepared(NamedTuple):
@@ -49,6 +54,7 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
     engine = engines.by_name(config.engine)
     _check_scheduler_options(config)
     _check_log_directory(config)
+    hosts = _hosts(config)
     work_directory = Path.cwd()
     directory = rundir.create(rundir.base_directory(config.shared_temp_directory), name)
     try:
@@ -68,7 +74,10 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
                 config=config,
                 python_path=python_path,
                 work_directory=str(work_directory),
+                hosts=hosts,
+                umask=_own_umask(),
                 owner_pid=owner_pid,
+                owner_start=rundir.process_start(owner_pid) if owner_pid else "",
             ),
         )
     except BaseException:
@@ -85,8 +94,31 @@ def _check_scheduler_options(config: JobConfig) -> None:
     port = config.scheduler_options.get("port", 0)
     if isinstance(port, bool) or not str(port).isdigit() or int(port) > 65535:
         raise ConfigError(f"scheduler-options: port must be 0 to 65535, not {port!r}", key="scheduler-options")
+    if config.scheduler_options.get("dashboard_address") is not None:
+        warn("dashboard_address has no effect: this version has no dashboard yet")
     if not config.security:
         warn("security: false: anyone who can reach this cluster's ports can run code as you")
+
+
+def _hosts(config: JobConfig) -> tuple[str, ...]:
+    """Return the addresses to listen on; local jobs need none that others can reach."""
+    wanted = config.scheduler_options
+    interface, host = wanted.get("interface") or config.interface, wanted.get("host")
+    if config.batch_system == "local" and not (interface or host):
+        return ("127.0.0.1",)
+    from hpclaunch.head.addresses import host_addresses  # psutil takes a moment to import
+
+    return tuple(host_addresses(interface, host))
+
+
+def _own_umask() -> int:
+    """Return this process's umask; asking for it in the usual way would change it for other threads."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return -1
+    words = [line.split() for line in status.splitlines() if line.startswith("Umask:")]
+    return int(words[0][1], 8) if words else -1
 
 
 def _check_log_directory(config: JobConfig) -> None:
@@ -166,7 +198,9 @@ class HeadProcess:
     def let_go(self) -> None:
         """Tell an attached head that its owner does not need it any more, and wait for its end."""
         self._close_pipe()
-        if not self.wait():
+        if not self.wait(_TELL_SECONDS):
+            print(f"hpclaunch: cancelling the jobs of {self.directory.name} ...", file=sys.stderr, flush=True)
+        if not self.wait(CANCEL_SECONDS):
             self._process.send_signal(signal.SIGTERM)
             if not self.wait():
                 self.kill()

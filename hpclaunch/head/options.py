@@ -22,7 +22,10 @@ class HeadOptions(msgspec.Struct, frozen=True):
     config: JobConfig
     python_path: list[str]  # where the user's own modules may lie
     work_directory: str  # where jobs are submitted from
+    hosts: tuple[str, ...] = ()  # addresses to listen on, the best first
+    umask: int = -1  # the user's own, for what jobs write; -1: not known
     owner_pid: int = 0  # the process whose end is the head's end; 0: it stays (detached)
+    owner_start: str = ""  # what tells that process from a later one with its number
 
 
 def write(directory: Path, options: HeadOptions) -> None:

@@ -5,7 +5,8 @@ Owns: the run directory (all in it), the engine, the jobs. Its life:
 1. It reads ``head.json``, makes credentials, listens, writes ``cluster.json`` and prints ``ready``.
 2. It serves until one of: a ``close`` request, SIGTERM or SIGINT, or, if it is *attached*, the end of its owner.
    The owner's end is seen in two ways, for each alone can be fooled: end-of-file on standard input (a forked
-   child of the owner may still hold the pipe) and the owner's process descriptor.
+   child of the owner may still hold the pipe) and the owner's process descriptor. First of all it cancels what
+   heads have left that died together with their owners (``head/sweep.py``).
 3. It tells workers to end, cancels its jobs and sees to it that they are gone, removes the run directory, ends.
 
 It has a session of its own, so that Ctrl-C in the owner's terminal does not reach it.
@@ -34,11 +35,11 @@ from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import HPCLaunchError, JobsFailedError
 from hpclaunch.head import options as head_options
-from hpclaunch.head.addresses import host_addresses
 from hpclaunch.head.control import Control
 from hpclaunch.head.jobs import JobManager
 from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
+from hpclaunch.head.sweep import sweep_others
 from hpclaunch.transport.local import LocalTransport
 
 log = logging.getLogger("hpclaunch.head")
@@ -57,7 +58,8 @@ class Head:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._close_error: HPCLaunchError | None = None
-        queue = BatchQueue(batch.by_name(options.config.batch_system, options.config, directory), LocalTransport())
+        codec = batch.by_name(options.config.batch_system, options.config, directory)
+        queue = BatchQueue(codec, LocalTransport(umask=options.umask))
         self.jobs = JobManager(
             options.config,
             queue,
@@ -81,7 +83,9 @@ class Head:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self.close, f"the head was sent {signal.Signals(number).name}")
+        sweeper = asyncio.create_task(self._sweep_others())
         await self._ended
+        sweeper.cancel()
         manager.cancel()
         await self.engine.close("the cluster was closed")
         await asyncio.sleep(0.05)  # let the last answers out
@@ -92,18 +96,13 @@ class Head:
     async def _start(self) -> None:
         options, config = self.options, self.options.config
         wanted = config.scheduler_options
-        interface = wanted.get("interface") or config.interface
-        if config.batch_system == "local" and not (wanted.get("host") or interface):
-            hosts = ["127.0.0.1"]
-        else:
-            hosts = host_addresses(interface, wanted.get("host"))
         engine = engines.by_name(config.engine)
         hooks = engines.HeadHooks(self.jobs.worker_joined, self.jobs.worker_left, self._control.answer)
         self.engine = await engine.start(
             self.directory,
             options.cluster_id,
             config,
-            hosts,
+            options.hosts,
             hooks,
             port=int(wanted.get("port") or 0),
             python_path=options.python_path,
@@ -121,6 +120,7 @@ class Head:
             "host": socket.gethostname(),
             "started": time.time(),
             "owner_pid": options.owner_pid,
+            "owner_start": options.owner_start,
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
         log.info("cluster %s at %s", options.cluster_id, ", ".join(self.engine.addresses))
@@ -140,6 +140,9 @@ class Head:
             return
         except OSError:  # a kernel without process descriptors: the pipe is all there is
             return
+        if rundir.process_start(pid) != self.options.owner_start:  # a later process has its number
+            self.close("its owner has ended")
+            return
         loop.add_reader(self._owner_fd, self._on_owner_ended)
 
     def _on_stdin(self) -> None:
@@ -152,6 +155,12 @@ class Head:
     def _on_owner_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._owner_fd)
         self.close("its owner has ended")
+
+    async def _sweep_others(self) -> None:
+        try:
+            await sweep_others(self.directory)
+        except Exception:  # what others have left is no reason to end
+            log.exception("what dead clusters have left could not be swept up")
 
     def _on_manager_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None and self._closing is None:
@@ -175,6 +184,11 @@ class Head:
             self._ended.set_result(None)
 
     # --- Controlled
+
+    @property
+    def wanted_workers(self) -> int:
+        """How many workers there are to be."""
+        return self.jobs.wish * self.options.config.processes
 
     @property
     def failure(self) -> JobsFailedError | None:

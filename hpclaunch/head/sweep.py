@@ -1,41 +1,120 @@
-"""Cleaning up after a head that did not end in order: its jobs are cancelled, its files removed."""
+"""Cleaning up after a head that did not end in order: its jobs are cancelled, its files removed.
+
+Done by the cluster object whose head has died, by ``hpclaunch clean``, and by every head for what has no owner any
+more. Whether a head is dead is asked twice before anything of it is touched: its process must be gone from this
+host, and nobody may answer at its addresses (a process in a container is not always to be seen).
+
+``python -m hpclaunch.head.sweep DIRECTORY`` does it in a process of its own: at the end of Python or in a notebook
+there is no other way to wait for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.client.session import HeadSession
+from hpclaunch.errors import CancelError, HPCLaunchError, SiteError
 from hpclaunch.head import options as head_options
+from hpclaunch.head.jobfiles import RunFiles
 from hpclaunch.head.jobs import JobManager
 from hpclaunch.transport.local import LocalTransport
 
+log = logging.getLogger("hpclaunch.sweep")
 
-def sweep(directory: Path) -> list[str]:
+#: Seconds in which a head that lives would answer.
+_ANSWER_SECONDS = 3.0
+
+
+async def sweep(directory: Path, *, keep_files: bool = False) -> list[str]:
     """Cancel the jobs that a dead head has left, remove its run directory, and return the jobs' ids.
 
+    :param keep_files: leave the directory, with a note in it that its jobs are gone.
     :raises CancelError: some are still there; the directory is kept, so that this can be tried again.
+    :raises StatusError: the batch system does not say which jobs there are; the directory is kept.
+    :raises SiteError: the head lives.
     :raises HeadError: the directory does not say what its head was.
     """
     options = head_options.read(directory)
-
-    async def nothing(job_id: str) -> None:
-        """No engine runs any more that could drain workers."""
-
-    async def cancel() -> list[str]:
-        queue = BatchQueue(batch.by_name(options.config.batch_system, options.config, directory), LocalTransport())
-        manager = JobManager(
-            options.config,
-            queue,
-            directory / "job.sh",
-            directory,
-            retire=nothing,
-            idle_jobs=list,
-            on_failure=lambda error: None,
-        )
-        return await manager.sweep()
-
-    cancelled = asyncio.run(cancel())
-    rundir.remove(directory)
+    if await _is_answered(directory):
+        raise SiteError(f"the head of {directory.name} answers, so it is left alone; `hpclaunch down` ends it")
+    script = directory / "job.sh"
+    queue = BatchQueue(batch.by_name(options.config.batch_system, options.config, directory), LocalTransport())
+    found = await queue.find(script)
+    if found:  # also what the head did not live to write down
+        RunFiles(directory, directory / "logs").write_journal("submitted", found)
+    manager = JobManager(
+        options.config, queue, script, directory, retire=_nothing, idle_jobs=list, on_failure=lambda error: None
+    )
+    cancelled = await manager.sweep()
+    if keep_files:
+        (directory / "swept").touch(mode=0o600)
+    else:
+        rundir.remove(directory)
     return cancelled
+
+
+async def sweep_others(own: Path) -> None:
+    """Cancel the jobs of this user's dead clusters that have no owner; for a head, whose directory is ``own``.
+
+    What belonged to a process that is gone is removed. The files of a cluster that was to stay are kept: somebody
+    may want to know how its head died.
+    """
+    for one in rundir.all_clusters():
+        if (
+            one.is_alive is not False
+            or one.directory == own
+            or one.has_owner
+            or (one.directory / "swept").exists()
+        ):
+            continue
+        try:
+            ids = await sweep(one.directory, keep_files=not one.facts.get("owner_pid"))
+        except HPCLaunchError as error:
+            log.warning("what the dead cluster %s has left could not be cancelled: %s", one.directory.name, error)
+        else:
+            log.info(
+                "cancelled what the dead cluster %s has left: %s", one.directory.name, " ".join(ids) or "nothing"
+            )
+
+
+def sweep_apart(directory: Path) -> None:
+    """Sweep in a process of its own, and wait for it.
+
+    :raises CancelError: jobs are left, or may be.
+    """
+    command = [sys.executable, "-m", "hpclaunch.head.sweep", str(directory)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
+        raise CancelError(
+            f"cluster {directory.name} may have left jobs behind",
+            output="\n".join(why[-20:]),
+            hint="`hpclaunch clean` tries again.",
+        )
+
+
+async def _is_answered(directory: Path) -> bool:
+    try:
+        session = await HeadSession.open(directory, name=f"sweep-{os.getpid()}", timeout=_ANSWER_SECONDS)
+    except (HPCLaunchError, OSError):
+        return False
+    session.close()
+    return True
+
+
+async def _nothing(job_id: str) -> None:
+    """No engine runs any more that could drain workers."""
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(sweep(Path(sys.argv[1])))
+    except HPCLaunchError as error:
+        sys.exit(str(error))

@@ -24,12 +24,18 @@ _KILL_SECONDS = 5.0
 
 
 class LocalTransport:
-    """Runs commands on this machine, without a shell."""
+    """Runs commands on this machine, without a shell.
+
+    :param umask: the commands' umask, which a batch system may hand on to the jobs; -1 is this process's own.
+    """
+
+    def __init__(self, *, umask: int = -1) -> None:
+        self._umask = umask
 
     async def run(self, argv: Sequence[str], *, timeout: float = 60.0, cwd: Path | None = None) -> Completed:
         """Run a command to its end and return what it said; see :class:`hpclaunch.transport.base.Transport`."""
         words = tuple(argv)
-        start = asyncio.ensure_future(asyncio.to_thread(_start, words, cwd))
+        start = asyncio.ensure_future(asyncio.to_thread(_start, words, cwd, self._umask))
         try:
             running = await asyncio.shield(start)
         except asyncio.CancelledError:
@@ -50,11 +56,11 @@ class LocalTransport:
             raise
 
 
-def _start(argv: tuple[str, ...], cwd: Path | None) -> _Running:
+def _start(argv: tuple[str, ...], cwd: Path | None, umask: int) -> _Running:
     out, err = _memory_file("out"), _memory_file("err")
     try:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, start_new_session=True
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, start_new_session=True, umask=umask
         )
     except BaseException:
         out.close()
