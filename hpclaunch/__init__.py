@@ -18,6 +18,8 @@ _PUBLIC: dict[str, str] = {
     "LocalCluster": "hpclaunch.cluster.cluster",
     "SGECluster": "hpclaunch.cluster.cluster",
     "SLURMCluster": "hpclaunch.cluster.cluster",
+    "execute": "hpclaunch.mpi.api",
+    "initialize": "hpclaunch.mpi.api",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

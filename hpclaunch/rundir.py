@@ -64,9 +64,10 @@ def base_directory(configured: str | None = None) -> Path:
     return Path(chosen).expanduser().absolute()
 
 
-def create(base: Path, name: str) -> Path:
+def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
     """Make a new run directory for a cluster of this name.
 
+    :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
     :raises ConfigError: it can't be made there.
     """
     directory = base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
@@ -81,7 +82,7 @@ def create(base: Path, name: str) -> Path:
             "directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
-    if base != base_directory():
+    if is_listed and base != base_directory():
         with contextlib.suppress(OSError):  # it can't be found by name then, but by its path
             base_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
             _link_of(directory).symlink_to(directory)

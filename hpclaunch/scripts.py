@@ -93,6 +93,11 @@ def render(
     :param worker_command: what the job runs; that of the embedded engine if None.
     :raises ScriptError: a value can't stand in a script, or a template is wrong.
     """
+    if config.batch_system == "mpi":
+        raise ScriptError(
+            f"section {config.section!r} is for the ranks of a job that runs: call initialize() in its script. "
+            "`hpclaunch script sge --mpi 8 script.py` renders a job that starts them"
+        )
     shell = _shell(config.shebang)
     command = _default_command(config, directory) if worker_command is None else worker_command
     logs = log_directory(config, directory)

@@ -40,6 +40,9 @@ PURE = {
     "config.units",
     "directives",
     "errors",
+    "mpi.arguments",
+    "mpi.launch",
+    "mpi.roles",
     "scheduler.commands",
     "scheduler.news",
     "scheduler.placement",
@@ -131,11 +134,11 @@ FILE_CALLS = {
 # Which half a module belongs to, by its first word. The rest is listed one by one.
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "scheduler", "worker"}
-JOINING = {"head", "engines", "cli"}
-JOINING_MODULES = {"cluster.cluster"}
+JOINING = {"head", "engines", "cli", "mpi"}
+JOINING_MODULES = {"cluster.cluster", "cluster.current"}
 SHARED = {"", "errors", "data_files", "notes", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
-REACHES_UP = {("client.client", "cluster.cluster")}
+REACHES_UP = {("client.client", "cluster.current")}
 
 TOO_HEAVY_FOR_A_WORKER = {"jinja2", "yaml", "click", "rich", "cryptography", "aiohttp", "psutil", "dask", "numpy"}
 

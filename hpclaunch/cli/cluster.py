@@ -30,7 +30,7 @@ _END_SECONDS = 40.0
 @config_options
 def up(section: str, cluster_name: str | None, count: int, **options: Any) -> None:
     """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
-    from hpclaunch.cluster.cluster import user_python_path
+    from hpclaunch.cluster.current import user_python_path
 
     config = load(section, given(options)).job
     name = cluster_name or config.name

@@ -65,7 +65,7 @@ class Client:
     ) -> None:
         self._own_cluster: Any = None
         if cluster is None:
-            from hpclaunch.cluster.cluster import current_or_new_cluster
+            from hpclaunch.cluster.current import current_or_new_cluster
 
             cluster, is_own = current_or_new_cluster(**local)
             self._own_cluster = cluster if is_own else None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hpclaunch import rundir
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
+from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
@@ -32,8 +33,6 @@ from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError
 from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare
 from hpclaunch.head.sweep import sweep_apart
-
-_entered = threading.local()
 
 #: Constructor arguments that go into scheduler_options.
 _SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")
@@ -265,14 +264,13 @@ class JobQueueCluster:
         _end_head(self._head, self.directory)
 
     def __enter__(self) -> Self:
-        _stack().append(self)
+        enter(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self in _stack():
-            _stack().remove(self)
+        leave(self)
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -281,8 +279,7 @@ class JobQueueCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self in _stack():
-            _stack().remove(self)
+        leave(self)
         await asyncio.to_thread(self.close)
 
     if not TYPE_CHECKING:
@@ -386,38 +383,6 @@ class LocalCluster(JobQueueCluster):
         return await super().open_session(name=name, on_messages=on_messages, on_lost=on_lost)
 
 
-# --- finding the cluster to use -----------------------------------------------------------------------------
-
-
-def current_or_new_cluster(**arguments: Any) -> tuple[Any, bool]:
-    """Return the cluster that ``Client()`` means, and whether it was made for it.
-
-    That is the innermost ``with`` block's, or the one named by ``$HPCLAUNCH_CLUSTER``, or a new LocalCluster;
-    with arguments, always the last.
-    """
-    if not arguments:
-        if _stack():
-            return _stack()[-1], False
-        named = os.environ.get("HPCLAUNCH_CLUSTER")
-        if named:
-            return named, False
-    return LocalCluster(**arguments), True
-
-
-def user_python_path() -> list[str]:
-    """Return where a user's own modules may lie: the script's directory and the current one."""
-    first = sys.path[0] if sys.path else ""
-    paths = [os.path.abspath(first), os.getcwd()]
-    return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
-
-
-def _stack() -> list[JobQueueCluster]:
-    if not hasattr(_entered, "stack"):
-        _entered.stack = []
-    stack: list[JobQueueCluster] = _entered.stack
-    return stack
-
-
 # --- the end -------------------------------------------------------------------------------------
 
 
@@ -471,10 +436,3 @@ def _whole(value: Any) -> int | None:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         return None
-
-
-def _forget_after_fork() -> None:
-    _entered.__dict__.clear()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)

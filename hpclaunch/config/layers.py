@@ -267,7 +267,7 @@ def _batch_system(tree: Tree, name: str, arguments: Section, errors: list[Config
     none = Value(None, tree.places[name])
     said = [layer.get("batch_system", none) for layer in (arguments, tree.sections[name])]
     system = next((one for one in said if one.value is not None), none)
-    if system.value in schema.BATCH_SYSTEMS:
+    if system.value in schema.KINDS:
         return system
     known = ", ".join(schema.BATCH_SYSTEMS)
     if name in schema.FOREIGN_SECTIONS and system.value is None:
@@ -321,7 +321,7 @@ def _fill_in(
 ) -> None:
     """Give values to keys that were left to us, and report those that only the user can give."""
     wrong = {error.key for error in errors}
-    if typed.get("batch_system") == "local":
+    if typed.get("batch_system") in ("local", "mpi"):
         if typed.get("cores") is None and "cores" not in wrong:
             typed["cores"], origins["cores"] = 1, "computed: one core"
         if typed.get("memory") is None and "memory" not in wrong:

@@ -18,6 +18,8 @@ import msgspec
 from hpclaunch.config.units import format_bytes, format_duration, parse_bytes, parse_duration
 
 BATCH_SYSTEMS = ("sge", "slurm", "local")
+#: What a section may say of its batch system: one of these, or that it is for the ranks of a running parallel job.
+KINDS = (*BATCH_SYSTEMS, "mpi")
 #: Sections that dask-jobqueue's own file has and we do not: skipped unless somebody asks for them.
 FOREIGN_SECTIONS = ("oar", "pbs", "moab", "lsf", "htcondor")
 
@@ -33,7 +35,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about the jobs of one cluster: one section below ``jobqueue:`` after all layers are merged."""
 
     section: str  # the section it came from: "sge", "slurm", "local" or a site's own name
-    batch_system: str  # "sge", "slurm" or "local"
+    batch_system: str  # "sge", "slurm", "local"; "mpi": the ranks of a running job
     name: str  # job name in the batch system
     cores: int
     memory: int  # bytes per job
@@ -66,6 +68,8 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str | None
     security: bool
     n_workers: int
+    exclusive_workers: bool  # mpi: no workers on the ranks of head and client
+    start_timeout: float  # mpi: seconds in which all ranks must have come
     silence_logs: str | None
     scheduler_options: dict[str, Any]
     engine: str  # "embedded", "dask", "ray"
@@ -285,7 +289,7 @@ class Key(NamedTuple):
 
 
 KEYS: dict[str, Key] = {
-    "batch_system": Key(_choice(*BATCH_SYSTEMS)),
+    "batch_system": Key(_choice(*KINDS)),
     "name": Key(_text),
     "cores": Key(_count, optional=True),
     "memory": Key(_bytes, optional=True),
@@ -318,6 +322,8 @@ KEYS: dict[str, Key] = {
     "protocol": Key(_protocol, optional=True),
     "security": Key(_security),
     "n_workers": Key(_count_or_zero),
+    "exclusive_workers": Key(_bool),
+    "start_timeout": Key(_seconds),
     "silence_logs": Key(_silence_logs, optional=True),
     "scheduler_options": Key(_mapping),
     "engine": Key(_choice("embedded", "dask", "ray")),
@@ -349,6 +355,8 @@ ALIASES: dict[str, tuple[str, bool]] = {
     "header_skip": ("job_directives_skip", True),
     "project": ("account", False),
     "job_name": ("name", False),
+    "nthreads": ("cores", False),
+    "memory_limit": ("memory", False),
 }
 
 #: Keys of dask-jobqueue that mean nothing here: name -> (values that do no harm, what to say of others).

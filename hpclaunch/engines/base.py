@@ -23,6 +23,7 @@ class HeadHooks(NamedTuple):
     worker_joined: Callable[[str, str, str, str], None]  # job id, worker, host, the head's address that it reached
     worker_left: Callable[[str, str, str], None]  # job id, worker, how it ended
     request: Callable[[str, dict[str, Any]], Awaitable[Any]]  # a client's control request
+    client_left: Callable[[str], None] = lambda name: None
 
 
 class RunningEngine(Protocol):

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch import scripts
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import Listener
 from hpclaunch.config.schema import JobConfig
@@ -28,6 +27,8 @@ class EmbeddedEngine:
 
     def worker_command(self, config: JobConfig, directory: Path) -> list[str]:
         """Return the argv that a job runs."""
+        from hpclaunch import scripts  # templates take a while to import, and not every head has any
+
         return list(scripts.worker_command(config, directory))
 
     async def start(
@@ -51,6 +52,7 @@ class EmbeddedEngine:
             on_worker_joined=lambda h: hooks.worker_joined(h.job_id, h.name, h.host, h.head_address),
             on_worker_left=hooks.worker_left,
             on_request=hooks.request,
+            on_client_left=hooks.client_left,
         )
         listener = Listener(cluster_id, context, server.on_peer)
         await listener.start(hosts, options.get("port", 0))

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from hpclaunch import rundir, scripts
+import msgspec
+
+from hpclaunch import rundir
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
@@ -51,6 +53,8 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
     :raises ConfigError: a directory can't be made, or an option of the head is wrong.
     :raises ScriptError: the script can't be rendered from these values.
     """
+    from hpclaunch import scripts  # templates take a while to import, and ranks have none
+
     engine = engines.by_name(config.engine)
     _check_scheduler_options(config)
     _check_log_directory(config)
@@ -84,6 +88,48 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
         rundir.remove(directory)
         raise
     return Prepared(directory, script, engine.head_command(sys.executable, directory))
+
+
+def prepare_ranks(
+    config: JobConfig,
+    name: str,
+    base: Path,
+    *,
+    python_path: list[str],
+    ranks: list[tuple[int, str]],
+    hosts: tuple[str, ...] | None = None,
+    script_client: str = "",
+    owner_pid: int,
+    is_listed: bool = False,
+) -> Prepared:
+    """As :func:`prepare`, for the ranks of a job that runs already: there is no script.
+
+    :param ranks: number and host of those that have workers.
+    :param hosts: addresses to listen on; None is what the configuration says.
+    :param script_client: name of the client whose end is the head's end; empty for none.
+    :raises ConfigError: the directory can't be made, or an option of the head is wrong.
+    """
+    engine = engines.by_name(config.engine)
+    _check_scheduler_options(config)
+    options = head_options.HeadOptions(
+        cluster_id="",
+        name=name,
+        config=config,
+        python_path=python_path,
+        work_directory=str(Path.cwd()),
+        hosts=hosts or _hosts(config),
+        owner_pid=owner_pid,
+        owner_start=rundir.process_start(owner_pid) if owner_pid else "",
+        ranks=ranks,
+        script_client=script_client,
+    )
+    directory = rundir.create(base, name, is_listed=is_listed)
+    try:
+        head_options.write(directory, msgspec.structs.replace(options, cluster_id=directory.name))
+    except BaseException:
+        rundir.remove(directory)
+        raise
+    return Prepared(directory, "", engine.head_command(sys.executable, directory))
 
 
 def _check_scheduler_options(config: JobConfig) -> None:

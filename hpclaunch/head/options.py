@@ -26,6 +26,8 @@ class HeadOptions(msgspec.Struct, frozen=True):
     umask: int = -1  # the user's own, for what jobs write; -1: not known
     owner_pid: int = 0  # the process whose end is the head's end; 0: it stays (detached)
     owner_start: str = ""  # what tells that process from a later one with its number
+    ranks: list[tuple[int, str]] | None = None  # of a parallel job: number and host of those with workers
+    script_client: str = ""  # the head ends when this client does, whichever way that comes
 
 
 def write(directory: Path, options: HeadOptions) -> None:

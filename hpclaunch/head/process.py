@@ -39,6 +39,7 @@ from hpclaunch.head.control import Control
 from hpclaunch.head.jobs import JobManager
 from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
+from hpclaunch.head.ranks import Ranks, is_rank
 from hpclaunch.head.sweep import sweep_others
 from hpclaunch.transport.local import LocalTransport
 
@@ -58,13 +59,18 @@ class Head:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._close_error: HPCLaunchError | None = None
-        codec = batch.by_name(options.config.batch_system, options.config, directory)
-        queue = BatchQueue(codec, LocalTransport(umask=options.umask))
-        self.jobs = JobManager(
-            options.config,
-            queue,
-            directory / "job.sh",
-            directory,
+        self.jobs = self._make_jobs()
+
+    def _make_jobs(self) -> JobManager | Ranks:
+        config = self.options.config
+        if self.options.ranks is not None:
+            return Ranks(self.options.ranks, config.processes)
+        codec = batch.by_name(config.batch_system, config, self.directory)
+        return JobManager(
+            config,
+            BatchQueue(codec, LocalTransport(umask=self.options.umask)),
+            self.directory / "job.sh",
+            self.directory,
             retire=lambda job_id: self.engine.retire_job(job_id, "the cluster was scaled down"),
             idle_jobs=self._idle_jobs,
             on_failure=self._on_failure,
@@ -97,7 +103,9 @@ class Head:
         options, config = self.options, self.options.config
         wanted = config.scheduler_options
         engine = engines.by_name(config.engine)
-        hooks = engines.HeadHooks(self.jobs.worker_joined, self.jobs.worker_left, self._control.answer)
+        hooks = engines.HeadHooks(
+            self._on_worker_joined, self._on_worker_left, self._control.answer, self._on_client_left
+        )
         self.engine = await engine.start(
             self.directory,
             options.cluster_id,
@@ -225,6 +233,18 @@ class Head:
             loop.call_later(0.05, self._end)
 
     # --- hooks
+
+    def _on_worker_joined(self, job_id: str, worker: str, host: str, head_address: str) -> None:
+        if self.options.ranks is not None or not is_rank(job_id):  # ranks may come as guests: they are no jobs
+            self.jobs.worker_joined(job_id, worker, host, head_address)
+
+    def _on_worker_left(self, job_id: str, worker: str, reason: str) -> None:
+        if self.options.ranks is not None or not is_rank(job_id):
+            self.jobs.worker_left(job_id, worker, reason)
+
+    def _on_client_left(self, name: str) -> None:
+        if name == self.options.script_client:
+            self.close("the script has ended")
 
     def _idle_jobs(self) -> list[str]:
         """Return the ids of jobs with workers, the cheapest to lose first."""

@@ -83,6 +83,7 @@ class SchedulerServer:
 
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
+    :param on_client_left: called with the name of a client whose connection is over.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
 
@@ -95,6 +96,7 @@ class SchedulerServer:
         on_worker_joined: Callable[[m.Hello], None] = lambda hello: None,
         on_worker_left: Callable[[str, str, str], None] = lambda job, worker, how: None,
         on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
+        on_client_left: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.cluster_id = cluster_id
         self.python_path = python_path or []
@@ -102,6 +104,7 @@ class SchedulerServer:
         self._on_worker_joined = on_worker_joined
         self._on_worker_left = on_worker_left
         self._on_request = on_request
+        self._on_client_left = on_client_left
         self._clients: dict[str, _Peer] = {}
         self._workers: dict[str, _Peer] = {}
         self._supervisors: dict[str, _Peer] = {}  # by job id
@@ -309,6 +312,7 @@ class SchedulerServer:
         if hello.role == "client" and self._clients.get(hello.name) is peer:
             del self._clients[hello.name]
             self.reactor.on_client_left(hello.name)
+            self._on_client_left(hello.name)
         elif hello.role == "worker" and self._workers.get(hello.name) is peer:
             del self._workers[hello.name]
             self._worker_gone(peer, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--death-timeout", type=float, default=60.0, help="seconds to live without a head")
     parser.add_argument("--interface", default=None, help="network interface on which to offer results")
     parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
+    parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
+    parser.add_argument(
+        "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
+    )
+    parser.add_argument("--parent", type=int, default=None, help="process whose end is to be this one's")
     return parser.parse_args(argv)
 
 
@@ -26,8 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run a job's supervisor; return the exit code."""
     options = parse(sys.argv[1:] if argv is None else argv)
     from hpclaunch.errors import HPCLaunchError
+    from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
 
+    if options.parent is not None:
+        end_with_parent(options.parent, signal.SIGTERM)
     if options.local_directory is not None:
         try:
             options.local_directory.mkdir(parents=True, exist_ok=True)
@@ -45,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
                 options.memory,
                 options.death_timeout,
                 options.interface,
+                is_quiet=options.quiet,
+                ready_fd=options.ready_fd,
             )
         ).run()
     except HPCLaunchError as error:

@@ -32,13 +32,14 @@ def serve(
     slots: mmap.mmap,
     facts: dict[str, Any],
     parent: int,
+    is_quiet: bool = False,
 ) -> None:
     """Be a worker until told to end.
 
     :param slots: shared memory: the executor's slots, and one byte behind them for how this process ended.
     :param parent: process id of the supervisor.
     """
-    die_with_parent(parent)
+    end_with_parent(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts
@@ -54,15 +55,16 @@ def serve(
         reason = await worker.ended
         await worker.close()
         await asyncio.sleep(0)  # let the last frames out
-        print(f"worker {name} ends: {reason}", file=sys.stderr, flush=True)
+        if worker.has_lost_head or not is_quiet:
+            print(f"worker {name} ends: {reason}", file=sys.stderr, flush=True)
         return LOST_HEAD if worker.has_lost_head else TOLD_TO_END
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         slots[-1] = runner.run(run())
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies, however that happens."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when its parent dies, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)

@@ -58,6 +58,8 @@ class Options(NamedTuple):
     memory: int  # bytes for the job; 0 is no limit
     death_timeout: float
     interface: str | None
+    is_quiet: bool = False  # say only what goes wrong
+    ready_fd: int | None = None  # gets a word once the head is reached, and is closed
 
 
 class _Child:
@@ -93,6 +95,7 @@ class Supervisor:
         self._end_reason = ""
         self._exit_code = 0
         self._next_beat = 0.0
+        self._ready_fd = options.ready_fd
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -113,7 +116,7 @@ class Supervisor:
             return self._fail(str(error))
         finally:
             self._kill_children()
-        self._say(f"ends: {self._end_reason}")
+        self._remark(f"ends: {self._end_reason}")
         return self._exit_code
 
     # --- the head
@@ -175,7 +178,12 @@ class Supervisor:
         self._heartbeat_seconds = welcome.heartbeat_seconds
         self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
         sys.path += [path for path in welcome.python_path if path not in sys.path]
-        self._say(f"reached the head at {address}")
+        self._remark(f"reached the head at {address}")
+        if self._ready_fd is not None:
+            with contextlib.suppress(OSError):  # nobody waits for it any more
+                os.write(self._ready_fd, b"ready\n")
+            os.close(self._ready_fd)
+            self._ready_fd = None
 
     def _serve_connection(self) -> None:
         """Start what is to run; then heartbeat, listen, and look after the children until something ends."""
@@ -255,6 +263,7 @@ class Supervisor:
                 slots=child.slots,
                 facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": memory},
                 parent=supervisor,
+                is_quiet=options.is_quiet,
             )
             code = 0
         except BaseException:
@@ -358,6 +367,11 @@ class Supervisor:
             path = self.options.directory / "jobs" / f"{self.options.job_id}.fail"
             tls.write_private(path, (reason + "\n").encode())
         return 1
+
+    def _remark(self, text: str) -> None:
+        """Say what is as it should be."""
+        if not self.options.is_quiet:
+            self._say(text)
 
     def _say(self, text: str) -> None:
         print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from hpclaunch import Client, JobQueueCluster, LocalCluster
+from hpclaunch.cluster.current import leave
 from hpclaunch.comm import tls
 from hpclaunch.errors import ConfigError, HeadError, JobsFailedError, ScriptError, UserError, WaitTimeoutError
 
@@ -66,9 +67,7 @@ def test_client_without_arguments_is_the_with_blocks(cluster: LocalCluster) -> N
             assert client.cluster is cluster
             assert client.submit(add, 1, 2).result(10) == 3
     finally:
-        from hpclaunch.cluster.cluster import _stack
-
-        _stack().remove(cluster)
+        leave(cluster)
 
 
 @pytest.mark.parametrize("how", ["name", "directory", "file", "address"])

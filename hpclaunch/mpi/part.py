@@ -1,0 +1,219 @@
+"""What one rank has started, and how it waits for the end of it.
+
+A rank never runs tasks or the scheduler itself: it starts the head, a supervisor of workers, or both, as processes
+of their own. So a task that crashes does not take its rank down, which under ``mpirun`` would end the whole job;
+nothing of MPI is in a worker; and the rank is free to hear signals. It imports next to nothing for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from hpclaunch import rundir
+from hpclaunch.errors import SiteError
+from hpclaunch.mpi.launch import without_rank
+
+if TYPE_CHECKING:
+    from hpclaunch.head.launch import HeadProcess
+
+#: Seconds that a rank which was told to end by a signal waits for the script's rank to end the cluster in order.
+GRACE_SECONDS = 10.0
+#: Seconds that processes may take to end after they were told to.
+_END_SECONDS = 10.0
+
+#: What the batch system, mpirun or a person sends when the job is to end.
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Part:
+    """The processes and files that this rank has for the cluster."""
+
+    def __init__(self) -> None:
+        self.head: HeadProcess | None = None
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self._directories: list[Path] = []
+
+    def keep(self, name: str, files: dict[str, bytes]) -> Path:
+        """Put files into a private directory of this node, and return it; it is removed at the end."""
+        import tempfile
+
+        directory = rundir.create(Path(tempfile.gettempdir()), name, is_listed=False)
+        self._directories.append(directory)
+        for file, data in files.items():
+            rundir.write_file(directory / file, data)
+        return directory
+
+    def start_supervisor(self, directory: Path, job: str, arguments: list[str], timeout: float) -> str:
+        """Start this rank's workers; return why that failed, empty if they reached the head.
+
+        :param directory: holds ``cluster.json`` and the worker's credentials.
+        """
+        reader, writer = os.pipe()
+        command = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", job]
+        command += [*arguments, "--quiet", "--ready-fd", str(writer), "--parent", str(os.getpid())]
+        try:
+            self.supervisor = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(writer,),
+                env=without_rank(os.environ),
+                start_new_session=True,  # signals come to the rank, which decides
+            )
+        except OSError as error:
+            os.close(reader)
+            return f"its workers can't be started: {error}"
+        finally:
+            os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            ready, _, _ = select.select([pipe], [], [], timeout)
+            if ready and pipe.read():
+                return ""
+        if not ready:
+            return f"its workers did not reach the head within {timeout:g} s"
+        code = self.supervisor.wait()
+        with contextlib.suppress(OSError):
+            return (directory / "jobs" / f"{job}.fail").read_text().strip()
+        return f"its workers ended with exit code {code}"
+
+    # --- the end
+
+    def serve(self) -> int:
+        """Wait until all that this rank has started has ended; return the rank's exit code.
+
+        A signal to end does not end it at once: the script's rank has heard it too, and ends the cluster in order.
+        If that takes longer than ``GRACE_SECONDS``, this rank ends its own part.
+        """
+        with _Signals() as signals:
+            code = self._serve(signals)
+        self.remove_files()
+        return code
+
+    def _serve(self, signals: _Signals) -> int:
+        deadline: float | None = None
+        while self.is_alive:
+            signals.wait(self._pids(), None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if signals.number and deadline is None:
+                deadline = time.monotonic() + GRACE_SECONDS
+            elif deadline is not None and time.monotonic() >= deadline:
+                self.stop()
+                return 128 + signals.number
+        return max(abs(code) and 1 for code in self._exit_codes())
+
+    @property
+    def is_alive(self) -> bool:
+        """True while anything runs that this rank has started."""
+        return any(code is None for code in self._all_codes())
+
+    def _all_codes(self) -> list[int | None]:
+        codes = [] if self.head is None else [self.head.exit_code()]
+        return codes if self.supervisor is None else [*codes, self.supervisor.poll()]
+
+    def _exit_codes(self) -> list[int]:
+        return [code for code in self._all_codes() if code is not None] or [0]
+
+    def _pids(self) -> list[int]:
+        pids = [] if self.head is None or self.head.exit_code() is not None else [self.head.pid]
+        if self.supervisor is not None and self.supervisor.poll() is None:
+            pids.append(self.supervisor.pid)
+        return pids
+
+    def stop(self) -> None:
+        """End what this rank has started, in order if that is possible, and remove its files."""
+        if self.head is not None and self.head.exit_code() is None:
+            self.head.let_go()
+        supervisor = self.supervisor
+        if supervisor is not None and supervisor.poll() is None:
+            supervisor.terminate()
+            try:
+                supervisor.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                supervisor.kill()
+                supervisor.wait()
+        self.remove_files()
+
+    def wait(self, timeout: float = _END_SECONDS) -> None:
+        """Wait for the end of what was told to end by the head; end what does not."""
+        until = time.monotonic() + timeout
+        if self.head is not None:
+            self.head.wait(timeout)
+        if self.supervisor is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(max(0.1, until - time.monotonic()))
+        self.stop()
+
+    def remove_files(self) -> None:
+        """Remove this rank's private directories."""
+        while self._directories:
+            rundir.remove(self._directories.pop())
+
+
+class _Signals:
+    """Hears signals to end while it is entered; ``number`` is the first, 0 if there was none."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        for number in END_SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.set_wakeup_fd(self._fd_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+    def wait(self, pids: list[int], timeout: float | None) -> None:
+        """Return when a process has ended, a signal has come, or the time is over."""
+        fds = []
+        try:
+            for pid in pids:
+                try:
+                    fds.append(os.pidfd_open(pid))
+                except ProcessLookupError:
+                    return
+                except OSError:  # a kernel without process descriptors: look now and then
+                    timeout = min(timeout or 0.5, 0.5)
+            select.select([*fds, self._reader], [], [], timeout)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._reader, 512):
+                pass
+
+
+def failed_to_start(reasons: dict[int, tuple[str, str]], count: int) -> SiteError:
+    """Return the error for ranks whose workers did not start.
+
+    :param reasons: host and reason by rank.
+    :param count: how many ranks were to have workers.
+    """
+    by_reason: dict[tuple[str, str], list[int]] = {}
+    for rank, what in reasons.items():
+        by_reason.setdefault(what, []).append(rank)
+    lines = []
+    for (host, reason), ranks in list(by_reason.items())[:10]:
+        who = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks[:20]))}"
+        lines.append(f"  {who} on {host}: {reason}")
+    verb = "could not start its workers" if len(reasons) == 1 else "could not start their workers"
+    return SiteError(f"{len(reasons)} of {count} worker ranks {verb}:\n" + "\n".join(lines))

@@ -1,0 +1,277 @@
+"""The start of a cluster on the ranks of one launch: who is where, the head, the workers, and what went wrong.
+
+Every rank calls :func:`start`, and all go through the same three exchanges, whatever fails on one of them:
+
+1. each says where it is and what it runs;
+2. the root (the head's rank) starts the head, and tells all its address, the credentials and everybody's role;
+3. each says whether its workers have reached the head.
+
+So an error on any rank is known to all before any of them goes on. Credentials travel in the second exchange only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import socket
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpclaunch import __version__, rundir
+from hpclaunch.errors import HPCLaunchError, SiteError
+from hpclaunch.mpi.gang import Gang
+from hpclaunch.mpi.part import Part, failed_to_start
+from hpclaunch.mpi.roles import Role, assign, rank_of
+
+#: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
+START_SECONDS = 300.0
+
+#: The files that a rank gets of the head's.
+_FILES = ("ca.pem", "client.pem", "worker.pem")
+
+
+class Wish(NamedTuple):
+    """What is to be started; the same on all ranks."""
+
+    overrides: Mapping[str, Any]  # configuration keys, as arguments
+    section: str = "mpi"
+    name: str | None = None
+    head_rank: int | None = None
+    client_rank: int | None = None
+    has_client: bool = True
+    inclusive: bool | None = None  # None: as configured
+    join: str | None = None  # an existing cluster: no head is started
+    is_public: bool = False  # others find the cluster by its name
+    cluster_file: Path | None = None  # where the root writes how to find it
+    start_timeout: float = START_SECONDS
+    error: HPCLaunchError | None = None  # what is wrong with the wish itself
+
+
+class Started(NamedTuple):
+    """What this rank is after the start."""
+
+    rank: int
+    role: Role
+    part: Part
+    facts: dict[str, Any]  # what the head says of itself
+    directory: Path  # this rank's own files
+    workers: int  # how many worker processes there are in all
+    script_client: str  # the name that the script's own connection must have
+
+
+class ReportedElsewhere(Exception):  # it is no error of this rank
+    """The start has failed, and another rank reports why. ``code`` is for this rank to end with."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the start failed; another rank says why (exit code {code})")
+        self.code = code
+
+
+def start(gang: Gang, wish: Wish) -> Started:
+    """Start this rank's part of a cluster.
+
+    :raises HPCLaunchError: the start failed, and this rank is the one to say so.
+    :raises ReportedElsewhere: it failed, and another one is.
+    """
+    part = Part()
+    try:
+        return _start(gang, wish, part)
+    except ReportedElsewhere:
+        part.stop()
+        raise
+    except BaseException as error:
+        part.stop()
+        if not isinstance(error, HPCLaunchError):
+            gang.abort(1)
+        raise
+
+
+def _start(gang: Gang, wish: Wish, part: Part) -> Started:
+    hellos = [json.loads(said) for said in gang.allgather(_hello(), wish.start_timeout)]
+    root = wish.head_rank if wish.head_rank is not None and 0 <= wish.head_rank < gang.size else 0
+    error: HPCLaunchError | None = None
+    word = b""
+    if gang.rank == root:
+        try:
+            word = json.dumps(_begin(wish, hellos, part)).encode()
+        except HPCLaunchError as caught:
+            error = caught
+        except BaseException as caught:
+            gang.broadcast(b"", root, wish.start_timeout)
+            raise caught from None
+    plan = gang.broadcast(word, root, wish.start_timeout)
+    if error is not None:
+        raise error
+    if not plan:
+        raise ReportedElsewhere(0)
+    return _join(gang, json.loads(plan), part, hellos)
+
+
+def _hello() -> bytes:
+    python = "{}.{}".format(*sys.version_info)
+    return json.dumps({"host": socket.gethostname(), "hpclaunch": __version__, "Python": python}).encode()
+
+
+# --- the root -----------------------------------------------------------------------------------------------
+
+
+def _begin(wish: Wish, hellos: list[dict[str, str]], part: Part) -> dict[str, Any]:
+    """Start the head, or find the one to join; return all that the others need."""
+    from hpclaunch.config.layers import load
+
+    if wish.error is not None:
+        raise wish.error
+    _check_alike(hellos)
+    loaded = load(wish.section, dict(wish.overrides))
+    config = loaded.job
+    inclusive = not config.exclusive_workers if wish.inclusive is None else wish.inclusive
+    roles = assign(
+        len(hellos),
+        head_rank=wish.head_rank,
+        client_rank=wish.client_rank,
+        has_head=wish.join is None,
+        has_client=wish.has_client,
+        inclusive=inclusive,
+    )
+    hosts = [(rank, hellos[rank]["host"]) for rank, role in enumerate(roles) if role.worker]
+    script_client = f"script-{secrets.token_hex(4)}" if wish.has_client and wish.join is None else ""
+    if wish.join is not None:
+        directory = rundir.find_cluster(wish.join)
+    else:
+        directory = _start_head(wish, config, hellos, hosts, script_client, part)
+    facts = rundir.read_facts(directory)
+    if wish.cluster_file is not None:
+        _write_cluster_file(wish.cluster_file, directory, facts)
+    return {
+        "roles": roles,
+        "facts": facts,
+        "files": {name: (directory / name).read_text() for name in _FILES if (directory / name).exists()},
+        "launch": secrets.token_hex(3) if wish.join is not None else "",
+        "script_client": script_client,
+        "workers": len(hosts) * config.processes,
+        "sharing": Counter(host for _, host in hosts),
+        "memory": None if loaded.origin("memory").startswith("computed") else config.memory,
+        "arguments": _arguments(config),
+        "start_timeout": config.start_timeout,
+    }
+
+
+def _start_head(
+    wish: Wish,
+    config: Any,
+    hellos: list[dict[str, str]],
+    hosts: list[tuple[int, str]],
+    script_client: str,
+    part: Part,
+) -> Path:
+    import tempfile
+
+    from hpclaunch.cluster.current import user_python_path
+    from hpclaunch.head.launch import HeadProcess, prepare_ranks
+
+    public = rundir.base_directory(config.shared_temp_directory)
+    is_one_host = len({hello["host"] for hello in hellos}) == 1 and not wish.is_public
+    chosen = config.interface or config.scheduler_options.get("interface") or config.scheduler_options.get("host")
+    prepared = prepare_ranks(
+        config,
+        wish.name or config.name,
+        public if wish.is_public else Path(tempfile.gettempdir()),
+        python_path=user_python_path(),
+        ranks=hosts,
+        hosts=("127.0.0.1",) if is_one_host and not chosen else None,
+        script_client=script_client,
+        owner_pid=os.getpid(),
+        is_listed=wish.is_public,
+    )
+    try:
+        part.head = HeadProcess(prepared.command, prepared.directory, attached=True)
+    except BaseException:
+        rundir.remove(prepared.directory)
+        raise
+    return prepared.directory
+
+
+def _check_alike(hellos: list[dict[str, str]]) -> None:
+    """Raise SiteError unless all ranks run one version of hpclaunch and of Python."""
+    for rank, hello in enumerate(hellos):
+        for what in ("hpclaunch", "Python"):
+            if hello[what] != hellos[0][what]:
+                raise SiteError(
+                    f"rank {rank} on {hello['host']} has {what} {hello[what]}, but rank 0 on {hellos[0]['host']} "
+                    f"has {hellos[0][what]}: start all ranks with the same Python environment"
+                )
+
+
+def _arguments(config: Any) -> list[str]:
+    """Return the worker's command line, but for what depends on the node."""
+    words = ["--processes", str(config.processes), "--threads", str(config.threads)]
+    words += ["--death-timeout", f"{config.death_timeout:g}"]
+    if config.interface is not None:
+        words += ["--interface", config.interface]
+    if config.local_directory is not None:
+        words += ["--local-directory", config.local_directory]
+    return [*words, *(word for line in config.worker_extra_args for word in shlex.split(line))]
+
+
+def _write_cluster_file(path: Path, directory: Path, facts: Mapping[str, Any]) -> None:
+    """Write where a cluster is to be found; there is nothing secret in it."""
+    told = {key: facts[key] for key in ("id", "name", "addresses")}
+    try:
+        rundir.write_file(path, json.dumps({**told, "directory": str(directory)}, indent=1).encode())
+    except OSError as error:
+        raise SiteError(f"the scheduler file {path} can't be written: {error.strerror}") from None
+
+
+# --- every rank ---------------------------------------------------------------------------------------------
+
+
+def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, str]]) -> Started:
+    """Start this rank's workers, hear how it went everywhere, and return what this rank is."""
+    roles = [Role(*role) for role in plan["roles"]]
+    role = roles[gang.rank]
+    failure, directory = "", Path()
+    try:
+        if role.worker or role.client:
+            directory = part.keep(f"{plan['facts']['name']}-rank{gang.rank}", _files(plan, role))
+        if role.worker:
+            failure = _start_workers(gang, plan, part, directory)
+        if not failure and part.head is not None and part.head.exit_code() is not None:
+            failure = f"the head ended with exit code {part.head.exit_code()}"
+    except (HPCLaunchError, OSError) as error:
+        failure = str(error)
+    said = gang.allgather(failure.encode(), plan["start_timeout"] + 60)
+    reasons = {rank: (hellos[rank]["host"], text.decode()) for rank, text in enumerate(said) if text}
+    gang.close()
+    if reasons:
+        reporter = rank_of(roles, "client")
+        if reporter is None:
+            reporter = rank_of(roles, "head") or 0
+        if gang.rank == reporter:
+            raise failed_to_start(reasons, sum(one.worker for one in roles))
+        raise ReportedElsewhere(1 if failure else 0)
+    return Started(gang.rank, role, part, plan["facts"], directory, plan["workers"], plan["script_client"])
+
+
+def _files(plan: dict[str, Any], role: Role) -> dict[str, bytes]:
+    """Return what this rank needs of the head's files: the keys of its own roles alone."""
+    unused = {name for name, has in (("client.pem", role.client), ("worker.pem", role.worker)) if not has}
+    files = {name: text.encode() for name, text in plan["files"].items() if name not in unused}
+    return {**files, "cluster.json": json.dumps(plan["facts"]).encode()}
+
+
+def _start_workers(gang: Gang, plan: dict[str, Any], part: Part, directory: Path) -> str:
+    from hpclaunch.head.ranks import job_id
+
+    memory = plan["memory"]
+    if memory is None:
+        from hpclaunch.config.machine import this_machine
+
+        memory = this_machine().memory // plan["sharing"][socket.gethostname()]
+    words = [os.path.expandvars(os.path.expanduser(word)) for word in plan["arguments"]]
+    arguments = [*words, "--memory", str(memory)]
+    return part.start_supervisor(directory, job_id(gang.rank, plan["launch"]), arguments, plan["start_timeout"])
