@@ -1,0 +1,355 @@
+"""What a client is made of: its connection to the head, its futures, and what goes in and out for them.
+
+Threads: the user's threads pickle, make futures and put messages into ``_outgoing``; the loop thread
+(:mod:`hpclaunch.client.sync`) sends them, and takes outcomes in. One condition guards the step of a future out of
+"pending"; the rest relies on single operations of deque and dict being atomic.
+
+What can be asked of a cluster is in :mod:`hpclaunch.client.client`; nothing here knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpclaunch.client.callbacks import CallbackThread, call_back
+from hpclaunch.client.functions import FunctionCache
+from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
+from hpclaunch.client.session import HeadSession
+from hpclaunch.client.sync import loop_thread
+from hpclaunch.comm import messages as m
+from hpclaunch.comm import serialize, tls
+from hpclaunch.comm.fetch import Fetcher
+from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, SerializationError
+
+log = logging.getLogger("hpclaunch.client")
+
+#: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
+_MAX_CALL = 1 << 30
+#: Large results that are fetched at the same time.
+_FETCHES = 16
+#: A key must fit where a worker notes what it runs.
+_MAX_KEY = 400
+
+
+class ClientCore:
+    """The connection, and the futures that hang on it.
+
+    :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file.
+    :param name: shown on the cluster's side.
+    :param timeout: seconds to wait for the head.
+    """
+
+    def __init__(self, cluster: Any, *, name: str | None, timeout: float) -> None:
+        self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
+        self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
+        self._tag = secrets.token_hex(3)
+        self._numbers = itertools.count()  # one for each submission; next() on it is atomic
+        self._futures: dict[str, weakref.ref[Future]] = {}
+        self._kept: set[Future] = set()  # pending, with callbacks
+        self._released: deque[str] = deque()
+        self._outgoing: deque[m.Message] = deque()
+        self._functions = FunctionCache()
+        self._sent_functions: set[bytes] = set()
+        self._flush_due = False
+        self._changed = threading.Condition()
+        self._failure: HPCLaunchError | None = None
+        self._closed = ""  # why nothing more can be sent
+        self._has_closed = False
+        # Guards the forgetting of futures against the making of others of their keys.
+        self._lock = threading.Lock()
+        self._callbacks: CallbackThread | None = None
+        self._thread = loop_thread()
+        self._session: HeadSession = self._thread.run(self._open(cluster, timeout))
+
+    async def _open(self, cluster: Any, timeout: float) -> HeadSession:
+        if hasattr(cluster, "open_session"):
+            session: HeadSession = await cluster.open_session(
+                name=self.name, on_messages=self._on_messages, on_lost=self._on_lost
+            )
+            facts: Mapping[str, Any] = cluster.facts
+            directory = cluster.directory
+        else:
+            from hpclaunch.rundir import find_cluster, read_facts
+
+            directory = find_cluster(cluster)
+            session = await HeadSession.open(
+                directory, name=self.name, on_messages=self._on_messages, on_lost=self._on_lost, timeout=timeout
+            )
+            facts = read_facts(directory)
+        session.listen(self._on_notice)
+        secure = facts.get("security", True) and directory is not None
+        hello = m.Hello(
+            m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()
+        )
+        context = tls.client_context(Path(directory), "client") if secure else None
+        self._fetcher = Fetcher(hello, context, lambda: session.comm)
+        return session
+
+    def _define(self, function: Callable[..., Any]) -> serialize.FunctionBytes:
+        if not callable(function):
+            raise TypeError(f"the first argument must be a function, not {function!r}")
+        return self._define_bytes(self._functions.dump(function))
+
+    def _define_bytes(self, sent: serialize.FunctionBytes) -> serialize.FunctionBytes:
+        if sent.id not in self._sent_functions:
+            check_size(len(sent.data), sent.name)
+            self._send(m.DefineFunction(sent.id, sent.name, sent.data))
+            self._sent_functions.add(sent.id)  # now, and no earlier: other threads believe it
+        return sent
+
+    def _stem(self, name: str) -> str:
+        """Return a key, or the beginning of keys, that nobody else has."""
+        return f"{name}-{self._tag}-{next(self._numbers)}"
+
+    def _check_key(self, key: str) -> str:
+        if not isinstance(key, str) or not key or len(key.encode()) > _MAX_KEY:
+            raise ValueError(f"a key is a text of 1 to {_MAX_KEY} bytes, not {key!r:.100}")
+        return key
+
+    def _future(self, key: str) -> tuple[Future, bool]:
+        """Return the future for a key, and whether it is new."""
+        new = Future(key, self)  # type: ignore[arg-type]  # each is a Client
+        known = self._futures.setdefault(key, new_ref := weakref.ref(new))
+        if known is new_ref:
+            return new, True
+        with self._lock:
+            future = self._futures.get(key, known)()
+            if future is None:  # its release has not been sent, and will not be
+                self._futures[key] = new_ref
+                return new, True
+        return future, False
+
+    # --- waiting
+
+    def _wait_for(self, futures: Sequence[Future], timeout: float | None) -> None:
+        """Wait until all of ``futures`` have ended."""
+        until = None if timeout is None else time.monotonic() + timeout
+        self._thread.check_blocking()
+        with self._changed:
+            for future in futures:
+                while future._status == PENDING:
+                    if self._failure is not None:
+                        raise self._failure
+                    if self._closed:
+                        raise CommClosedError(f"task {future.key} has no result: {self._closed}")
+                    left = None if until is None else until - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError(f"task {future.key} has not ended within {timeout:g} s")
+                    self._changed.wait(left)
+
+    def _fetch(self, futures: Sequence[Future], timeout: float | None) -> list[Any]:
+        """Get large results from those who hold them."""
+        until = None if timeout is None else time.monotonic() + timeout
+        values: list[Any] = []
+        for start in range(0, len(futures), _FETCHES):
+            some = futures[start : start + _FETCHES]
+            left = None if until is None else max(0.0, until - time.monotonic())
+            payloads = self._thread.run(self._fetch_all(some), left)
+            for future, payload in zip(some, payloads, strict=True):
+                if payload is None:  # lost with its worker: it is being made again
+                    left = None if until is None else max(0.0, until - time.monotonic())
+                    values.append(future.result(left))
+                else:
+                    values.append(serialize.load_value(*payload))
+        return values
+
+    async def _fetch_all(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
+        return await asyncio.gather(*(self._fetch_one(future) for future in futures))
+
+    async def _fetch_one(self, future: Future) -> serialize.Payload | None:
+        """Get a large result. None: those who should have it do not, and the future is pending again, or lost."""
+        holders = future._data
+        if future._status != STORED:
+            return None
+        payload = await self._fetcher.fetch(holders, future.key)
+        if payload is not None:
+            return payload
+        with self._changed:
+            if future._status == STORED and future._data is holders:  # nobody else was quicker, or knows better
+                if self._closed:
+                    future._data, future._status = CommClosedError(self._closed), LOST
+                else:
+                    future._data, future._status = None, PENDING
+                    self._send(m.LocateKeys([future.key], [holders]))
+        return None
+
+    # --- releasing
+
+    def _note_release(self, key: str) -> None:
+        self._released.append(key)
+        self._schedule_flush()
+
+    # --- to the head
+
+    def _send(self, message: m.Message) -> None:
+        self._thread.check_process()
+        if self._closed:
+            raise CommClosedError(f"client {self.name} is closed: {self._closed}")
+        self._outgoing.append(message)
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_due and not self._closed and not self._thread.is_foreign:
+            self._flush_due = True
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending
+                self._thread.loop.call_soon_threadsafe(self._flush)
+
+    def _flush(self) -> None:
+        """Send what has been queued; runs on the loop."""
+        self._flush_due = False
+        comm = self._session.comm
+        if comm is None or comm.is_closed:
+            return
+        released = [self._released.popleft() for _ in range(len(self._released))]
+        while self._outgoing:  # all that was queued before the keys above were released, at least
+            comm.send(self._outgoing.popleft())
+        gone: list[str] = []
+        with self._lock:
+            for key in released:
+                known = self._futures.get(key)
+                if known is not None and known() is None:
+                    del self._futures[key]
+                    gone.append(key)
+        if gone:
+            comm.send(m.ReleaseKeys(gone))
+        comm.flush()
+
+    # --- from the head
+
+    def _on_messages(self, messages: list[m.Message], buffers: list[memoryview]) -> None:
+        for message in messages:
+            if type(message) is m.TasksDone:
+                self._on_done(message)
+            elif type(message) is m.TasksStored:
+                stored = zip(message.keys, message.holders, strict=True)
+                self._end([(key, STORED, holders) for key, holders in stored])
+            elif type(message) is m.TasksFailed:
+                failed = zip(message.keys, message.failures, strict=True)
+                self._end([(key, FAILED, failure) for key, failure in failed])
+            elif type(message) is m.TasksCancelled:
+                self._end([(key, CANCELLED, None) for key in message.keys])
+            elif type(message) is m.Data:
+                self._fetcher.on_data(message, buffers)
+
+    def _on_done(self, message: m.TasksDone) -> None:
+        """Take small results in: the hot path."""
+        futures = self._futures
+        watched: list[Future] = []
+        with self._changed:
+            self._failure = None
+            for key, data in zip(message.keys, message.results, strict=True):
+                known = futures.get(key)
+                future = known() if known is not None else None
+                if future is not None and future._status == PENDING:
+                    future._data = data
+                    future._status = DONE
+                    if future._watchers is not None:
+                        watched.append(future)
+            self._changed.notify_all()
+        self._call_watchers(watched)
+
+    def _end(self, outcomes: Iterable[tuple[str, int, Any]]) -> None:
+        """Move futures out of pending."""
+        watched: list[Future] = []
+        with self._changed:
+            for key, status, data in outcomes:
+                known = self._futures.get(key)
+                future = known() if known is not None else None
+                if future is None:
+                    continue
+                if future._status == PENDING:
+                    future._data = data
+                    future._status = status
+                    if future._watchers is not None:
+                        watched.append(future)
+                elif future._status == status == STORED:  # it was made again
+                    future._data = data
+            self._changed.notify_all()
+        self._call_watchers(watched)
+
+    def _call_watchers(self, futures: list[Future]) -> None:
+        for future in futures:
+            watchers, future._watchers = future._watchers or [], None
+            for watcher in watchers:
+                watcher(future)
+
+    def _watch(self, future: Future, watcher: Callable[[Future], None]) -> None:
+        """Call ``watcher`` from the loop when ``future`` has ended; at once if it has."""
+        with self._changed:
+            if future._status == PENDING:
+                future._watchers = [*(future._watchers or ()), watcher]
+                return
+        watcher(future)
+
+    def _on_notice(self, error: HPCLaunchError) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _on_lost(self, error: PeerError) -> None:
+        self._closed = self._closed or str(error)
+        self._fetcher.on_head_lost(str(error))
+        self._end([(key, LOST, error) for key in list(self._futures)])
+
+    # --- callbacks
+
+    def _callback_caller(self, function: Callable[[Future], Any]) -> Callable[[Future], None]:
+        """Return a watcher that has ``function`` called in the callback thread.
+
+        Its future must be in ``_kept``: someone who asks to be called may have no other hold on it.
+        """
+        with self._lock:
+            if self._has_closed:  # all futures have ended, so it will be called at once
+                self._kept.clear()
+                return lambda future: call_back(function, future)
+            if self._callbacks is None:
+                self._callbacks = CallbackThread()
+            callbacks = self._callbacks
+
+        def watcher(future: Future) -> None:
+            callbacks.put(function, future)
+            self._kept.discard(future)
+
+        return watcher
+
+    # --- the end
+
+    def close(self) -> None:
+        """Release all futures and disconnect."""
+        if not self._has_closed:
+            self._has_closed = True
+            self._closed = self._closed or "it was closed by close()"
+            self._thread.run(self._close())
+            error = CommClosedError("the client was closed")
+            self._end([(key, LOST, error) for key in list(self._futures)])
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            callbacks.end()
+
+    async def _close(self) -> None:
+        self._flush()
+        self._fetcher.close()
+        self._session.close()
+
+
+def check_size(size: int, name: str) -> None:
+    """Raise SerializationError if so many bytes of arguments, or of a function, are too many."""
+    if size > _MAX_CALL:
+        raise SerializationError(
+            f"a call of {name} has {size / 1e9:.1f} GB of arguments, or of data in the function; at most "
+            f"{_MAX_CALL / 1e9:.1f} GB can be sent. Make or read the data in a task, and pass on its future"
+        )
