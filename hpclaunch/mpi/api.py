@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from hpclaunch import rundir
 from hpclaunch.errors import HPCLaunchError, SiteError, UserError
 from hpclaunch.mpi.arguments import inclusive, overrides, patience
-from hpclaunch.mpi.gang import Alone, FileGang, Gang, MPIGang
+from hpclaunch.mpi.gang import Alone, FileGang, Gang, MPIGang, time_limit
 from hpclaunch.mpi.launch import Launch, detect
 from hpclaunch.mpi.part import END_SIGNALS
-from hpclaunch.mpi.start import START_SECONDS, ReportedElsewhere, Started, Wish, start
+from hpclaunch.mpi.start import START_SECONDS, ReportedElsewhere, Started, Wish, start, take_leave
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -156,24 +156,28 @@ def cluster(**arguments: Any) -> Iterator[Client]:
 
 def _take_part(comm: Any, wish: Callable[[], Wish]) -> tuple[Started | None, int]:
     """Start; ranks that do not go on with the script serve to the end. Return what was started, or the code."""
-    gang = find_gang(comm)
     try:
         wanted = wish()
     except UserError as error:  # all ranks have it, and one is to say so
         wanted = Wish({}, error=error)
+    gang = find_gang(comm, wanted.start_timeout)
     try:
         started = start(gang, wanted)
     except ReportedElsewhere as elsewhere:
         return None, elsewhere.code
     if started.role.client:
         return started, 0
-    return None, started.part.serve()
+    code = started.part.serve()
+    if not code:
+        take_leave(started)
+    return None, code
 
 
-def find_gang(comm: Any = None, environment: Mapping[str, str] = os.environ) -> Gang:
+def find_gang(comm: Any, timeout: float, environment: Mapping[str, str] = os.environ) -> Gang:
     """Return the ranks of this launch.
 
     :param comm: a communicator of mpi4py to use, whatever the environment says.
+    :param timeout: seconds that MPI may take to start.
     :raises SiteError: there are several, and no way for them to talk.
     """
     if comm is not None:
@@ -184,7 +188,8 @@ def find_gang(comm: Any = None, environment: Mapping[str, str] = os.environ) -> 
     if launch.by == "hpclaunch":
         return meet_by_files(launch, environment)
     try:
-        from mpi4py import MPI
+        with time_limit(timeout, f"MPI has not started on all of the {launch.size} ranks within {timeout:g} s"):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         if launch.key:
             return meet_by_files(launch, environment)
@@ -253,8 +258,9 @@ def _end_on_signals() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    for one in END_SIGNALS:  # once is enough; the end takes a moment
+        signal.signal(one, signal.SIG_IGN)
     print(f"hpclaunch: ending: this rank was sent {signal.Signals(number).name}", file=sys.stderr, flush=True)
-    signal.signal(number, signal.SIG_IGN)  # once is enough; the end takes a moment
     sys.exit(128 + number)
 
 

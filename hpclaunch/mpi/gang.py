@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +21,10 @@ from hpclaunch.errors import SiteError
 
 #: Seconds between two looks while waiting: short at first.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+
+
+class RanksMissingError(SiteError):
+    """Not all ranks have come in time."""
 
 
 class Gang(Protocol):
@@ -31,14 +37,17 @@ class Gang(Protocol):
     def allgather(self, mine: bytes, timeout: float) -> list[bytes]:
         """Return what each rank has said, in their order.
 
-        :raises SiteError: not all have come within ``timeout`` seconds.
+        :raises RanksMissingError: not all have come within ``timeout`` seconds.
         """
 
     def broadcast(self, data: bytes | None, root: int, timeout: float) -> bytes:
         """Return what rank ``root`` says; the others' ``data`` is not looked at.
 
-        :raises SiteError: it has not said it within ``timeout`` seconds.
+        :raises RanksMissingError: it has not said it within ``timeout`` seconds.
         """
+
+    def part(self, timeout: float) -> None:
+        """The end: return when all ranks have come to it, or after ``timeout`` seconds."""
 
     def abort(self, code: int) -> None:
         """End all ranks at once if that can be done; else return."""
@@ -61,6 +70,9 @@ class Alone:
     def broadcast(self, data: bytes | None, root: int, timeout: float) -> bytes:
         """See :class:`Gang`."""
         return data or b""
+
+    def part(self, timeout: float) -> None:
+        """There is nobody else."""
 
     def abort(self, code: int) -> None:
         """There is nobody else."""
@@ -109,6 +121,10 @@ class MPIGang:
         self._wait(self._comm.Ibcast(self._buffer(whole), root), timeout)
         return bytes(whole)
 
+    def part(self, timeout: float) -> None:
+        """See :class:`Gang`. So ranks come to MPI's own end together, and none is killed for being late."""
+        _until(self._comm.Ibarrier().Test, timeout)
+
     def abort(self, code: int) -> None:
         """End all ranks."""
         self._comm.Abort(code)
@@ -121,7 +137,7 @@ class MPIGang:
 
     def _wait(self, request: Any, timeout: float) -> None:
         if not _until(request.Test, timeout):
-            raise SiteError(
+            raise RanksMissingError(
                 f"not all of the {self.size} ranks have come to initialize() within {timeout:g} s. Has one ended "
                 "before, or does it not call it? Raise start-timeout if they only need longer"
             )
@@ -174,6 +190,9 @@ class FileGang:
         self._wait_for([name], timeout)
         return self._read(name)
 
+    def part(self, timeout: float) -> None:
+        """Whoever started the ranks waits for all of them; there is nothing to be done together."""
+
     def abort(self, code: int) -> None:
         """There is no way to end the others; they have time limits."""
 
@@ -207,11 +226,33 @@ class FileGang:
             who = f"rank{'s' if len(missing) > 1 else ''} {', '.join(missing[:20])}"
             if not missing[0].isdigit():
                 who = "the others"
-            raise SiteError(
+            raise RanksMissingError(
                 f"{who} did not come within {timeout:g} s (rank {self.rank} of {self.size} waited in "
                 f"{self._directory}). Did they end, or see another file system? Raise start-timeout if they only "
                 "need longer"
             )
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, text: str) -> Iterator[None]:
+    """Kill this process, with a message, if the block takes longer: it waits inside a library, deaf to Python.
+
+    MPI starts when it is imported, and waits for all ranks, also for one that has ended before it came so far.
+    """
+    reader, writer = os.pipe()
+    watcher = os.fork()
+    if not watcher:
+        os.close(writer)
+        if not select.select([reader], [], [], seconds)[0]:
+            os.write(2, f"hpclaunch: {text}; has one ended before?\n".encode())
+            os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(watcher, 0)
 
 
 def _until(is_done: Callable[[], bool], timeout: float) -> bool:

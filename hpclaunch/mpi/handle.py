@@ -12,7 +12,7 @@ from hpclaunch.client.sync import loop_thread
 from hpclaunch.cluster.current import forget, set_lasting
 from hpclaunch.cluster.table import JobTable
 from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
-from hpclaunch.mpi.start import Started
+from hpclaunch.mpi.start import Started, take_leave
 
 #: Seconds that a head may take to say that it ends.
 _CLOSE_SECONDS = 15.0
@@ -32,6 +32,7 @@ class MPICluster:
         self._pid = os.getpid()
         self._thread = loop_thread()
         self._session: HeadSession | None = None
+        self._has_closed = False
         try:
             self._session = self._thread.run(
                 self.open_session(name=started.script_client or f"script-{self._pid}")
@@ -104,12 +105,16 @@ class MPICluster:
         forget(self)
         if os.getpid() != self._pid:
             return  # in a forked child the cluster is its parent's
+        if self._has_closed:
+            return
+        self._has_closed = True
         session, self._session = self._session, None
         if session is not None:
             self._farewell(session)
         if self._started.script_client:
             self._started.part.wait()
         self._started.part.stop()
+        take_leave(self._started)
 
     def _farewell(self, session: HeadSession) -> None:
         try:

@@ -30,6 +30,10 @@ GRACE_SECONDS = 10.0
 #: Seconds that processes may take to end after they were told to.
 _END_SECONDS = 10.0
 
+#: How private directories are named, and the file in them that says whose they are.
+_PREFIX = "hpclaunch-"
+_OWNER = "owner"
+
 #: What the batch system, mpirun or a person sends when the job is to end.
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -43,12 +47,18 @@ class Part:
         self._directories: list[Path] = []
 
     def keep(self, name: str, files: dict[str, bytes]) -> Path:
-        """Put files into a private directory of this node, and return it; it is removed at the end."""
+        """Put files into a private directory of this node, and return it; it is removed at the end.
+
+        What ranks have left here that were killed is removed now.
+        """
         import tempfile
 
-        directory = rundir.create(Path(tempfile.gettempdir()), name, is_listed=False)
+        base = Path(tempfile.gettempdir())
+        _remove_dead(base)
+        directory = rundir.create(base, _PREFIX + name, is_listed=False)
         self._directories.append(directory)
-        for file, data in files.items():
+        owner = f"{os.getpid()} {rundir.process_start(os.getpid())}"
+        for file, data in {**files, _OWNER: owner.encode()}.items():
             rundir.write_file(directory / file, data)
         return directory
 
@@ -59,7 +69,15 @@ class Part:
         """
         reader, writer = os.pipe()
         command = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", job]
-        command += [*arguments, "--quiet", "--ready-fd", str(writer), "--parent", str(os.getpid())]
+        command += [
+            *arguments,
+            "--quiet",
+            "--own-directory",
+            "--ready-fd",
+            str(writer),
+            "--parent",
+            str(os.getpid()),
+        ]
         try:
             self.supervisor = subprocess.Popen(
                 command,
@@ -75,14 +93,12 @@ class Part:
             os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             ready, _, _ = select.select([pipe], [], [], timeout)
-            if ready and pipe.read():
-                return ""
+            said = pipe.read().decode(errors="replace") if ready else ""
         if not ready:
             return f"its workers did not reach the head within {timeout:g} s"
-        code = self.supervisor.wait()
-        with contextlib.suppress(OSError):
-            return (directory / "jobs" / f"{job}.fail").read_text().strip()
-        return f"its workers ended with exit code {code}"
+        if said == "ready":
+            return ""
+        return said or f"its workers ended with exit code {self.supervisor.wait()}"
 
     # --- the end
 
@@ -154,6 +170,16 @@ class Part:
         """Remove this rank's private directories."""
         while self._directories:
             rundir.remove(self._directories.pop())
+
+
+def _remove_dead(base: Path) -> None:
+    """Remove the private directories of this user's ranks that are gone from this node."""
+    for path in base.glob(f"{_PREFIX}*/{_OWNER}"):
+        with contextlib.suppress(OSError, ValueError):
+            info = path.stat()
+            pid, start = path.read_text().split()
+            if info.st_uid == os.geteuid() and rundir.process_start(int(pid)) != start:
+                rundir.remove(path.parent)
 
 
 class _Signals:

@@ -17,6 +17,7 @@ import secrets
 import shlex
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,18 @@ from typing import Any, NamedTuple
 
 from hpclaunch import __version__, rundir
 from hpclaunch.errors import HPCLaunchError, SiteError
-from hpclaunch.mpi.gang import Gang
+from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import Part, failed_to_start
 from hpclaunch.mpi.roles import Role, assign, rank_of
 
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
+
+#: Seconds that ranks wait for one another at the end.
+PART_SECONDS = 5.0
+#: Seconds that the script's rank lets the others end first: where it ends with another code than 0, mpirun kills
+#: those that are still there.
+_LAST_SECONDS = 0.1
 
 #: The files that a rank gets of the head's.
 _FILES = ("ca.pem", "client.pem", "worker.pem")
@@ -55,13 +62,20 @@ class Wish(NamedTuple):
 class Started(NamedTuple):
     """What this rank is after the start."""
 
-    rank: int
+    gang: Gang
     role: Role
     part: Part
     facts: dict[str, Any]  # what the head says of itself
     directory: Path  # this rank's own files
     workers: int  # how many worker processes there are in all
     script_client: str  # the name that the script's own connection must have
+
+
+def take_leave(started: Started) -> None:
+    """Go to the end together with the other ranks; this rank's part has ended."""
+    started.gang.part(PART_SECONDS)
+    if started.role.client and started.gang.size > 1:
+        time.sleep(_LAST_SECONDS)
 
 
 class ReportedElsewhere(Exception):  # it is no error of this rank
@@ -81,18 +95,24 @@ def start(gang: Gang, wish: Wish) -> Started:
     part = Part()
     try:
         return _start(gang, wish, part)
-    except ReportedElsewhere:
+    except RanksMissingError as error:
         part.stop()
+        print(f"hpclaunch: {error}", file=sys.stderr, flush=True)
+        gang.abort(1)
         raise
-    except BaseException as error:
+    except (ReportedElsewhere, HPCLaunchError):
         part.stop()
-        if not isinstance(error, HPCLaunchError):
-            gang.abort(1)
+        gang.part(PART_SECONDS)
+        raise
+    except BaseException:
+        part.stop()
+        gang.abort(1)
         raise
 
 
 def _start(gang: Gang, wish: Wish, part: Part) -> Started:
-    hellos = [json.loads(said) for said in gang.allgather(_hello(), wish.start_timeout)]
+    patience = wish.start_timeout + (gang.rank > 0)  # so that one says first what is wrong
+    hellos = [json.loads(said) for said in gang.allgather(_hello(), patience)]
     root = wish.head_rank if wish.head_rank is not None and 0 <= wish.head_rank < gang.size else 0
     error: HPCLaunchError | None = None
     word = b""
@@ -104,7 +124,7 @@ def _start(gang: Gang, wish: Wish, part: Part) -> Started:
         except BaseException as caught:
             gang.broadcast(b"", root, wish.start_timeout)
             raise caught from None
-    plan = gang.broadcast(word, root, wish.start_timeout)
+    plan = gang.broadcast(word, root, patience)
     if error is not None:
         raise error
     if not plan:
@@ -254,7 +274,7 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
         if gang.rank == reporter:
             raise failed_to_start(reasons, sum(one.worker for one in roles))
         raise ReportedElsewhere(1 if failure else 0)
-    return Started(gang.rank, role, part, plan["facts"], directory, plan["workers"], plan["script_client"])
+    return Started(gang, role, part, plan["facts"], directory, plan["workers"], plan["script_client"])
 
 
 def _files(plan: dict[str, Any], role: Role) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--death-timeout", type=float, default=60.0, help="seconds to live without a head")
     parser.add_argument("--interface", default=None, help="network interface on which to offer results")
     parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
+    parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -41,11 +42,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             options.local_directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            print(f"local-directory {options.local_directory}: {error.strerror}", file=sys.stderr)
-            return 1
+            return _refuse(options, f"local-directory {options.local_directory} can't be made: {error.strerror}")
         os.environ["TMPDIR"] = str(options.local_directory)
     try:
-        return Supervisor(
+        supervisor = Supervisor(
             Options(
                 options.directory,
                 options.job,
@@ -57,10 +57,23 @@ def main(argv: list[str] | None = None) -> int:
                 is_quiet=options.quiet,
                 ready_fd=options.ready_fd,
             )
-        ).run()
+        )
+        return supervisor.run()
     except HPCLaunchError as error:
-        print(f"hpclaunch worker, job {options.job}: {error}", file=sys.stderr)
-        return 1
+        return _refuse(options, str(error))
+    finally:
+        if options.own_directory:
+            from hpclaunch.rundir import remove
+
+            remove(options.directory)
+
+
+def _refuse(options: argparse.Namespace, why: str) -> int:
+    """Say why there will be no workers, to whoever looks at the output or waits for the start."""
+    print(f"hpclaunch worker, job {options.job}: {why}", file=sys.stderr, flush=True)
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, why.encode())
+    return 1
 
 
 if __name__ == "__main__":

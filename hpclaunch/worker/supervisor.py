@@ -59,7 +59,7 @@ class Options(NamedTuple):
     death_timeout: float
     interface: str | None
     is_quiet: bool = False  # say only what goes wrong
-    ready_fd: int | None = None  # gets a word once the head is reached, and is closed
+    ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
 
 
 class _Child:
@@ -179,11 +179,7 @@ class Supervisor:
         self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
         sys.path += [path for path in welcome.python_path if path not in sys.path]
         self._remark(f"reached the head at {address}")
-        if self._ready_fd is not None:
-            with contextlib.suppress(OSError):  # nobody waits for it any more
-                os.write(self._ready_fd, b"ready\n")
-            os.close(self._ready_fd)
-            self._ready_fd = None
+        self._tell_parent("ready")
 
     def _serve_connection(self) -> None:
         """Start what is to run; then heartbeat, listen, and look after the children until something ends."""
@@ -362,11 +358,20 @@ class Supervisor:
 
     def _fail(self, reason: str) -> int:
         """Note why this job gives up, where the head and the user find it."""
+        self._tell_parent(reason)
         self._say(reason)
         with contextlib.suppress(OSError):
             path = self.options.directory / "jobs" / f"{self.options.job_id}.fail"
             tls.write_private(path, (reason + "\n").encode())
         return 1
+
+    def _tell_parent(self, word: str) -> None:
+        """Say once, to who wants to know, how the start went: "ready", or the reason why not."""
+        fd, self._ready_fd = self._ready_fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # nobody waits for it any more
+                os.write(fd, word.encode())
+            os.close(fd)
 
     def _remark(self, text: str) -> None:
         """Say what is as it should be."""
