@@ -188,15 +188,26 @@ def _is_alive(facts: dict[str, Any]) -> bool | None:
     return bool(start) and start == facts.get("process_start")
 
 
+def _told_directory(path: Path) -> Path:
+    """Return the run directory that a scheduler file names."""
+    try:
+        directory = Path(json.loads(path.read_bytes())["directory"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ClusterNotFoundError(f"{path} does not say where a cluster is") from None
+    read_facts(directory)
+    return directory
+
+
 def find_cluster(what: str | os.PathLike[str]) -> Path:
     """Return the run directory of a running cluster.
 
-    :param what: a cluster's name or id, its run directory, its ``cluster.json``, or one of its addresses.
+    :param what: a cluster's name or id, its run directory, its ``cluster.json``, one of its addresses, or a file
+        that ``hpclaunch mpi --scheduler-file`` has written.
     :raises ClusterNotFoundError: there is none, or several; the text lists those that run.
     """
     path = Path(what).expanduser()
-    if path.name == "cluster.json" and path.is_file():
-        return path.parent
+    if path.is_file():
+        return path.parent if path.name == "cluster.json" else _told_directory(path)
     if (path / "cluster.json").is_file():
         return path
     text = os.fspath(what).removeprefix("tls://").removeprefix("tcp://")

@@ -119,13 +119,62 @@ def render(
         "thread_variables": THREAD_VARIABLES,
         "threads_per_task": max(1, config.cores // (config.processes * config.threads)),
     }
-    text = _fill_in(config, values)
-    for line in directives.useless_skips():
-        warn(f"job-directives-skip: {line!r} is no directive of the script (keys are compared whole)")
+    text = _fill_in(config, f"{config.batch_system}.sh.j2", values)
+    _warn_of_useless_skips(directives)
     slots = directives.slots(config.cores)
     if config.batch_system == "sge" and slots < config.cores:
         warn(f"the job uses {config.cores} cores, but its -pe asks for {slots} slot{'s' if slots > 1 else ''}")
     return text
+
+
+def render_ranks(
+    config: JobConfig, *, count: int, command: Sequence[str], launcher: str | None = None, has_memory: bool = True
+) -> str:
+    """Return a job script that starts a program on several ranks, as MPI programs are started.
+
+    :param config: ``cores`` and ``memory`` are those of one rank.
+    :param count: how many ranks.
+    :param command: the program and its arguments, as text to be quoted.
+    :param launcher: what starts the ranks, as shell code; None is mpirun, on Slurm srun.
+    :param has_memory: False asks for no memory: the site's default is enough.
+    :raises ScriptError: a value can't stand in a script, or a template is wrong.
+    """
+    shell = _shell(config.shebang)
+    directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
+    slots = directives.slots(count * config.cores)
+    if config.batch_system == "sge" and slots < count * config.cores:
+        raise ScriptError(
+            f"{count} ranks of {config.cores} cores need {count * config.cores} slots; -pe asks for {slots}"
+        )
+    per_core = -(-config.memory // config.cores)
+    spec = _resources(config, 1) if config.resource_spec is not None else ""
+    if has_memory and config.resource_spec is None and config.memory_resource is not None:
+        spec = f"{config.memory_resource}={_sge_size(per_core)}"
+    default = {"slurm": "srun", "sge": "mpirun -np $NSLOTS" if config.cores == 1 else f"mpirun -np {count}"}
+    values: dict[str, Any] = {
+        "config": config,
+        "count": count,
+        "slots": count * config.cores,
+        "command": command,
+        "launcher": launcher or default.get(config.batch_system, f"mpirun -np {count}"),
+        "logs": str(Path(config.log_directory).expanduser().absolute()) if config.log_directory else "",
+        "wants": directives.wants,
+        "resources": directives.wants_resources(spec),
+        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
+        "memory_mib": mebibytes_up(per_core) if has_memory else None,
+        "shell": shell,
+        "is_bash": shell.endswith("bash"),
+        "thread_variables": THREAD_VARIABLES,
+        "threads_per_task": config.cores,
+    }
+    text = _fill_in(config, f"{config.batch_system}_ranks.sh.j2", values)
+    _warn_of_useless_skips(directives)
+    return text
+
+
+def _warn_of_useless_skips(directives: Directives) -> None:
+    for line in directives.useless_skips():
+        warn(f"job-directives-skip: {line!r} is no directive of the script (keys are compared whole)")
 
 
 def log_directory(config: JobConfig, directory: Path) -> Path:
@@ -135,8 +184,7 @@ def log_directory(config: JobConfig, directory: Path) -> Path:
     return Path(config.log_directory).expanduser().absolute()
 
 
-def _fill_in(config: JobConfig, values: dict[str, Any]) -> str:
-    name = f"{config.batch_system}.sh.j2"
+def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
     environment = _environment(config)
     try:
         text = environment.get_template(name).render(values)

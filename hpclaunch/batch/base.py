@@ -74,11 +74,11 @@ class BatchSystem(Protocol):
     template: str  # file name of the job script's template
     max_array: int  # jobs that one submission may have
 
-    def submit(self, script: Path, count: int) -> tuple[str, ...]:
-        """Return the argv that submits ``count`` jobs in one go (a job array when count > 1)."""
+    def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
+        """Return the argv that submits ``count`` jobs in one go, as an array; None: one job that is no array."""
 
-    def parse_submit(self, done: Completed, count: int) -> list[str]:
-        """Return the ``count`` job ids. Raise SubmitError if nothing was submitted."""
+    def parse_submit(self, done: Completed, count: int | None) -> list[str]:
+        """Return the ``count`` job ids, or that of the one job. Raise SubmitError if nothing was submitted."""
 
     def is_lost(self, done: Completed) -> bool:
         """Say whether a submission without an answer may have been carried out all the same."""

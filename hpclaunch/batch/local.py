@@ -30,14 +30,14 @@ class LocalProcesses:
         self._command = (python, "-I", "-S", program, str(spool))
         self._walltime = walltime or 0
 
-    def submit(self, script: Path, count: int) -> tuple[str, ...]:
-        return (*self._command, "submit", str(count), str(self._walltime), str(script))
+    def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
+        return (*self._command, "submit", str(count or 1), str(self._walltime), str(script))
 
-    def parse_submit(self, done: Completed, count: int) -> list[str]:
+    def parse_submit(self, done: Completed, count: int | None) -> list[str]:
         number = done.stdout.strip()
         if done.exit_code != 0 or not number.isdigit():
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
-        return [f"{number}.{i}" for i in range(1, count + 1)]
+        return [f"{number}.{i}" for i in range(1, (count or 1) + 1)]
 
     def hint(self, done: Completed) -> str:
         return "Is the disk of the cluster's run directory full?" if "space" in done.stderr else ""

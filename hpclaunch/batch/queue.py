@@ -69,12 +69,22 @@ class BatchQueue:
         self._known.update(ids)
         return ids
 
-    async def _submit_some(self, script: Path, count: int) -> list[str]:
-        done = await self._run(self.batch.submit(script, count))
+    async def submit_one(self, script: Path) -> str:
+        """Submit one job that is no element of an array; return its id.
+
+        :raises SubmitError: it was not submitted.
+        """
+        (job_id,) = await self._submit_some(script, None)
+        self._known.add(job_id)
+        return job_id
+
+    async def _submit_some(self, script: Path, array: int | None) -> list[str]:
+        done = await self._run(self.batch.submit(script, array))
         try:
-            return self.batch.parse_submit(done, count)
+            return self.batch.parse_submit(done, array)
         except SubmitError as error:
             output = error.output
+        count = array or 1
         jobs = f"{count} job{'s' if count > 1 else ''}"
         what, hint = f"{self.batch.title} did not take {jobs}", self.batch.hint(done)
         found: list[str] = []

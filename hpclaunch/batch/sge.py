@@ -74,10 +74,11 @@ class GridEngine:
 
     # --- submitting
 
-    def submit(self, script: Path, count: int) -> tuple[str, ...]:
-        return ("qsub", "-terse", "-t", f"1-{count}", *self._submit_extra, str(script))
+    def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
+        array = () if count is None else ("-t", f"1-{count}")
+        return ("qsub", "-terse", *array, *self._submit_extra, str(script))
 
-    def parse_submit(self, done: Completed, count: int) -> list[str]:
+    def parse_submit(self, done: Completed, count: int | None) -> list[str]:
         for pattern, text in ((_TERSE, done.stdout), (_SUBMITTED, done.stderr), (_SUBMITTED, done.stdout)):
             match = pattern.search(text)
             if match is not None:

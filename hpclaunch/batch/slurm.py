@@ -127,14 +127,15 @@ class Slurm:
 
     # --- submitting
 
-    def submit(self, script: Path, count: int) -> tuple[str, ...]:
-        return ("sbatch", "--parsable", f"--array=1-{count}", *self._submit_extra, str(script))
+    def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
+        array = () if count is None else (f"--array=1-{count}",)
+        return ("sbatch", "--parsable", *array, *self._submit_extra, str(script))
 
-    def parse_submit(self, done: Completed, count: int) -> list[str]:
+    def parse_submit(self, done: Completed, count: int | None) -> list[str]:
         match = re.search(r"^(\d+)(?:;\S+)?\s*$", done.stdout, re.MULTILINE)
         if done.exit_code != 0 or match is None:
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
-        return [f"{match[1]}_{i}" for i in range(1, count + 1)]
+        return [match[1]] if count is None else [f"{match[1]}_{i}" for i in range(1, count + 1)]
 
     def hint(self, done: Completed) -> str:
         words = done.stderr + done.stdout

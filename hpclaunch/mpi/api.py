@@ -72,9 +72,9 @@ def initialize(
     options |= {"interface": interface, "nthreads": nthreads, "local_directory": local_directory}
     options |= {"memory_limit": memory_limit, "nanny": nanny, "dashboard": dashboard, "protocol": protocol}
     options |= {"dashboard_address": dashboard_address, "worker_class": worker_class}
-    started, code = _take_part(comm, lambda: _wish({**options, "worker_options": worker_options}))
+    started, code = _take_part(comm, lambda: wish_of({**options, "worker_options": worker_options}))
     if started is not None:
-        _go_on(started)
+        go_on(started)
         return True
     if exit:
         sys.exit(code)
@@ -113,11 +113,11 @@ def execute(
     """
 
     def wish() -> Wish:
-        return _wish({**options, "scheduler_port": scheduler_port or None})._replace(
+        return wish_of({**options, "scheduler_port": scheduler_port or None})._replace(
             head_rank=scheduler_rank,
             client_rank=client_rank,
             has_client=client_function is not None,
-            **_where(scheduler, scheduler_address, scheduler_file),
+            **_where(scheduler, scheduler_address, scheduler_file, has_script=client_function is not None),
         )
 
     started, code = _take_part(comm, wish)
@@ -126,7 +126,7 @@ def execute(
             sys.exit(code)
         return None
     assert client_function is not None
-    running = _go_on(started)
+    running = go_on(started)
     try:
         return client_function(*client_args, **(client_kwargs or {}))
     finally:
@@ -155,12 +155,22 @@ def cluster(**arguments: Any) -> Iterator[Client]:
 
 
 def _take_part(comm: Any, wish: Callable[[], Wish]) -> tuple[Started | None, int]:
-    """Start; ranks that do not go on with the script serve to the end. Return what was started, or the code."""
+    return take_part(lambda timeout: find_gang(comm, timeout), wish)
+
+
+def take_part(find: Callable[[float], Gang], wish: Callable[[], Wish]) -> tuple[Started | None, int]:
+    """Start this rank's part; ranks that do not go on with the script serve to the end.
+
+    :param find: returns the ranks, given the seconds that this may take.
+    :param wish: returns what is wanted.
+    :return: what was started, for :func:`go_on`; or None, and the exit code of a rank that is done.
+    :raises HPCLaunchError: the start failed, and this rank is the one to say so.
+    """
     try:
         wanted = wish()
     except UserError as error:  # all ranks have it, and one is to say so
         wanted = Wish({}, error=error)
-    gang = find_gang(comm, wanted.start_timeout)
+    gang = find(wanted.start_timeout)
     try:
         started = start(gang, wanted)
     except ReportedElsewhere as elsewhere:
@@ -186,13 +196,13 @@ def find_gang(comm: Any, timeout: float, environment: Mapping[str, str] = os.env
     if launch is None or launch.size == 1:
         return Alone()
     if launch.by == "hpclaunch":
-        return meet_by_files(launch, environment)
+        return meet_by_files(launch)
     try:
         with time_limit(timeout, f"MPI has not started on all of the {launch.size} ranks within {timeout:g} s"):
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         if launch.key:
-            return meet_by_files(launch, environment)
+            return meet_by_files(launch)
         why = str(error).partition("\n")[0]
         raise SiteError(
             f"{launch.by} has started {launch.size} ranks, but mpi4py can't be used: {why}. Install "
@@ -202,7 +212,7 @@ def find_gang(comm: Any, timeout: float, environment: Mapping[str, str] = os.env
     if size == launch.size:
         return MPIGang(MPI.COMM_WORLD)
     if launch.key:
-        return meet_by_files(launch, environment)
+        return meet_by_files(launch)
     library = " ".join(MPI.Get_library_version().split())[:60]
     raise SiteError(
         f"{launch.by} has started {launch.size} ranks, but mpi4py sees {size}: it uses another MPI ({library}). "
@@ -210,7 +220,7 @@ def find_gang(comm: Any, timeout: float, environment: Mapping[str, str] = os.env
     )
 
 
-def meet_by_files(launch: Launch, environment: Mapping[str, str]) -> FileGang:
+def meet_by_files(launch: Launch) -> FileGang:
     """Return the ranks of a launch that meet in a private directory below the user's run directories.
 
     :raises SiteError: nothing tells this launch from others of this user.
@@ -227,7 +237,8 @@ def meet_by_files(launch: Launch, environment: Mapping[str, str]) -> FileGang:
 # --- the script's rank --------------------------------------------------------------------------------------
 
 
-def _go_on(started: Started) -> MPICluster:
+def go_on(started: Started) -> MPICluster:
+    """Go on with the script on this rank: have Client() find the cluster, and end it when Python ends."""
     global _running
     from hpclaunch.mpi.handle import MPICluster
 
@@ -267,13 +278,19 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
-def _wish(options: dict[str, Any]) -> Wish:
+def wish_of(options: dict[str, Any]) -> Wish:
+    """Return what the arguments of :func:`initialize` ask for.
+
+    :raises ConfigError: one of them has no meaning here.
+    """
     name, exclusive = options.pop("name", None), options.pop("exclusive_workers", None)
     given = overrides(options)
     return Wish(given, name=name, inclusive=inclusive(exclusive), start_timeout=patience(given, START_SECONDS))
 
 
-def _where(has_head: bool, address: str | None, file: str | os.PathLike[str] | None) -> dict[str, Any]:
+def _where(
+    has_head: bool, address: str | None, file: str | os.PathLike[str] | None, *, has_script: bool
+) -> dict[str, Any]:
     """Return the parts of a wish that say whose head it is."""
     if not has_head:
         if address is None and file is None:
@@ -283,4 +300,7 @@ def _where(has_head: bool, address: str | None, file: str | os.PathLike[str] | N
         raise UserError(
             "scheduler_address is for scheduler=False: a head that is started here has its own address"
         )
-    return {} if file is None else {"is_public": True, "cluster_file": Path(file)}
+    return {
+        "is_public": file is not None or not has_script,  # others are to find it
+        "cluster_file": None if file is None else Path(file),
+    }

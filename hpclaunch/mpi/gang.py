@@ -21,6 +21,8 @@ from hpclaunch.errors import SiteError
 
 #: Seconds between two looks while waiting: short at first.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+#: Seconds that the others may take to read the last of what was said, before it is removed.
+_CLOSE_SECONDS = 10.0
 
 
 class RanksMissingError(SiteError):
@@ -157,6 +159,7 @@ class FileGang:
         self.size = size
         self._directory = directory
         self._round = 0
+        self._is_closed = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -197,13 +200,16 @@ class FileGang:
         """There is no way to end the others; they have time limits."""
 
     def close(self) -> None:
-        """Remove the directory, once every rank has read all in it."""
+        """Remove the directory, once every rank has read all in it. Again is no error."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._write(f"{self._round}.done.{self.rank}", b"")
         if self.rank == 0:
             names = [f"{self._round}.done.{rank}" for rank in range(self.size)]
             with contextlib.suppress(SiteError):
-                self._wait_for(names, 30.0)
+                self._wait_for(names, _CLOSE_SECONDS)
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _write(self, name: str, data: bytes) -> None:

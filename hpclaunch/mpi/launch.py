@@ -28,9 +28,12 @@ class _Source(NamedTuple):
     key: tuple[str, ...]
 
 
+#: What we tell ranks that we start: number, how many, and a name of the launch.
+RANK_VARIABLES = ("HPCLAUNCH_RANK", "HPCLAUNCH_RANKS", "HPCLAUNCH_LAUNCH")
+
 #: Who sets what. Those that start ranks within a Slurm step stand before srun: its variables count their proxies.
 _SOURCES = (
-    _Source("hpclaunch", "HPCLAUNCH_RANK", "HPCLAUNCH_RANKS", ("HPCLAUNCH_LAUNCH",)),
+    _Source("hpclaunch", *RANK_VARIABLES[:2], RANK_VARIABLES[2:]),
     _Source(
         "Open MPI",
         "OMPI_COMM_WORLD_RANK",

@@ -97,11 +97,13 @@ def start(gang: Gang, wish: Wish) -> Started:
         return _start(gang, wish, part)
     except RanksMissingError as error:
         part.stop()
+        gang.close()
         print(f"hpclaunch: {error}", file=sys.stderr, flush=True)
         gang.abort(1)
         raise
     except (ReportedElsewhere, HPCLaunchError):
         part.stop()
+        gang.close()
         gang.part(PART_SECONDS)
         raise
     except BaseException:

@@ -1,0 +1,6 @@
+"""``python -m hpclaunch`` is the command ``hpclaunch``, of the Python at hand."""
+
+from hpclaunch.cli.main import main
+
+if __name__ == "__main__":
+    main()
