@@ -48,6 +48,7 @@ PURE = {
     "scheduler.placement",
     "scheduler.reactor",
     "scheduler.state",
+    "scheduler.wishes",
     "worker.commands",
     "worker.reactor",
     "worker.state",

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpclaunch.client import graph
 from hpclaunch.client.core import ClientCore, check_size
+from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
@@ -34,7 +35,13 @@ class Client(ClientCore):
     """
 
     def __init__(
-        self, cluster: Any = None, *, name: str | None = None, timeout: float = 10.0, **local: Any
+        self,
+        cluster: Any = None,
+        *,
+        name: str | None = None,
+        timeout: float = 10.0,
+        set_as_default: bool = True,
+        **local: Any,
     ) -> None:
         self._own_cluster: Any = None
         if cluster is None:
@@ -51,6 +58,7 @@ class Client(ClientCore):
     def submit(
         self,
         function: Callable[..., Any],
+        /,
         *args: Any,
         key: str | None = None,
         retries: int = 0,
@@ -201,7 +209,18 @@ class Client(ClientCore):
             return [load(f._data) if f._status == DONE else f.result() for f in flat]
         return rebuild(futures, fetched, skip_errors=errors == "skip")
 
+    def get_executor(self, **options: Any) -> ClientExecutor:
+        """Return a ``concurrent.futures.Executor`` that runs its calls on this cluster.
+
+        :param options: go to :meth:`submit` with each call, such as ``retries=2``.
+        """
+        return ClientExecutor(self, **options)
+
     # --- cancelling
+
+    def _cancel_unstarted(self, keys: list[str]) -> list[str]:
+        """Cancel those of some tasks that have not begun; return their keys."""
+        return list(self._ask("cancel_unstarted", keys=keys)) if keys else []
 
     def cancel(self, futures: Future | Iterable[Future]) -> None:
         """Cancel tasks, and with them all that use their results. Tasks that run already are left to end."""

@@ -33,11 +33,14 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, SerializationError
+from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
 
 #: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
 _MAX_CALL = 1 << 30
+#: Seconds between two looks of a task that waits at whether it was cancelled itself.
+_GLANCE_SECONDS = 0.2
 #: Large results that are fetched at the same time.
 _FETCHES = 16
 #: A key must fit where a worker notes what it runs.
@@ -90,11 +93,12 @@ class ClientCore:
             )
             facts = read_facts(directory)
         session.listen(self._on_notice)
-        secure = facts.get("security", True) and directory is not None
         hello = m.Hello(
             m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()
         )
-        context = tls.client_context(Path(directory), "client") if secure else None
+        context = getattr(cluster, "peer_context", None)
+        if context is None and directory is not None and facts.get("security", True):
+            context = tls.client_context(Path(directory), "client")
         self._fetcher = Fetcher(hello, context, lambda: session.comm)
         return session
 
@@ -135,9 +139,16 @@ class ClientCore:
     # --- waiting
 
     def _wait_for(self, futures: Sequence[Future], timeout: float | None) -> None:
-        """Wait until all of ``futures`` have ended."""
-        until = None if timeout is None else time.monotonic() + timeout
+        """Wait until all of ``futures`` have ended; in a task, let others have its thread meanwhile."""
         self._thread.check_blocking()
+        if here.place is None:
+            self._wait_here(futures, timeout, None)
+            return
+        with stepping_aside() as task:
+            self._wait_here(futures, timeout, task)
+
+    def _wait_here(self, futures: Sequence[Future], timeout: float | None, task: TaskFacts | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             for future in futures:
                 while future._status == PENDING:
@@ -148,6 +159,9 @@ class ClientCore:
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError(f"task {future.key} has not ended within {timeout:g} s")
+                    if task is not None:
+                        task.check()
+                        left = _GLANCE_SECONDS if left is None else min(left, _GLANCE_SECONDS)
                     self._changed.wait(left)
 
     def _fetch(self, futures: Sequence[Future], timeout: float | None) -> list[Any]:
@@ -193,6 +207,14 @@ class ClientCore:
         self._schedule_flush()
 
     # --- to the head
+
+    def _ask(self, method: str, timeout: float | None = None, **params: Any) -> Any:
+        """Ask the head something; see :meth:`HeadSession.request`."""
+        return self._thread.run(self._request(method, **params), timeout)
+
+    async def _request(self, method: str, **params: Any) -> Any:
+        self._flush()  # what the user has sent before shall arrive before
+        return await self._session.request(method, **params)
 
     def _send(self, message: m.Message) -> None:
         self._thread.check_process()

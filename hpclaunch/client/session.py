@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,36 @@ class HeadSession:
         """
         facts = read_facts(directory)
         context = tls.client_context(directory, "client") if facts.get("security", True) else None
-        session = cls(on_messages, on_lost)
         hello = Hello(PROTOCOL_VERSION, "client", name, facts["id"], host=socket.gethostname(), pid=os.getpid())
+        try:
+            return await cls.to(
+                facts["addresses"], hello, context, on_messages=on_messages, on_lost=on_lost, timeout=timeout
+            )
+        except CommClosedError as error:
+            raise ClusterNotFoundError(
+                f"the head of cluster {facts['name']} does not answer: {error}. "
+                f"It ran on {facts.get('host')} as process {facts.get('pid')}; its log is {directory / 'head.log'}"
+            ) from None
+
+    @classmethod
+    async def to(
+        cls,
+        addresses: Sequence[str],
+        hello: Hello,
+        context: ssl.SSLContext | None,
+        *,
+        on_messages: OnMessages | None = None,
+        on_lost: Callable[[PeerError], None] | None = None,
+        timeout: float = 10.0,
+    ) -> HeadSession:
+        """Dial a head at each of these addresses in turn, as ``hello`` says.
+
+        :raises CommClosedError: nobody answers at any address.
+        :raises HandshakeError: the head would not have us.
+        """
+        session = cls(on_messages, on_lost)
         failures: list[str] = []
-        for address in facts["addresses"]:
+        for address in addresses:
             try:
                 connection, welcome = await dial(
                     address, hello, context, session._on_frames, session._on_gone, timeout=timeout
@@ -79,10 +106,7 @@ class HeadSession:
                 continue
             session.comm, session.welcome, session.address = connection, welcome, address
             return session
-        raise ClusterNotFoundError(
-            f"the head of cluster {facts['name']} does not answer: {'; '.join(failures)}. "
-            f"It ran on {facts.get('host')} as process {facts.get('pid')}; its log is {directory / 'head.log'}"
-        )
+        raise CommClosedError("; ".join(failures))
 
     def attach(self, comm: MemoryConnection, welcome: Welcome) -> None:
         """Use a connection to a head in this very process."""

@@ -36,9 +36,10 @@ PIECE_BYTES = 256 * 1024
 #: Bytes that may wait in the transport before bulk data waits here.
 _HIGH_WATER = 1 << 20
 
-#: The certificate that a peer of this role must have. None of its own for "supervisor" and "peer".
+#: The certificate that a peer of this role must have. None of their own for the last three.
 _CERTIFICATE = {
     "client": ("client",),
+    "task": ("worker",),  # a client inside a task: it may use the cluster, not rule it
     "worker": ("worker",),
     "supervisor": ("worker",),
     "peer": ("client", "worker"),

@@ -24,7 +24,7 @@ class Hello(_Message, tag=1):
     """The dialling side's first message. ``role`` must be the one in its certificate."""
 
     version: int
-    role: str  # "client", "worker", "supervisor", "peer"
+    role: str  # "client", "task", "worker", "supervisor", "peer"
     name: str
     cluster_id: str
     host: str = ""
@@ -130,6 +130,13 @@ class DropTasks(_Message, tag=18):
     """Do not start these tasks if they have not started."""
 
     keys: list[str]
+
+
+class TaskSeceded(_Message, tag=60):
+    """A task has stepped aside to wait for others, and its thread runs other tasks; or it is back."""
+
+    key: str
+    away: bool
 
 
 class FreeResults(_Message, tag=19):
@@ -262,7 +269,7 @@ class StopWorkers(_Message, tag=42):
 
 
 class Request(_Message, tag=50):
-    """A question to the head; ``body`` is msgpack."""
+    """A question to the head, or from the head to a worker; ``body`` is msgpack."""
 
     request: int
     method: str
@@ -313,6 +320,7 @@ Message = (
     | TasksReturned
     | InputMissing
     | CopiesHeld
+    | TaskSeceded
     | Fetch
     | Data
     | Heartbeat

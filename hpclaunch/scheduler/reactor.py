@@ -32,6 +32,7 @@ from hpclaunch.scheduler.state import (
     Task,
     Worker,
 )
+from hpclaunch.scheduler.wishes import settle
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
@@ -125,7 +126,7 @@ class Reactor:
         for key in keys:
             task = self.state.tasks.get(key)
             if task is not None and task.state <= ASSIGNED:
-                self._end(task, CANCELLED)
+                self.end_task(task, CANCELLED)
 
     def on_results_not_found(self, name: str, message: m.LocateKeys) -> None:
         """A client could not fetch these results from the holders that it knows: forget those.
@@ -223,6 +224,8 @@ class Reactor:
             news_of.results.append(result)
             if task.dependents or task.inputs:
                 self._finish(task)
+        if worker.seceded:
+            settle(worker, message.keys)
         if worker.stale:
             self._free_stale(worker, message.keys)
         self.state.index(worker)
@@ -263,7 +266,7 @@ class Reactor:
                 task.retries -= 1
                 self._requeue(task)
             else:
-                self._end(task, FAILED, failure)
+                self.end_task(task, FAILED, failure)
         if worker.stale:
             self._free_stale(worker, message.keys)
         self.state.index(worker)
@@ -337,7 +340,7 @@ class Reactor:
         unknown = [key for key in keys if key not in tasks or key == task.key]
         if unknown:
             text = f"its input {unknown[0]} is not known here: it was released, or belongs to another cluster"
-            self._end(task, FAILED, m.Failure("LostResultError", text))
+            self.end_task(task, FAILED, m.Failure("LostResultError", text))
             return
         task.inputs = tuple(tasks[key] for key in dict.fromkeys(keys))
         for source in task.inputs:
@@ -348,7 +351,7 @@ class Reactor:
             task.missing += source.state != DONE
         bad = _bad_input(task)
         if bad is not None:
-            self._end(task, bad.state, bad.failure)
+            self.end_task(task, bad.state, bad.failure)
         elif not task.missing:
             self._on_inputs_there(task)
         else:
@@ -372,6 +375,8 @@ class Reactor:
         if task is None:
             return None
         worker.backlog -= task.cost
+        if worker.seceded:
+            settle(worker, [key])
         if seconds is not None:
             task.function.learn(seconds)
         if task.state != ASSIGNED or task.worker is not worker:
@@ -381,9 +386,12 @@ class Reactor:
 
     def _requeue(self, task: Task) -> None:
         """Put an assigned task whose worker has given it up, or is lost, back to where it belongs."""
+        if task.key in self.state.recanted:
+            self.end_task(task, CANCELLED)
+            return
         bad = _bad_input(task)  # it failed while this task was on a worker
         if bad is not None:
-            self._end(task, bad.state, bad.failure)
+            self.end_task(task, bad.state, bad.failure)
         else:
             self._queue(task)
 
@@ -406,7 +414,7 @@ class Reactor:
                 continue
             bad = _bad_input(one)
             if bad is not None:
-                self._end(one, bad.state, bad.failure)
+                self.end_task(one, bad.state, bad.failure)
                 continue
             for source in one.inputs:
                 source.users += 1
@@ -465,7 +473,7 @@ class Reactor:
                 self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
                 self._lose_holder(task, worker)
 
-    def _end(self, task: Task, state: int, failure: m.Failure | None = None) -> None:
+    def end_task(self, task: Task, state: int, failure: m.Failure | None = None) -> None:
         """End a task and all that depend on it as failed or cancelled."""
         todo, loose = [task], []
         while todo:
@@ -533,7 +541,7 @@ class Reactor:
             task.deaths = [*(task.deaths or ()), (blame, how)]
             crashes = sum(one == "worker" for one, _ in task.deaths)
             if crashes > self.allowed_failures or len(task.deaths) - crashes > EVICTION_LIMIT:
-                self._end(task, FAILED, _killed(task))
+                self.end_task(task, FAILED, _killed(task))
                 return
         self._requeue(task)
 

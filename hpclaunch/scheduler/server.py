@@ -20,8 +20,10 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError
+from hpclaunch.scheduler import wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.placement import place
+from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import Worker
 
@@ -34,6 +36,7 @@ SILENCE_SECONDS = 20.0
 #: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
 BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
+_CLIENTS = ("client", "task")
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -62,7 +65,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     tasks: int
 
 
-class _Peer:
+class Peer:
     """A connection that has shown who it is."""
 
     __slots__ = ("comm", "hello", "last_seen", "relays", "vitals")
@@ -72,7 +75,7 @@ class _Peer:
         self.hello = hello
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
-        self.relays: dict[int, tuple[_Peer, int]] = {}
+        self.relays: dict[int, tuple[Peer, int]] = {}
 
 
 Nothing = Callable[..., None]
@@ -105,19 +108,20 @@ class SchedulerServer:
         self._on_worker_left = on_worker_left
         self._on_request = on_request
         self._on_client_left = on_client_left
-        self._clients: dict[str, _Peer] = {}
-        self._workers: dict[str, _Peer] = {}
-        self._supervisors: dict[str, _Peer] = {}  # by job id
+        self._clients: dict[str, Peer] = {}
+        self._workers: dict[str, Peer] = {}
+        self._supervisors: dict[str, Peer] = {}  # by job id
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
         self._changed = asyncio.Event()
+        self._questions = Questions(self)
         self._loop = asyncio.get_running_loop()
         self._round_due = False
         self._last_relay = 0
         self._requests: set[asyncio.Task[None]] = set()
         self._failure: HPCLaunchError | None = None
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
-        self._handlers: dict[type, Callable[[_Peer, Any], None]] = {
+        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.DefineFunction: lambda peer, msg: self.reactor.on_function_defined(msg),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
@@ -125,13 +129,15 @@ class SchedulerServer:
             m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),
             m.Request: self._on_control,
         }
-        self._worker_handlers: dict[type, Callable[[_Peer, Any], None]] = {
+        self._worker_handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
             m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg.keys),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
+            m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
+            m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
 
     # --- connections
@@ -141,15 +147,16 @@ class SchedulerServer:
 
         :raises HandshakeError: it may not come in: its name is taken, or its job is to end.
         """
-        peer = _Peer(comm, hello, time.monotonic())
-        roles = {"client": self._join_client, "worker": self._join_worker, "supervisor": self._join_supervisor}
+        peer = Peer(comm, hello, time.monotonic())
+        roles = {"worker": self._join_worker, "supervisor": self._join_supervisor}
+        roles |= dict.fromkeys(_CLIENTS, self._join_client)
         join = roles.get(hello.role)
         if join is None:
             raise HandshakeError(f"the head has no use for a {hello.role}")
         join(peer)
         comm.on_frames = lambda _, frames: self._on_frames(peer, frames)
         comm.on_lost = lambda _, reason: self._on_lost(peer, reason)
-        self._schedule_round()
+        self.schedule_round()
         return m.Welcome(
             m.PROTOCOL_VERSION,
             self.cluster_id,
@@ -157,7 +164,7 @@ class SchedulerServer:
             heartbeat_seconds=HEARTBEAT_SECONDS,
         )
 
-    def _join_client(self, peer: _Peer) -> None:
+    def _join_client(self, peer: Peer) -> None:
         if peer.hello.name in self._clients:
             raise HandshakeError(f"a client named {peer.hello.name} is connected already")
         self._clients[peer.hello.name] = peer
@@ -165,7 +172,7 @@ class SchedulerServer:
         if self._failure is not None:
             self._loop.call_soon(peer.comm.send, m.Notice("failure", to_report(self._failure)))
 
-    def _join_worker(self, peer: _Peer) -> None:
+    def _join_worker(self, peer: Peer) -> None:
         hello = peer.hello
         if hello.job_id in self._stopping:
             raise HandshakeError(f"job {hello.job_id} is to end: {self._stopping[hello.job_id]}")
@@ -187,7 +194,7 @@ class SchedulerServer:
         self._on_worker_joined(hello)
         self._news()
 
-    def _join_supervisor(self, peer: _Peer) -> None:
+    def _join_supervisor(self, peer: Peer) -> None:
         job_id = peer.hello.job_id
         if job_id in self._stopping:
             raise HandshakeError(f"job {job_id} is to end: {self._stopping[job_id]}")
@@ -196,7 +203,7 @@ class SchedulerServer:
             old.comm.close("another supervisor of this job has come")
         self._supervisors[job_id] = peer
 
-    def _on_frames(self, peer: _Peer, frames: list[Frame]) -> None:
+    def _on_frames(self, peer: Peer, frames: list[Frame]) -> None:
         peer.last_seen = time.monotonic()
         role = peer.hello.role
         for messages, buffers in frames:
@@ -204,7 +211,7 @@ class SchedulerServer:
                 try:
                     if role == "worker":
                         self._from_worker(peer, message, buffers)
-                    elif role == "client":
+                    elif role in _CLIENTS:
                         self._from_client(peer, message)
                     else:
                         self._from_supervisor(peer, message)
@@ -213,11 +220,11 @@ class SchedulerServer:
                 except Exception:  # no peer may harm the others
                     log.exception("%s %s sent what cannot be", role, peer.hello.name)
                     peer.comm.close(f"a {type(message).__name__} that cannot be")
-                    self._schedule_round()
+                    self.schedule_round()
                     return
-        self._schedule_round()
+        self.schedule_round()
 
-    def _from_client(self, peer: _Peer, message: m.Message) -> None:
+    def _from_client(self, peer: Peer, message: m.Message) -> None:
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
@@ -226,7 +233,7 @@ class SchedulerServer:
         else:
             log.warning("client %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
-    def _from_worker(self, peer: _Peer, message: m.Message, buffers: list[memoryview]) -> None:
+    def _from_worker(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         if peer.hello.name not in self.reactor.state.workers:
             return  # late words of a worker that was given up
         handler = self._worker_handlers.get(type(message))
@@ -241,7 +248,7 @@ class SchedulerServer:
         else:
             log.warning("worker %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
-    def _from_supervisor(self, peer: _Peer, message: m.Message) -> None:
+    def _from_supervisor(self, peer: Peer, message: m.Message) -> None:
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
             peer.comm.send(m.Heartbeat())
@@ -254,24 +261,24 @@ class SchedulerServer:
 
     # --- messages
 
-    def _on_submit(self, peer: _Peer, message: m.SubmitTasks) -> None:
+    def _on_submit(self, peer: Peer, message: m.SubmitTasks) -> None:
         if message.function not in self.reactor.state.functions:
             peer.comm.close("tasks of a function that was not defined")
             return
         self.reactor.on_tasks_submitted(peer.hello.name, message)
 
-    def _on_control(self, peer: _Peer, message: m.Request) -> None:
+    def _on_control(self, peer: Peer, message: m.Request) -> None:
+        if self._questions.take(peer, message):
+            return
         task = self._loop.create_task(self._answer(peer, message))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    async def _answer(self, peer: _Peer, message: m.Request) -> None:
+    async def _answer(self, peer: Peer, message: m.Request) -> None:
         """Answer one control request; an error goes back to whoever asked."""
         try:
-            if self._on_request is None:
-                raise HandshakeError("this scheduler has no head to answer that")
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-            value = await self._on_request(message.method, params)
+            value = await self._questions.answer(peer, message.method, params)
             reply = m.Reply(message.request, msgspec.msgpack.encode(value))
         except asyncio.CancelledError:
             raise
@@ -282,7 +289,17 @@ class SchedulerServer:
         if not peer.comm.is_closed:
             peer.comm.send(reply)
 
-    def _relay_fetch(self, asker: _Peer, message: m.Fetch) -> None:
+    async def ask_head(self, method: str, params: dict[str, Any]) -> Any:
+        """Pass a question on to the head around this scheduler."""
+        if self._on_request is None:
+            raise HandshakeError("this scheduler has no head to answer that")
+        return await self._on_request(method, params)
+
+    def worker_peer(self, name: str) -> Peer | None:
+        """Return a worker's connection; None if it is gone."""
+        return self._workers.get(name)
+
+    def _relay_fetch(self, asker: Peer, message: m.Fetch) -> None:
         """Pass a question for results on to the worker that has them: the asker cannot reach it."""
         holder = self._worker_at(message.via)
         if holder is None:
@@ -294,12 +311,12 @@ class SchedulerServer:
             holder.relays[self._last_relay] = (asker, message.request)
             holder.comm.send(m.Fetch(self._last_relay, [key]))
 
-    def _relay_data(self, holder: _Peer, message: m.Data, buffers: list[memoryview]) -> None:
+    def _relay_data(self, holder: Peer, message: m.Data, buffers: list[memoryview]) -> None:
         asker, request = holder.relays.pop(message.request, (None, 0))
         if asker is not None and not asker.comm.is_closed:
             asker.comm.send_buffers(m.Data(request, message.key, message.buffers), buffers)
 
-    def _worker_at(self, address: str) -> _Peer | None:
+    def _worker_at(self, address: str) -> Peer | None:
         for name, peer in self._workers.items():
             if address in peer.hello.addresses or address == f"worker:{name}":
                 return peer
@@ -307,20 +324,21 @@ class SchedulerServer:
 
     # --- ends
 
-    def _on_lost(self, peer: _Peer, reason: str) -> None:
+    def _on_lost(self, peer: Peer, reason: str) -> None:
         hello = peer.hello
-        if hello.role == "client" and self._clients.get(hello.name) is peer:
+        if hello.role in _CLIENTS and self._clients.get(hello.name) is peer:
             del self._clients[hello.name]
             self.reactor.on_client_left(hello.name)
             self._on_client_left(hello.name)
         elif hello.role == "worker" and self._workers.get(hello.name) is peer:
             del self._workers[hello.name]
+            self._questions.on_worker_gone(hello.name, reason)
             self._worker_gone(peer, reason)
         elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
             del self._supervisors[hello.job_id]
-        self._schedule_round()
+        self.schedule_round()
 
-    def _worker_gone(self, peer: _Peer, reason: str) -> None:
+    def _worker_gone(self, peer: Peer, reason: str) -> None:
         """A worker's connection is over. Its supervisor may say more; wait for that a moment."""
         name, job_id = peer.hello.name, peer.hello.job_id
         for asker, request in peer.relays.values():
@@ -333,13 +351,14 @@ class SchedulerServer:
         how = f"worker {name} (job {job_id}, host {peer.hello.host}) was lost with its job: {reason}"
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
 
-    def _on_worker_died(self, peer: _Peer, message: m.WorkerDied) -> None:
+    def _on_worker_died(self, peer: Peer, message: m.WorkerDied) -> None:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         blame = "nobody" if peer.hello.job_id in self._stopping else "worker"
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
+            self._questions.on_worker_gone(message.name, how)
             self._lose(message.name, peer.hello.job_id, message.running, how, blame)
         else:
             self._explain_loss(message.name, message.running, how, blame)
@@ -360,11 +379,12 @@ class SchedulerServer:
         log.info("worker %s left: %s", name, how)
         self._on_worker_left(job_id, name, how)
         self._news()
-        self._schedule_round()
+        self.schedule_round()
 
     # --- rounds
 
-    def _schedule_round(self) -> None:
+    def schedule_round(self) -> None:
+        """Have a round at the end of this tick of the loop."""
         if not self._round_due:
             self._round_due = True
             self._loop.call_soon(self._round)
@@ -398,7 +418,7 @@ class SchedulerServer:
     def _on_tick(self) -> None:
         now = time.monotonic()
         self.reactor.on_tick(now)
-        self._schedule_round()
+        self.schedule_round()
         for job_id, peer in list(self._supervisors.items()):
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
                 self._drop_silent_job(job_id)
@@ -472,7 +492,7 @@ class SchedulerServer:
             if peer.hello.job_id == job_id and peer.hello.name in self.reactor.state.workers:
                 self.reactor.on_worker_draining(peer.hello.name)
                 peer.comm.send(m.StopWorkers(reason, drain=drain))
-        self._schedule_round()
+        self.schedule_round()
         supervisor = self._supervisors.get(job_id)
         if supervisor is not None:
             supervisor.comm.send(m.StopWorkers(reason, drain=drain))

@@ -90,7 +90,7 @@ class Worker:
 
     __slots__ = (
         "accepts", "address", "assigned", "backlog", "functions", "holds", "host", "job_id", "last_progress",
-        "memory_limit", "name", "recalling", "stale", "threads",
+        "memory_limit", "name", "recalling", "seceded", "stale", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,7 @@ class Worker:
         self.functions: set[bytes] = set()  # ids of functions that it has
         self.holds: dict[str, Task] = {}  # results that it keeps
         self.stale: set[str] = set()  # results that it keeps beside an assigned task of the same key
+        self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
         self.accepts = True  # False while it drains
         self.recalling = False
         self.last_progress = 0.0
@@ -243,7 +244,8 @@ class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
     __slots__ = (
-        "clients", "deep", "functions", "idle", "last_order", "open", "ready", "tasks", "waiting", "workers",
+        "clients", "deep", "functions", "idle", "last_order", "open", "ready", "recanted", "tasks", "waiting",
+        "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -257,6 +259,7 @@ class SchedulerState:
         self.open: dict[Worker, None] = {}  # have something, and room for more
         self.deep: dict[Worker, None] = {}  # have more than they can run at once
         self.last_order = 0
+        self.recanted: set[str] = set()  # to be cancelled if a worker gives them back
 
     def index(self, worker: Worker) -> None:
         """Put a worker into the indexes that fit what it has now. Call after its assignments changed."""
@@ -331,6 +334,8 @@ class SchedulerState:
             assert self.tasks.get(key) is task, task.story()
             assert worker in (task.holders or ()), task.story()
         assert worker.stale <= worker.assigned.keys()
+        assert worker.seceded <= worker.assigned.keys()
+        assert len(worker.seceded) < worker.threads
         assert not worker.stale & worker.holds.keys()
         count = len(worker.assigned)
         assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"

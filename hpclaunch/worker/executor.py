@@ -5,6 +5,10 @@ the loop has not fetched yet. The threads never touch the network or the worker'
 one slot of memory shared with the supervisor tells which task it runs, so that the supervisor can name the task
 that took its process down.
 
+A task that waits for others secedes: its thread gives its slot to a new thread, which runs other tasks meanwhile.
+To rejoin, it takes the slot of a thread that has just finished a task, and that thread ends. So no more than
+``threads`` tasks run at once, and tasks that wait for each other's tasks do not lock each other out.
+
 The hot path is :meth:`Executor._run`: nothing there is done that a task does not need.
 """
 
@@ -17,13 +21,17 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import serialize
 from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import FunctionBytes, Payload
-from hpclaunch.errors import SerializationError
+from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.worker.context import Place, WorkerFacts, here
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
 
 #: Bytes of shared memory per thread: two for the length, the rest for the key of the running task.
 SLOT_BYTES = 512
@@ -61,6 +69,10 @@ class Executor:
         has been called since the last time.
     :param inline_limit: bytes up to which a result is given as bytes rather than as a Payload.
     :param slots: shared memory of ``threads * SLOT_BYTES`` bytes, or None.
+    :param facts: the worker, for its tasks.
+    :param on_seceded: called from an execution thread with (key, True) when a task steps aside, and with
+        (key, False) when it is back.
+    :param make_client: makes the client that all tasks of this worker share.
     """
 
     def __init__(
@@ -70,8 +82,16 @@ class Executor:
         *,
         inline_limit: int,
         slots: mmap.mmap | None = None,
+        facts: WorkerFacts | None = None,
+        on_seceded: Callable[[str, bool], None] = lambda key, away: None,
+        make_client: Callable[[], Client] | None = None,
     ) -> None:
+        self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
+        self._on_seceded = on_seceded
+        self._make_client = make_client
+        self._client: Client | None = None
+        self._client_lock = threading.Lock()
         self._inline_limit = inline_limit
         self._slots: Any = slots if slots is not None else bytearray(threads * SLOT_BYTES)
         self._functions: dict[bytes, _Function] = {}
@@ -80,13 +100,19 @@ class Executor:
         self._outcomes: deque[Outcome] = deque()
         self._announced = False
         self._count = threads
-        self._busy = bytearray(threads)  # 1 for each thread that looks for tasks or runs one
-        self._threads = [
-            threading.Thread(target=self._serve, args=(i,), name=f"hpclaunch-task-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._places: set[Place] = set()  # one for each thread, also for those whose task is aside
+        self._rejoining: deque[SimpleQueue[int]] = deque()  # who waits for a slot
+        self._cancelled: set[str] = set()  # running tasks that nobody wants any more
+        self._stopped = False
+        for slot in range(0, threads * SLOT_BYTES, SLOT_BYTES):
+            self._start_thread(slot)
+
+    def _start_thread(self, slot: int) -> None:
+        place = Place(self, slot)
+        self._places.add(place)
+        name = f"hpclaunch-task-{slot // SLOT_BYTES}"
+        place.thread = threading.Thread(target=self._serve, args=(place,), name=name, daemon=True)
+        place.thread.start()
 
     def define(self, function: FunctionBytes) -> None:
         """Make a function known."""
@@ -102,10 +128,11 @@ class Executor:
         for _ in range(self._count):  # a token too many costs one look at an empty queue
             self._wake.put(True)
 
-    def take_back(self, count: int, keys: frozenset[str]) -> list[str]:
+    def take_back(self, count: int, keys: frozenset[str], *, is_final: bool = True) -> list[str]:
         """Take the tasks with these keys off the queue, then others from its end up to ``count``; return keys.
 
-        The threads go on taking tasks from its beginning meanwhile; those that they have are not given back.
+        The threads go on taking tasks from its beginning meanwhile; those that they have are not given back,
+        but can see that they are not wanted any more, if ``is_final``.
         """
         queue = self._queue
         taken: list[str] = []
@@ -117,6 +144,8 @@ class Executor:
                     taken.append(item[0])
                 else:
                     kept.append(item)
+        if keys and is_final:
+            self._cancelled.update(keys.difference(taken).intersection(self.running()))
         if kept:
             queue.extend(reversed(kept))
             self._wake_all()  # a thread may have seen the queue empty
@@ -135,27 +164,109 @@ class Executor:
     def is_idle(self) -> bool:
         """True if no task is queued or running, and no outcome waits."""
         # In this order: a thread is busy before it takes a task, and until after it has noted its outcome.
-        return not self._queue and not any(self._busy) and not self._outcomes
+        return not self._queue and not any(place.busy for place in list(self._places)) and not self._outcomes
+
+    def running(self) -> list[str]:
+        """Return the keys of the tasks that have begun and not ended."""
+        return [place.key for place in list(self._places) if place.key]
+
+    def threads_of(self) -> dict[str, threading.Thread]:
+        """Return the running tasks' threads, by key."""
+        places = list(self._places)
+        return {place.key: place.thread for place in places if place.key and place.thread is not None}
+
+    def is_cancelled(self, key: str) -> bool:
+        """Say whether nobody wants a running task any more."""
+        return key in self._cancelled
+
+    def client(self) -> Client:
+        """Return the client that all tasks of this worker share; it connects when it is first asked for."""
+        with self._client_lock:
+            if self._client is None:
+                if self._make_client is None:
+                    raise HPCLaunchError("this worker has no way to be a client")
+                self._client = self._make_client()
+            return self._client
+
+    def secede(self, place: Place) -> None:
+        """Let a new thread run other tasks while the task at ``place`` waits."""
+        slot, place.slot = place.slot, -1
+        self._on_seceded(place.key, True)
+        self._slots[slot : slot + 2] = b"\0\0"
+        self._start_thread(slot)
+        self._wake.put(True)
+
+    def rejoin(self, place: Place) -> None:
+        """Wait for a thread that has ended a task, and take its slot."""
+        if self._stopped:
+            return
+        turn: SimpleQueue[int] = SimpleQueue()
+        self._rejoining.append(turn)
+        self._wake.put(True)
+        slot = turn.get()
+        if slot >= 0:
+            place.slot = slot
+            self._note(slot, place.key)
+            self._on_seceded(place.key, False)
 
     def stop(self) -> None:
         """Let the threads end after what they run now."""
+        self._stopped = True
         self._queue.clear()
-        for _ in self._threads:
+        for _ in range(self._count):
             self._wake.put(False)
+        with contextlib.suppress(IndexError):
+            while True:
+                self._rejoining.popleft().put(-1)
+        client, self._client = self._client, None
+        if client is not None:
+            threading.Thread(target=client.close, name="hpclaunch-closing", daemon=True).start()
 
-    def _serve(self, index: int) -> None:
-        queue, get, slot = self._queue, self._wake.get, index * SLOT_BYTES
-        while get():
-            self._busy[index] = 1
-            with contextlib.suppress(IndexError):
-                while True:
-                    self._run(slot, queue.popleft())
-            self._slots[slot : slot + 2] = b"\0\0"
-            self._busy[index] = 0
+    def _serve(self, place: Place) -> None:
+        here.place = place
+        try:
+            while self._wake.get():
+                if not self._serve_queue(place):
+                    return
+        finally:
+            self._places.discard(place)
 
-    def _run(self, slot: int, item: _Item) -> None:
+    def _serve_queue(self, place: Place) -> bool:
+        """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
+        queue, run, rejoining = self._queue, self._run, self._rejoining
+        place.busy = True
+        with contextlib.suppress(IndexError):
+            while True:
+                if rejoining and self._give_way(place):
+                    return False
+                run(place, queue.popleft())
+                if place.slot < 0:  # that task has seceded, and ended without coming back
+                    return False
+        self._slots[place.slot : place.slot + 2] = b"\0\0"
+        place.busy = False
+        return True
+
+    def _give_way(self, place: Place) -> bool:
+        """Give this thread's slot to a task that wants to go on."""
+        try:
+            turn = self._rejoining.popleft()
+        except IndexError:
+            return False
+        self._slots[place.slot : place.slot + 2] = b"\0\0"
+        turn.put(place.slot)
+        self._wake.put(True)  # this thread was woken for a task, perhaps
+        return True
+
+    def _note(self, slot: int, key: str) -> None:
+        """Tell the supervisor what runs in a slot."""
+        name = key.encode()[: SLOT_BYTES - 2]
+        self._slots[slot : slot + 2 + len(name)] = len(name).to_bytes(2, "little") + name
+
+    def _run(self, place: Place, item: _Item) -> None:
         """Run one task and note its outcome. Whatever a task does, it is that task's outcome."""
         key, function, data, inputs = item
+        place.key = key
+        slot = place.slot
         name = key.encode()[: SLOT_BYTES - 2]
         self._slots[slot : slot + 2 + len(name)] = len(name).to_bytes(2, "little") + name
         outcome: Any
@@ -173,6 +284,9 @@ class Executor:
             seconds = perf_counter() - start
             outcome = _failure(error)
         self._outcomes.append((key, outcome, seconds))
+        place.key = ""
+        if self._cancelled:
+            self._cancelled.discard(key)
         if not self._announced:
             self._announced = True
             self._on_outcomes()

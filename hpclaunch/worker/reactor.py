@@ -5,7 +5,7 @@ Every task that the head sends gets exactly one answer, whatever happens, for th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import FunctionBytes, Payload
@@ -90,6 +90,13 @@ class WorkerReactor:
         queued = frozenset(keys).difference(fetching)
         if queued:
             self._commands.append(TakeBack(0, queued))
+
+    def on_withdrawn(self, keys: Iterable[str]) -> list[str]:
+        """The head wants those of some tasks back that have not begun; return those that still fetched inputs."""
+        taken = [key for key in keys if key in self.state.fetching]
+        for key in taken:
+            self._abandon(self.state.fetching[key])
+        return taken
 
     def on_result_stored(self, key: str, payload: Payload) -> None:
         """A task's result is too large to travel to the head."""

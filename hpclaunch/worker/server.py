@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
@@ -23,8 +23,13 @@ from hpclaunch.comm.fetch import Fetcher, answer_fetch
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.context import WorkerFacts
 from hpclaunch.worker.executor import Executor, Outcome
+from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
 
 log = logging.getLogger("hpclaunch.worker")
 
@@ -39,6 +44,7 @@ class WorkerServer:
     :param listen_context: TLS context for those who fetch results; None without TLS.
     :param dial_context: TLS context for dialling the head and other workers.
     :param slots: see :class:`~hpclaunch.worker.executor.Executor`.
+    :param door: what a Client in one of its tasks takes for the cluster; None: one that dials the head.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class WorkerServer:
         listen_context: ssl.SSLContext | None = None,
         dial_context: ssl.SSLContext | None = None,
         slots: mmap.mmap | None = None,
+        door: Any = None,
     ) -> None:
+        self._door = door
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listen_context = listen_context
@@ -57,6 +65,7 @@ class WorkerServer:
         self._loop = asyncio.get_running_loop()
         self._reactor = WorkerReactor()
         self._executor: Executor | None = None
+        self._questions: WorkerQuestions | None = None
         self._head: Comm | None = None
         self._listener: Listener | None = None
         self.has_lost_head = False
@@ -74,6 +83,7 @@ class WorkerServer:
             m.Fetch: lambda msg: answer_fetch(self._head, msg, self._reactor.state.store),  # type: ignore[arg-type]
             m.Goodbye: lambda msg: self.end(msg.reason),
             m.StopWorkers: self._on_stop,
+            m.Request: self._on_request,
         }
 
     # --- beginning and end
@@ -108,7 +118,13 @@ class WorkerServer:
             self._announce,
             inline_limit=welcome.inline_limit,
             slots=self._slots,
+            facts=WorkerFacts(
+                self.hello.name, self.hello.job_id, self.hello.host, self.hello.threads, self.hello.memory_limit
+            ),
+            on_seceded=self._on_seceded,
+            make_client=self._make_client,
         )
+        self._questions = WorkerQuestions(self, self._executor)
         self._carry_out()  # what came right behind the welcome
 
     def end(self, reason: str) -> None:
@@ -228,6 +244,40 @@ class WorkerServer:
     def _send(self, message: m.Message) -> None:
         if self._head is not None and not self._head.is_closed:
             self._head.send(message)
+
+    # --- tasks that are clients
+
+    def _on_seceded(self, key: str, away: bool) -> None:
+        """Called in an execution thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._send, m.TaskSeceded(key, away))
+
+    def _make_client(self) -> Client:
+        """Called in an execution thread: make the client that this worker's tasks share."""
+        from hpclaunch.client.client import Client
+
+        if self._door is None:
+            from hpclaunch.worker.door import WorkerDoor
+
+            self._door = WorkerDoor(self.hello, self._dial_context)
+        return Client(self._door, name=f"{self.hello.name}-task", set_as_default=False)
+
+    # --- questions
+
+    def _on_request(self, message: m.Request) -> None:
+        task = self._loop.create_task(self._answer(message))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    async def _answer(self, message: m.Request) -> None:
+        assert self._questions is not None
+        self._send(await self._questions.answer(message))
+
+    def take_back(self, keys: frozenset[str]) -> list[str]:
+        """Take those of some tasks that have not begun off whatever they wait for; return their keys."""
+        taken = self._reactor.on_withdrawn(keys)
+        assert self._executor is not None
+        return taken + self._executor.take_back(0, keys.difference(taken), is_final=False)
 
     # --- outcomes
 

@@ -107,3 +107,12 @@ class Box:
 
 def open_box(box: Box) -> Any:
     return box.inside
+
+
+def time_out() -> None:
+    raise TimeoutError("in the task")
+
+
+def wait_if_odd(x: int, path: str) -> int:
+    """Return an even number at once, and an odd one once there is a file of this name."""
+    return x if x % 2 == 0 else int(wait_for(path, x))

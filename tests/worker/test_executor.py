@@ -25,6 +25,7 @@ class Rig:
     """An executor, and the loop that it announces outcomes to."""
 
     def __init__(self, threads: int) -> None:
+        self.threads = threads
         self.slots = bytearray(threads * SLOT_BYTES)
         self.announced = threading.Semaphore(0)
         self.announcements = 0
@@ -62,7 +63,7 @@ class Rig:
 
     def close(self) -> None:
         self.executor.stop()
-        for thread in self.executor._threads:
+        for thread in [place.thread for place in list(self.executor._places) if place.thread is not None]:
             thread.join(10)
             assert not thread.is_alive()
 
@@ -255,7 +256,7 @@ def test_inputs_are_resolved(rig: Rig) -> None:
 def held(rig: Rig) -> Gate:
     """Let every thread run a task that waits."""
     gate = Gate()
-    count = len(rig.executor._threads)
+    count = rig.threads
     rig.put(gate.pass_through, *[(i,) for i in range(count)], prefix="held")
     for _ in range(count):
         assert gate.waiting.acquire(timeout=10)
@@ -270,7 +271,7 @@ def test_taking_back_gives_the_last_first_and_not_what_runs(rig: Rig) -> None:
     assert sorted(rig.executor.take_back(99, frozenset())) == [keys[0], keys[2]]
     assert rig.executor.take_back(1, frozenset()) == []
     gate.open.set()
-    assert all(key.startswith("held") for key in rig.wait(len(rig.executor._threads)))
+    assert all(key.startswith("held") for key in rig.wait(rig.threads))
 
 
 def test_what_is_left_after_taking_back_still_runs_in_order(rig: Rig) -> None:
@@ -281,8 +282,8 @@ def test_what_is_left_after_taking_back_still_runs_in_order(rig: Rig) -> None:
     keys = rig.put(lambda g, i: g.note(i), *[(gates, i) for i in range(10)])
     assert rig.executor.take_back(0, frozenset({keys[3], keys[7]})) == [keys[7], keys[3]]
     gate.open.set()
-    rig.wait(len(rig.executor._threads) + 8)
-    if len(rig.executor._threads) == 1:
+    rig.wait(rig.threads + 8)
+    if rig.threads == 1:
         assert order == [0, 1, 2, 4, 5, 6, 8, 9]
     assert sorted(order) == [0, 1, 2, 4, 5, 6, 8, 9]
 
@@ -311,11 +312,11 @@ def test_idle_means_nothing_queued_running_or_unreported(rig: Rig) -> None:
     gate = held(rig)
     assert not rig.executor.is_idle
     gate.open.set()
-    for _ in range(len(rig.executor._threads)):
+    for _ in range(rig.threads):
         assert rig.announced.acquire(timeout=10) or True
-        if len(rig.executor._outcomes) == len(rig.executor._threads):
+        if len(rig.executor._outcomes) == rig.threads:
             break
-    until(lambda: len(rig.executor._outcomes) == len(rig.executor._threads))
+    until(lambda: len(rig.executor._outcomes) == rig.threads)
     assert not rig.executor.is_idle
     rig.take()
     until(lambda: rig.executor.is_idle)
@@ -337,14 +338,14 @@ def test_stopping_forgets_what_is_queued(rig: Rig) -> None:
     rig.put(abs, (1,), (2,))
     rig.executor.stop()
     gate.open.set()
-    assert set(rig.wait(len(rig.executor._threads))) == {f"held{i}" for i in range(len(rig.executor._threads))}
+    assert set(rig.wait(rig.threads)) == {f"held{i}" for i in range(rig.threads)}
 
 
 # --- slots
 
 
 def test_slots_name_what_runs(rig: Rig) -> None:
-    threads = len(rig.executor._threads)
+    threads = rig.threads
     gate = held(rig)
     assert sorted(read_slots(bytes(rig.slots), threads)) == [f"held{i}" for i in range(threads)]
     gate.open.set()

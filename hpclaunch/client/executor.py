@@ -1,0 +1,243 @@
+"""A client as a ``concurrent.futures.Executor``: the standard library's words for what a cluster does.
+
+Its futures are real ``concurrent.futures.Future`` objects: ``concurrent.futures.wait`` and ``as_completed`` and
+``asyncio`` take them. A future's result is fetched and unpickled when it is asked for, and kept.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from hpclaunch.client.future import Future
+from hpclaunch.errors import CommClosedError
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+
+#: Keywords that ``Client.submit`` would take for its own.
+_WORDS = frozenset(
+    {"actor", "allow_other_workers", "duration", "key", "priority", "pure", "resources", "retries", "timeout"}
+    | {"workers"}
+)
+
+
+class TaskFuture(concurrent.futures.Future[Any]):
+    """One call. Made by :class:`ClientExecutor`, not by hand."""
+
+    def __init__(self, task: Future) -> None:
+        super().__init__()
+        self.task: Future | None = task  # until the result is here
+        self._load_lock = threading.RLock()
+        task.add_done_callback(self._on_ended)
+
+    def _on_ended(self, task: Future) -> None:
+        if task.cancelled():
+            self._note_cancelled()
+            return
+        with self._load_lock:
+            if not self.done():
+                self.set_result(None)  # what it is, is asked later
+
+    def _note_cancelled(self) -> None:
+        with self._load_lock:
+            if not self.done():
+                super().cancel()
+                self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not begun; say whether it is cancelled."""
+        task = self.task
+        if not self.done() and task is not None and task._client._cancel_unstarted([task.key]):
+            self._note_cancelled()
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Say whether a worker runs the call at this moment."""
+        task = self.task
+        if self.done() or task is None:
+            return False
+        return bool(task._client._ask("running", keys=[task.key]))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the call and return its result, or raise what it raised.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        :raises concurrent.futures.CancelledError: it was cancelled.
+        """
+        self._load(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call and return what it raised, or None.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        :raises concurrent.futures.CancelledError: it was cancelled.
+        """
+        self._load(timeout)
+        return super().exception(0)
+
+    def _load(self, timeout: float | None) -> None:
+        """Wait for the end; then put the result or error where the base class has it."""
+        task = self.task
+        if task is None:
+            return
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self.done():
+            task._client._wait_for((task,), timeout)  # lets others have the thread, if this is in a task
+        super().exception(_left(until))
+        with self._load_lock:
+            if self.task is None:
+                return
+            try:
+                self._result = task.result(_left(until))
+            except BaseException as error:
+                if isinstance(error, TimeoutError) and task.status != "error":
+                    raise
+                self._exception = error
+            self.task = None
+
+
+class ClientExecutor(concurrent.futures.Executor):
+    """Runs calls on a cluster. Made by :meth:`hpclaunch.Client.get_executor`.
+
+    :param options: go to :meth:`hpclaunch.Client.submit` with each call.
+    """
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        self._client = client
+        self._options = options
+        self._is_shut = False
+        self._lock = threading.Lock()  # between submitting and shutting down
+        self._futures: weakref.WeakSet[TaskFuture] = weakref.WeakSet()
+        self._tasks: weakref.WeakSet[Future] = weakref.WeakSet()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Run ``fn(*args, **kwargs)`` on the cluster.
+
+        :raises RuntimeError: the executor was shut down.
+        :raises BrokenExecutor: the client is closed, or its cluster is gone.
+        """
+        with self._lock:
+            self._check()
+            if kwargs.keys() & _WORDS:
+                task = self._client.submit(_apply, fn, args, kwargs, **self._options)
+            else:
+                task = self._client.submit(fn, *args, **kwargs, **self._options)
+            future = TaskFuture(task)
+            self._futures.add(future)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Run ``fn`` for each item (or tuple of items), and give the results in this order.
+
+        :param timeout: seconds from now, after which asking for the next result raises TimeoutError.
+        :param chunksize: calls in one task.
+        :param buffersize: calls that are submitted ahead of the result that is asked for; None: all at once.
+        :raises RuntimeError: the executor was shut down.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        until = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        left = self._map_some(fn, calls, chunksize, buffersize)
+        left.reverse()
+
+        def more() -> None:
+            if buffersize is not None and not self._is_shut:
+                left[:0] = self._map_some(fn, calls, chunksize, 1)
+
+        return _results(left, more, until, chunksize > 1)
+
+    def _map_some(
+        self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int, tasks: int | None
+    ) -> list[Future]:
+        """Submit the first of some calls, in so many tasks; None: all of them."""
+        rows = list(calls if tasks is None else itertools.islice(calls, chunksize * tasks))
+        with self._lock:
+            self._check()
+            if not rows:
+                return []
+            if chunksize > 1:
+                chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
+                some = self._client.map(functools.partial(_run_chunk, fn), chunks, **self._options)
+            else:
+                some = self._client.map(fn, *zip(*rows, strict=True), **self._options)
+            self._tasks.update(some)
+        return some
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls.
+
+        :param wait: return when all calls have ended.
+        :param cancel_futures: cancel what has not begun.
+        """
+        with self._lock:
+            self._is_shut = True
+        futures = [future for future in self._futures if not future.done()]
+        tasks = [task for task in self._tasks if not task.done()]
+        if cancel_futures and (futures or tasks):
+            keys = [future.task.key for future in futures if future.task is not None]
+            cancelled = set(self._client._cancel_unstarted(keys + [task.key for task in tasks]))
+            for future in futures:
+                if future.task is not None and future.task.key in cancelled:
+                    future._note_cancelled()
+        if wait:
+            concurrent.futures.wait(futures)
+            self._client._wait_for(tasks, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _check(self) -> None:
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._client._closed:
+            raise concurrent.futures.BrokenExecutor(str(CommClosedError(self._client._closed)))
+
+    def __repr__(self) -> str:
+        return f"<ClientExecutor of {self._client!r}>"
+
+
+def _run_chunk(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+    return [function(*args) for args in calls]
+
+
+def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _results(left: list[Future], more: Callable[[], None], until: float | None, is_chunked: bool) -> Iterator[Any]:
+    """Give the results of tasks, the last one's first; who stops asking, or meets an error, ends the others."""
+    try:
+        while left:
+            value = left[-1].result(_left(until))
+            left.pop()
+            more()
+            if is_chunked:
+                yield from value
+            else:
+                yield value
+    finally:
+        if left and not left[0]._client._closed:
+            left[0]._client.cancel([task for task in left if not task.done()])
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
