@@ -11,6 +11,12 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "Client": "hpclaunch.client.client",
     "Future": "hpclaunch.client.future",
+    "get_client": "hpclaunch.client.current",
+    "get_task": "hpclaunch.worker.context",
+    "get_worker": "hpclaunch.worker.context",
+    "rejoin": "hpclaunch.worker.context",
+    "secede": "hpclaunch.worker.context",
+    "worker_client": "hpclaunch.worker.context",
     "as_completed": "hpclaunch.client.waiting",
     "progress": "hpclaunch.client.progress",
     "wait": "hpclaunch.client.waiting",

@@ -5,11 +5,13 @@ What a client is made of, and which thread does what, is in :mod:`hpclaunch.clie
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hpclaunch.client import graph
 from hpclaunch.client.core import ClientCore, check_size
+from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.waiting import flatten, rebuild
@@ -30,6 +32,7 @@ class Client(ClientCore):
         :class:`~hpclaunch.LocalCluster`, which ends with the client.
     :param name: shown on the cluster's side.
     :param timeout: seconds to wait for the head.
+    :param set_as_default: be what :func:`hpclaunch.get_client` gives in this process.
     :param local: further arguments go to the new LocalCluster.
     :raises ClusterNotFoundError: nothing runs by that name.
     """
@@ -52,6 +55,8 @@ class Client(ClientCore):
         elif local:
             raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
         super().__init__(cluster, name=name, timeout=timeout)
+        if set_as_default:
+            add_default(self)
 
     # --- submitting
 
@@ -254,10 +259,15 @@ class Client(ClientCore):
 
     def close(self) -> None:
         """Release all futures and disconnect; a LocalCluster that was made by this client ends too."""
+        remove_default(self)
         super().close()
         cluster, self._own_cluster = self._own_cluster, None
         if cluster is not None:
             cluster.close()
+
+    def as_current(self) -> contextlib.AbstractContextManager[Client]:
+        """Return a ``with`` block in which :func:`hpclaunch.get_client` gives this client."""
+        return meaning(self)
 
     def __enter__(self) -> Client:
         return self

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import CANCELLED, FAILED, LOST, STORED, Future
+from hpclaunch.worker.context import TaskFacts, stepping_aside
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -57,7 +58,7 @@ class as_completed:
         self._with_results = with_results
         self._until = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
-        self._ended: queue.SimpleQueue[Future | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._left: dict[Future, None] = {}
         self._client: Client | None = None
         self.update(futures)
@@ -94,12 +95,18 @@ class as_completed:
         return (future, future.result()) if self._with_results else future
 
     def _next(self) -> Future:
+        with contextlib.suppress(queue.Empty):
+            return self._ended.get_nowait()
+        with stepping_aside() as task:
+            return self._wait_for_next(task)
+
+    def _wait_for_next(self, task: TaskFacts | None) -> Future:
         while True:
+            if task is not None:
+                task.check()
             left = 0.25 if self._until is None else min(0.25, self._until - time.monotonic())
             with contextlib.suppress(queue.Empty):
-                future = self._ended.get(timeout=max(0.0, left))
-                if future is not None:
-                    return future
+                return self._ended.get(timeout=max(0.0, left))
             if self._until is not None and time.monotonic() >= self._until:
                 raise TimeoutError(f"{len(self._left)} futures have not ended within {self._timeout:g} s")
             if self._client is not None and self._client._failure is not None:

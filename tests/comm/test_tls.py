@@ -157,7 +157,14 @@ def test_members_come_in(credentials: Path, run: Run, certificate: str, role: st
 
 @pytest.mark.parametrize(
     ("certificate", "role"),
-    [("client", "worker"), ("client", "supervisor"), ("worker", "client"), ("head", "client"), ("client", "head")],
+    [
+        ("client", "worker"),
+        ("client", "supervisor"),
+        ("worker", "client"),
+        ("head", "client"),
+        ("client", "task"),
+        ("client", "head"),
+    ],
 )
 def test_a_certificate_cannot_act_in_another_role(
     credentials: Path, run: Run, certificate: str, role: str
