@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -130,11 +129,14 @@ async def _submit(config: JobConfig, path: Path, *, follow: bool) -> int:
     queue = BatchQueue(batch.by_name(config.batch_system, config, Path()), LocalTransport())
     job_id = await queue.submit_one(path)
     click.echo(_number(job_id))
-    log = f"{config.name}.{_number(job_id)}.log"
-    if config.log_directory is not None:
-        log = os.path.join(os.path.expanduser(config.log_directory), log)
+    log = _log_path(config, job_id)
     click.echo(f"submitted {path.name}; its output goes to {log}", err=True)
-    return await _follow(queue, job_id, Path(log)) if follow else 0
+    return await _follow(queue, job_id, log) if follow else 0
+
+
+def _log_path(config: JobConfig, job_id: str) -> Path:
+    """Return where the templates have the batch system put a job's output."""
+    return Path(config.log_directory or "").expanduser() / f"{config.name}.{_number(job_id)}.log"
 
 
 async def _follow(queue: BatchQueue, job_id: str, log: Path) -> int:

@@ -31,13 +31,10 @@ class MPICluster:
         self.name: str = started.facts["name"]
         self._pid = os.getpid()
         self._thread = loop_thread()
-        self._session: HeadSession | None = None
+        self._session: HeadSession | None = started.session
         self._has_closed = False
         try:
-            self._session = self._thread.run(
-                self.open_session(name=started.script_client or f"script-{self._pid}")
-            )
-            if started.script_client:
+            if started.has_head:
                 self.wait_for_workers(started.workers, timeout=60)
         except BaseException:
             self.close()
@@ -111,14 +108,14 @@ class MPICluster:
         session, self._session = self._session, None
         if session is not None:
             self._farewell(session)
-        if self._started.script_client:
+        if self._started.has_head:
             self._started.part.wait()
         self._started.part.stop()
         take_leave(self._started)
 
     def _farewell(self, session: HeadSession) -> None:
         try:
-            if self._started.script_client:
+            if self._started.has_head:
                 self._thread.run(session.request("close"), _CLOSE_SECONDS)
         except (HPCLaunchError, TimeoutError):
             pass  # it is gone already, or its rank ends it

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ class Part:
         _remove_dead(base)
         directory = rundir.create(base, _PREFIX + name, is_listed=False)
         self._directories.append(directory)
-        owner = f"{os.getpid()} {rundir.process_start(os.getpid())}"
+        owner = f"{os.getpid()} {rundir.process_start(os.getpid())} {_process_space()}"
         for file, data in {**files, _OWNER: owner.encode()}.items():
             rundir.write_file(directory / file, data)
         return directory
@@ -177,9 +178,15 @@ def _remove_dead(base: Path) -> None:
     for path in base.glob(f"{_PREFIX}*/{_OWNER}"):
         with contextlib.suppress(OSError, ValueError):
             info = path.stat()
-            pid, start = path.read_text().split()
-            if info.st_uid == os.geteuid() and rundir.process_start(int(pid)) != start:
+            pid, start, space = path.read_text().split()
+            is_ours = info.st_uid == os.geteuid() and space == _process_space()
+            if is_ours and rundir.process_start(int(pid)) != start:
                 rundir.remove(path.parent)
+
+
+def _process_space() -> str:
+    """Return what tells process numbers here from those of other hosts and containers, which may share /tmp."""
+    return f"{socket.gethostname()}:{os.readlink('/proc/self/ns/pid')}"
 
 
 class _Signals:
@@ -229,10 +236,10 @@ class _Signals:
 
 
 def failed_to_start(reasons: dict[int, tuple[str, str]], count: int) -> SiteError:
-    """Return the error for ranks whose workers did not start.
+    """Return the error for ranks that could not start their part.
 
     :param reasons: host and reason by rank.
-    :param count: how many ranks were to have workers.
+    :param count: how many ranks there are.
     """
     by_reason: dict[tuple[str, str], list[int]] = {}
     for rank, what in reasons.items():
@@ -241,5 +248,5 @@ def failed_to_start(reasons: dict[int, tuple[str, str]], count: int) -> SiteErro
     for (host, reason), ranks in list(by_reason.items())[:10]:
         who = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks[:20]))}"
         lines.append(f"  {who} on {host}: {reason}")
-    verb = "could not start its workers" if len(reasons) == 1 else "could not start their workers"
-    return SiteError(f"{len(reasons)} of {count} worker ranks {verb}:\n" + "\n".join(lines))
+    verb = "could not start its part" if len(reasons) == 1 else "could not start their part"
+    return SiteError(f"{len(reasons)} of {count} ranks {verb}:\n" + "\n".join(lines))

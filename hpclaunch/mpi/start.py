@@ -21,13 +21,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch import __version__, rundir
 from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import Part, failed_to_start
 from hpclaunch.mpi.roles import Role, assign, rank_of
+
+if TYPE_CHECKING:
+    from hpclaunch.client.session import HeadSession
 
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
@@ -68,7 +71,8 @@ class Started(NamedTuple):
     facts: dict[str, Any]  # what the head says of itself
     directory: Path  # this rank's own files
     workers: int  # how many worker processes there are in all
-    script_client: str  # the name that the script's own connection must have
+    session: HeadSession | None  # the script's own connection to the head, whose end is the head's end
+    has_head: bool  # the head was started with the ranks, and ends with them
 
 
 def take_leave(started: Started) -> None:
@@ -257,6 +261,7 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
     roles = [Role(*role) for role in plan["roles"]]
     role = roles[gang.rank]
     failure, directory = "", Path()
+    session: HeadSession | None = None
     try:
         if role.worker or role.client:
             directory = part.keep(f"{plan['facts']['name']}-rank{gang.rank}", _files(plan, role))
@@ -264,6 +269,8 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
             failure = _start_workers(gang, plan, part, directory)
         if not failure and part.head is not None and part.head.exit_code() is not None:
             failure = f"the head ended with exit code {part.head.exit_code()}"
+        if role.client and not failure:
+            session = _connect(directory, plan["script_client"] or f"script-{os.getpid()}")
     except (HPCLaunchError, OSError) as error:
         failure = str(error)
     said = gang.allgather(failure.encode(), plan["start_timeout"] + 60)
@@ -274,9 +281,17 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
         if reporter is None:
             reporter = rank_of(roles, "head") or 0
         if gang.rank == reporter:
-            raise failed_to_start(reasons, sum(one.worker for one in roles))
+            raise failed_to_start(reasons, len(roles))
         raise ReportedElsewhere(1 if failure else 0)
-    return Started(gang, role, part, plan["facts"], directory, plan["workers"], plan["script_client"])
+    has_head = rank_of(roles, "head") is not None
+    return Started(gang, role, part, plan["facts"], directory, plan["workers"], session, has_head)
+
+
+def _connect(directory: Path, name: str) -> HeadSession:
+    from hpclaunch.client.session import HeadSession
+    from hpclaunch.client.sync import loop_thread
+
+    return loop_thread().run(HeadSession.open(directory, name=name))
 
 
 def _files(plan: dict[str, Any], role: Role) -> dict[str, bytes]:

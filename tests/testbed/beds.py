@@ -276,7 +276,7 @@ class Bed(ABC):
 
     def run_directories(self) -> list[Path]:
         """Return the directories of clusters that the user has."""
-        return list((self.home / ".hpclaunch" / "run").glob("*"))
+        return list((self.home / ".hpclaunch").glob("*/*"))
 
     # A test's frame
 

@@ -31,7 +31,7 @@ only_one "$@"
 # msmtp-mta: bsd-mailx wants some MTA, and must not bring exim4
 ! command -v debconf-set-selections > /dev/null || dpkg -s gridengine-common > /dev/null 2>&1 \
     || debconf-set-selections <<< 'gridengine-common shared/gridengineconfig boolean false'
-install_packages msmtp-mta netbase iproute2 procps util-linux gridengine-master gridengine-exec gridengine-client python3 $EXTRA_PACKAGES
+install_packages msmtp-mta netbase iproute2 procps util-linux gridengine-master gridengine-exec gridengine-client python3 openmpi-bin $EXTRA_PACKAGES
 make_user "$USERNAME"
 
 # --- the hosts ----------------------------------------------------------------------------

@@ -35,7 +35,7 @@ conf=/etc/slurm/slurm.conf
 [ ! -s $conf ] || grep -qF "$MARK" $conf || cmp -s $conf $RUN/slurm.conf \
     || die "$conf belongs to another Slurm: this machine is part of a real cluster, so no test bed is started on it"
 
-install_packages slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core munge procps util-linux python3
+install_packages slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core munge procps util-linux python3 openmpi-bin
 pmix=/usr/lib/x86_64-linux-gnu/pmix2/lib # libpmix2, which openmpi-bin needs: slurm looks for the -dev name
 [ ! -e $pmix/libpmix.so.2 ] || [ -e $pmix/libpmix.so ] || ln -s libpmix.so.2 $pmix/libpmix.so
 make_user "$HPCUSER"
