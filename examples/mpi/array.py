@@ -1,4 +1,4 @@
-"""The array computation in one parallel job: every rank runs this file, and one of them goes on behind initialize().
+"""The array computation in one parallel job: every rank runs this file, and one goes on behind initialize().
 
     mpirun -np 8 python array.py          # six workers
     python array.py                       # one process is everything, on a laptop

@@ -88,7 +88,9 @@ class Head:
         self._watch_owner()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self.close, f"the head was sent {signal.Signals(number).name}")
+            loop.add_signal_handler(number, self._on_signal, number)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices of batch systems to all processes of a job
+            loop.add_signal_handler(number, lambda: None)
         sweeper = asyncio.create_task(self._sweep_others())
         await self._ended
         sweeper.cancel()
@@ -174,6 +176,11 @@ class Head:
         if not task.cancelled() and task.exception() is not None and self._closing is None:
             log.error("the job manager stopped", exc_info=task.exception())
             self.close("the job manager stopped")
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.options.ranks is not None and rundir.process_start(self.options.owner_pid):
+            return  # the head's rank has heard it too, and the script ends the cluster in order
+        self.close(f"the head was sent {number.name}")
 
     def close(self, reason: str) -> None:
         """Begin the end, once."""

@@ -72,11 +72,10 @@ class Part:
         command = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", job]
         command += [
             *arguments,
-            "--quiet",
             "--own-directory",
             "--ready-fd",
             str(writer),
-            "--parent",
+            "--rank-pid",
             str(os.getpid()),
         ]
         try:
@@ -149,7 +148,7 @@ class Part:
             self.head.let_go()
         supervisor = self.supervisor
         if supervisor is not None and supervisor.poll() is None:
-            supervisor.terminate()
+            supervisor.send_signal(signal.SIGINT)  # SIGTERM may come from others, and is left to us
             try:
                 supervisor.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:

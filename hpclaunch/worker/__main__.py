@@ -21,11 +21,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--interface", default=None, help="network interface on which to offer results")
     parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
-    parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
     )
-    parser.add_argument("--parent", type=int, default=None, help="process whose end is to be this one's")
+    parser.add_argument(
+        "--rank-pid", type=int, default=None, help="the rank of a parallel job that this is a part of"
+    )
     return parser.parse_args(argv)
 
 
@@ -36,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
 
-    if options.parent is not None:
-        end_with_parent(options.parent, signal.SIGTERM)
+    if options.rank_pid is not None:
+        end_with_parent(options.rank_pid, signal.SIGTERM)
     if options.local_directory is not None:
         try:
             options.local_directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.memory,
                 options.death_timeout,
                 options.interface,
-                is_quiet=options.quiet,
+                rank_pid=options.rank_pid,
                 ready_fd=options.ready_fd,
             )
         )

@@ -32,15 +32,21 @@ def serve(
     slots: mmap.mmap,
     facts: dict[str, Any],
     parent: int,
-    is_quiet: bool = False,
+    is_part_of_rank: bool = False,
 ) -> None:
     """Be a worker until told to end.
 
     :param slots: shared memory: the executor's slots, and one byte behind them for how this process ended.
     :param parent: process id of the supervisor.
+    :param is_part_of_rank: the supervisor alone decides about the end, and says only what goes wrong.
     """
     end_with_parent(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # notices for the job, of batch systems that tell all processes
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts
 
@@ -55,7 +61,7 @@ def serve(
         reason = await worker.ended
         await worker.close()
         await asyncio.sleep(0)  # let the last frames out
-        if worker.has_lost_head or not is_quiet:
+        if worker.has_lost_head or not is_part_of_rank:
             print(f"worker {name} ends: {reason}", file=sys.stderr, flush=True)
         return LOST_HEAD if worker.has_lost_head else TOLD_TO_END
 

@@ -58,7 +58,7 @@ class Options(NamedTuple):
     memory: int  # bytes for the job; 0 is no limit
     death_timeout: float
     interface: str | None
-    is_quiet: bool = False  # say only what goes wrong
+    rank_pid: int | None = None  # the rank of a parallel job that this belongs to: it hears the signals
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
 
 
@@ -104,6 +104,9 @@ class Supervisor:
         """Serve until the end; return the job's exit code."""
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self.options.rank_pid is not None:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self._connect()
@@ -259,7 +262,7 @@ class Supervisor:
                 slots=child.slots,
                 facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": memory},
                 parent=supervisor,
-                is_quiet=options.is_quiet,
+                is_part_of_rank=options.rank_pid is not None,
             )
             code = 0
         except BaseException:
@@ -335,6 +338,8 @@ class Supervisor:
     # --- the end
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if number == signal.SIGTERM and self.options.rank_pid == os.getppid():
+            return  # batch systems tell all processes of a job; our rank has heard it too, and decides
         if number in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(number).name
             self._end(f"the batch system or the user ended the job ({name})", 128 + number)
@@ -375,7 +380,7 @@ class Supervisor:
 
     def _remark(self, text: str) -> None:
         """Say what is as it should be."""
-        if not self.options.is_quiet:
+        if self.options.rank_pid is None:
             self._say(text)
 
     def _say(self, text: str) -> None:
