@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "Client": "hpclaunch.client.client",
     "Future": "hpclaunch.client.future",
+    "delayed": "hpclaunch.client.delayed",
     "get_client": "hpclaunch.client.current",
     "get_task": "hpclaunch.worker.context",
     "get_worker": "hpclaunch.worker.context",

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpclaunch.client import graph
+from hpclaunch.client import graph, graphs
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
@@ -32,7 +32,8 @@ class Client(ClientCore):
         :class:`~hpclaunch.LocalCluster`, which ends with the client.
     :param name: shown on the cluster's side.
     :param timeout: seconds to wait for the head.
-    :param set_as_default: be what :func:`hpclaunch.get_client` gives in this process.
+    :param set_as_default: be what :func:`hpclaunch.get_client` gives in this process, and where Dask's
+        ``.compute()`` and ``.persist()`` go, until it is closed or a newer client is made.
     :param local: further arguments go to the new LocalCluster.
     :raises ClusterNotFoundError: nothing runs by that name.
     """
@@ -46,6 +47,7 @@ class Client(ClientCore):
         set_as_default: bool = True,
         **local: Any,
     ) -> None:
+        self.asynchronous = False
         self._own_cluster: Any = None
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
@@ -157,31 +159,63 @@ class Client(ClientCore):
         self._send(m.SubmitTasks(sent.id, keys, args, inputs, retries, priority))
         return futures
 
-    def get(self, dsk: Mapping[Any, Any], keys: Any, **options: Any) -> Any:
+    def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
         """Run a task graph (a dict, as Dask makes and documents them) and return the results of ``keys``.
 
         ``keys`` is a key or nested lists of keys; the results come in the same shape. This is what Dask takes as
         ``scheduler=``: ``x.compute(scheduler=client.get)``. Dask's options are accepted and not needed.
 
+        :param sync: wait for the results; False: return futures.
         :raises KeyError: the graph lacks one of ``keys``.
         """
-        futures = self._submit_graph(dsk, keys)
+        futures = graphs.submit_graph(self, dsk, keys)
+        if not sync:
+            return graph.rebuild(keys, futures)
         values = dict(zip(futures, self.gather(list(futures.values())), strict=True))
         return graph.rebuild(keys, values)
 
-    def _submit_graph(self, dsk: Mapping[Any, Any], keys: Any) -> dict[Any, Future]:
-        """Submit all of a graph that ``keys`` need; return their futures by key."""
-        plan = graph.plan(dsk, keys, run=f"{self._tag}-{next(self._numbers)}")
-        futures: dict[Any, Future] = {}
-        kept: list[Future] = []  # every task of the graph has a future until all are submitted
-        for batch in plan.batches:
-            sent = self._define_bytes(batch.function)
-            kept += [self._future(key)[0] for key in batch.keys]
-            self._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs))
-        by_key = {future.key: future for future in kept}
-        for key, name in plan.wanted.items():
-            futures[key] = by_key[name]
-        return futures
+    def compute(
+        self,
+        collections: Any,
+        sync: bool = False,
+        optimize_graph: bool = True,
+        *,
+        retries: int = 0,
+        priority: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Begin to compute a Dask collection or a delayed call; return the Future of its value.
+
+        For a list or tuple of them, a list of futures; what is no collection comes back as it is.
+
+        :param sync: wait, and return values instead of futures.
+        :param optimize_graph: let Dask optimise its graphs.
+        :param options: Dask's other options are accepted and not needed.
+        """
+        some, is_one = graphs.flat(collections)
+        wishes = {"retries": retries, "priority": priority}
+        results = graphs.compute(self, some, optimize_graph=optimize_graph, **wishes)
+        if sync:
+            results = [self.gather(one) if isinstance(one, Future) else one for one in results]
+        return results[0] if is_one else results
+
+    def persist(
+        self,
+        collections: Any,
+        optimize_graph: bool = True,
+        *,
+        retries: int = 0,
+        priority: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Begin to compute collections, and keep their parts on the workers; return collections of these parts.
+
+        :param options: Dask's other options are accepted and not needed.
+        """
+        some, is_one = graphs.flat(collections)
+        wishes = {"retries": retries, "priority": priority}
+        results = graphs.persist(self, some, optimize_graph=optimize_graph, **wishes)
+        return results[0] if is_one else results
 
     def _bind(
         self, function: Callable[..., Any], kwargs: dict[str, Any]
@@ -264,6 +298,15 @@ class Client(ClientCore):
         cluster, self._own_cluster = self._own_cluster, None
         if cluster is not None:
             cluster.close()
+
+    @contextlib.contextmanager
+    def as_default(self) -> Iterator[Client]:
+        """Be the default client inside this block, in all threads: Dask's ``.compute()`` comes here too."""
+        add_default(self)
+        try:
+            yield self
+        finally:
+            remove_default(self)
 
     def as_current(self) -> contextlib.AbstractContextManager[Client]:
         """Return a ``with`` block in which :func:`hpclaunch.get_client` gives this client."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from hpclaunch.client import dask_default
 from hpclaunch.worker.context import task_client
 
 if TYPE_CHECKING:
@@ -45,13 +46,18 @@ def add_default(client: Client) -> None:
     """Make a client the default, until it is closed or another is."""
     with _lock:
         _defaults.append(client)
+    dask_default.register()
 
 
 def remove_default(client: Client) -> None:
     """Undo :func:`add_default`."""
     with _lock:
         if client in _defaults:
+            _defaults.reverse()  # the newest one goes: a block inside a block
             _defaults.remove(client)
+            _defaults.reverse()
+    if default_client() is None:
+        dask_default.unregister()
 
 
 @contextlib.contextmanager

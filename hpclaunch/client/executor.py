@@ -15,18 +15,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
 from hpclaunch.errors import CommClosedError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
-
-
-#: Keywords that ``Client.submit`` would take for its own.
-_WORDS = frozenset(
-    {"actor", "allow_other_workers", "duration", "key", "priority", "pure", "resources", "retries", "timeout"}
-    | {"workers"}
-)
 
 
 class TaskFuture(concurrent.futures.Future[Any]):
@@ -127,7 +121,7 @@ class ClientExecutor(concurrent.futures.Executor):
         """
         with self._lock:
             self._check()
-            if kwargs.keys() & _WORDS:
+            if kwargs.keys() & SUBMIT_WORDS:
                 task = self._client.submit(_apply, fn, args, kwargs, **self._options)
             else:
                 task = self._client.submit(fn, *args, **kwargs, **self._options)

@@ -19,6 +19,22 @@ from hpclaunch.comm.serialize import FunctionBytes, dump_function
 _CONSTANTS = (NoneType, bool, int, float, complex, str, bytes, ModuleType, BuiltinFunctionType)
 _MISSING = object()
 
+#: Keywords that ``Client.submit`` takes for its own, and never passes on.
+SUBMIT_WORDS = frozenset(
+    [
+        "actor",
+        "allow_other_workers",
+        "duration",
+        "key",
+        "priority",
+        "pure",
+        "resources",
+        "retries",
+        "timeout",
+        "workers",
+    ]
+)
+
 
 class _Snapshot(NamedTuple):
     """All that a function's bytes depend on."""

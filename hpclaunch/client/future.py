@@ -108,6 +108,9 @@ class Future:
     def __reduce__(self) -> Any:
         return reduce_future(self.key)
 
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return ("hpclaunch.Future", self.key)
+
     def __del__(self) -> None:
         # Runs in any thread, at any point: only note the key.
         client = getattr(self, "_client", None)

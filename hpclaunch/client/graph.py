@@ -15,6 +15,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from hpclaunch.client.future import Future
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
 
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
 
     batches: list[Batch]
     wanted: dict[Key, str]
+    given: list[Future]  # that stand in the graph, as those of a persisted collection
 
 
 class _Reference:
@@ -61,16 +63,20 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
     if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
         dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
-    wanted = list(dict.fromkeys(_leaves(keys)))
+    wanted = list(dict.fromkeys(leaves(keys)))
     for key in wanted:
         if key not in dsk:
             raise KeyError(f"the graph has no task {key!r}")
     inputs = _cull(dsk, wanted)
+    given = {key: future for key in inputs if (future := _future_in(dsk[key])) is not None}
     names = {key: f"{_text(key)}-{run}" for key in inputs}
     if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
         names = {key: f"{_text(key)}-{run}-{i}" for i, key in enumerate(inputs)}
+    names |= {key: future.key for key, future in given.items()}
     batches: list[Batch] = []
     for key in _order(dsk, inputs):
+        if key in given:
+            continue
         function = _function_of(_prefix(key))
         if not batches or batches[-1].function.id != function.id:
             batches.append(Batch(function, [], [], []))
@@ -80,7 +86,7 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
         batch.keys.append(names[key])
         batch.args.append(data)
         batch.inputs.append(needed)
-    return Plan(batches, {key: names[key] for key in wanted})
+    return Plan(batches, {key: names[key] for key in wanted}, list(given.values()))
 
 
 def rebuild(keys: Any, values: Mapping[Key, Any]) -> Any:
@@ -110,6 +116,12 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
     return value
 
 
+def _future_in(node: Any) -> Future | None:
+    """Return the future that is all of a node; None if it is something else."""
+    value = getattr(node, "value", None) if _is_node(node) and not node.dependencies else node
+    return value if isinstance(value, Future) else None
+
+
 def _is_node(value: Any) -> bool:
     return hasattr(value, "dependencies") and hasattr(value, "substitute") and callable(value)
 
@@ -131,10 +143,11 @@ def _unify(dsk: dict[Key, Any]) -> dict[Key, Any]:
     return dsk
 
 
-def _leaves(keys: Any) -> Iterator[Key]:
+def leaves(keys: Any) -> Iterator[Key]:
+    """Give the keys in nested lists of keys."""
     if isinstance(keys, list):
         for key in keys:
-            yield from _leaves(key)
+            yield from leaves(key)
     else:
         yield keys
 
