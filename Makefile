@@ -51,5 +51,5 @@ docs:
 	.venv-docs/bin/mkdocs build --quiet
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-docs .venv-mpi dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find hpclaunch tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -136,7 +136,7 @@ FILE_CALLS = {
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "mpi"}
-JOINING_MODULES = {"cluster.cluster", "cluster.current"}
+JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
 SHARED = {"", "errors", "data_files", "notes", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}

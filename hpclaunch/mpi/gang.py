@@ -161,11 +161,12 @@ class FileGang:
         self._round = 0
         self._is_closed = False
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise SiteError(
                 f"{directory}, in which the ranks are to meet, can't be made: {error.strerror}. Set "
-                "shared-temp-directory to a directory of yours on a file system that the nodes share"
+                "$HPCLAUNCH_RUN_DIRECTORY to a directory of yours on a file system that the nodes share"
             ) from None
         info = directory.stat()
         if info.st_uid != os.geteuid() or info.st_mode & 0o077:
