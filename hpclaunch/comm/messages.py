@@ -256,6 +256,14 @@ class WorkerDied(_Message, tag=41):
     running: list[str]
     restarted: bool
     detail: str = ""
+    log: str = ""  # the last lines of the job's output, and where it is
+
+
+class WorkerPaused(_Message, tag=44):
+    """A worker takes no new tasks because its memory is full, or takes them again. ``why`` is for a person."""
+
+    paused: bool
+    why: str = ""
 
 
 class StopWorkers(_Message, tag=42):
@@ -325,6 +333,7 @@ Message = (
     | Data
     | Heartbeat
     | WorkerDied
+    | WorkerPaused
     | StopWorkers
     | Request
     | Reply

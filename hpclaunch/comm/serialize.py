@@ -49,6 +49,12 @@ class Payload(NamedTuple):
         return memoryview(self.pickle).nbytes + sum(memoryview(b).nbytes for b in self.buffers)
 
 
+class PrivatePayload(Payload):
+    """One whose buffers belong to whoever loads it, and may be changed: they are read back from disk."""
+
+    __slots__ = ()
+
+
 # --- values -------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +194,7 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
             value = inputs[key]
             if isinstance(value, Payload):
                 buffers: list[Buffer] = value.buffers
-                if not is_shared:
+                if not is_shared and not isinstance(value, PrivatePayload):
                     buffers = [bytearray(b) for b in buffers]
                 loaded[key] = load_value(value.pickle, buffers)
             else:

@@ -85,12 +85,16 @@ class Client:
         self.wants: dict[str, Task] = {}
 
 
+#: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone.
+DRAINING, PAUSED, LOST = 1, 2, 4
+
+
 class Worker:
     """A process that runs tasks."""
 
     __slots__ = (
-        "accepts", "address", "assigned", "backlog", "functions", "holds", "host", "job_id", "last_progress",
-        "memory_limit", "name", "recalling", "seceded", "stale", "threads",
+        "address", "assigned", "backlog", "functions", "holds", "host", "job_id", "last_progress",
+        "memory_limit", "name", "recalling", "refuses", "seceded", "stale", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -108,9 +112,14 @@ class Worker:
         self.holds: dict[str, Task] = {}  # results that it keeps
         self.stale: set[str] = set()  # results that it keeps beside an assigned task of the same key
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
-        self.accepts = True  # False while it drains
+        self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
         self.recalling = False
         self.last_progress = 0.0
+
+    @property
+    def accepts(self) -> bool:
+        """True if it may be sent tasks."""
+        return not self.refuses
 
     @property
     def place(self) -> str:

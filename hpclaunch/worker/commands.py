@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hpclaunch.comm.messages import Message
+from hpclaunch.comm.serialize import Payload
 
 
 class Execute(NamedTuple):
@@ -37,4 +38,17 @@ class ToHead(NamedTuple):
     message: Message
 
 
-Command = Execute | FetchInput | TakeBack | ToHead
+class WriteResult(NamedTuple):
+    """Write a result to disk; answer with ``on_result_written`` or ``on_result_not_written``."""
+
+    key: str
+    payload: Payload
+
+
+class DeleteFile(NamedTuple):
+    """Remove a result's file."""
+
+    file: Any
+
+
+Command = Execute | FetchInput | TakeBack | ToHead | WriteResult | DeleteFile

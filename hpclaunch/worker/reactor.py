@@ -6,19 +6,22 @@ Every task that the head sends gets exactly one answer, whatever happens, for th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import FunctionBytes, Payload
-from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
+from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.state import FetchingTask, WorkerState
 
 
 class WorkerReactor:
     """Applies facts to ``state`` and collects commands, which the shell takes by :meth:`take_commands`."""
 
-    def __init__(self) -> None:
-        self.state = WorkerState()
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
+        self.state = WorkerState(limits)
         self._commands: list[Command] = []
+        self._now = 0.0  # when memory was measured last
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
@@ -32,16 +35,23 @@ class WorkerReactor:
 
     def on_tasks_sent(self, message: m.RunTasks) -> None:
         """The head sent tasks without inputs."""
+        if self.state.ledger.paused:
+            self._commands.append(ToHead(m.TasksReturned(message.keys)))
+            return
         self._commands.append(Execute(message.function, message.keys, message.args, None))
 
     def on_task_sent(self, message: m.RunTask) -> None:
         """The head sent a task with inputs."""
+        if self.state.ledger.paused:
+            self._commands.append(ToHead(m.TasksReturned([message.key])))
+            return
         task = FetchingTask(message.key, message.function, message.args)
         for one in message.inputs:
             if one.data is not None:
                 task.inputs[one.key] = one.data
             elif one.key in self.state.store:
                 task.inputs[one.key] = self.state.store[one.key]
+                self.state.ledger.use(one.key)
             else:
                 task.missing.add(one.key)
                 waiting = self.state.waiting_for.setdefault(one.key, [])
@@ -55,7 +65,7 @@ class WorkerReactor:
 
     def on_input_arrived(self, key: str, payload: Payload) -> None:
         """A holder sent the result of task ``key``; it is kept as a copy for later tasks."""
-        self.state.store[key] = payload
+        self._keep(key, payload)
         self._commands.append(ToHead(m.CopiesHeld([key])))
         for task in self.state.waiting_for.pop(key, ()):
             task.inputs[key] = payload
@@ -100,12 +110,76 @@ class WorkerReactor:
 
     def on_result_stored(self, key: str, payload: Payload) -> None:
         """A task's result is too large to travel to the head."""
-        self.state.store[key] = payload
+        self._keep(key, payload)
 
     def on_results_freed(self, keys: Sequence[str]) -> None:
         """Nobody wants these results any more."""
         for key in keys:
-            self.state.store.pop(key, None)
+            self._forget(key)
+
+    # --- memory
+
+    def on_memory_measured(self, process: int, now: float) -> None:
+        """The process has so many bytes: write results to disk, pause or go on."""
+        ledger = self.state.ledger
+        ledger.process, self._now = process, now
+        self._write_some()
+        self._judge()
+
+    def on_result_written(self, key: str, payload: Payload, file: Any) -> None:
+        """A result is on disk."""
+        if self.state.store.get(key) is not payload:  # freed, or made again, meanwhile
+            self._commands.append(DeleteFile(file))
+            return
+        self.state.store[key] = file
+        self.state.ledger.written(key)
+
+    def on_result_not_written(self, key: str, payload: Payload, why: str) -> None:
+        """A result stays in memory: the disk did not take it."""
+        if self.state.store.get(key) is payload:
+            self.state.ledger.not_written(key, why, self._now)
+            self._judge()
+
+    def on_result_unreadable(self, key: str, file: Any) -> None:
+        """A result's file is gone."""
+        if self.state.store.get(key) is file:
+            self._forget(key)
+
+    def _keep(self, key: str, payload: Payload) -> None:
+        self._forget(key)
+        self.state.store[key] = payload
+        self.state.ledger.add(key, payload.size)
+        self._write_some()
+
+    def _forget(self, key: str) -> None:
+        value = self.state.store.pop(key, None)
+        if value is not None:
+            if key in self.state.ledger.disk.sizes:
+                self._commands.append(DeleteFile(value))
+            self.state.ledger.remove(key)
+
+    def _write_some(self) -> None:
+        for key in self.state.ledger.choose(self._now):
+            self._commands.append(WriteResult(key, self.state.store[key]))
+
+    def _judge(self) -> None:
+        """Pause or go on; when it pauses, the head is told first, so that it sends nothing back here."""
+        was = self.state.ledger.paused
+        if self.state.ledger.judge() != was:
+            self._commands.append(ToHead(m.WorkerPaused(not was, self.memory_in_words())))
+            if not was:
+                self.on_recall(1 << 30)
+
+    def memory_in_words(self) -> str:
+        """Say how much memory there is and what has it."""
+        ledger = self.state.ledger
+        limits = ledger.limits
+        text = (
+            f"the process has {ledger.process / 1e6:.0f} MB of {limits.memory / 1e6:.0f} MB (pause is "
+            f"{limits.pause / 1e6:.0f} MB), {ledger.managed / 1e6:.0f} MB of it results; "
+            f"{ledger.disk.total / 1e6:.0f} MB are on disk"
+        )
+        return text + (f", which takes no more: {ledger.disk_trouble}" if ledger.disk_trouble else "")
 
     def _execute(self, task: FetchingTask) -> None:
         self._commands.append(Execute(task.function, [task.key], [task.args], task.inputs))

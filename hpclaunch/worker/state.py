@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.worker.memory import Ledger, Limits
 
 
 class FetchingTask:
@@ -20,23 +21,28 @@ class FetchingTask:
         self.key = key
         self.function = function
         self.args = args
-        self.inputs: dict[str, Any] = {}  # key -> Payload or bytes
+        self.inputs: dict[str, Any] = {}  # key -> Payload, its file, or bytes
         self.missing: set[str] = set()
 
 
 class WorkerState:
     """All of it."""
 
-    __slots__ = ("fetching", "functions", "store", "waiting_for")
+    __slots__ = ("fetching", "functions", "ledger", "store", "waiting_for")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
+        self.ledger = Ledger(limits)
         self.functions: dict[bytes, FunctionBytes] = {}
-        self.store: dict[str, Payload] = {}  # results and copies of results, by key
+        self.store: dict[str, Any] = {}  # results and copies of results, by key: a Payload, or its file on disk
         self.fetching: dict[str, FetchingTask] = {}
         self.waiting_for: dict[str, list[FetchingTask]] = {}  # input's key -> tasks
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
+        self.ledger.check()
+        assert self.ledger.keys() == self.store.keys()
+        for key, value in self.store.items():
+            assert (key in self.ledger.disk.sizes) != isinstance(value, Payload)
         for key, task in self.fetching.items():
             assert task.key == key
             assert task.missing, f"{key} has all inputs and was not queued"
