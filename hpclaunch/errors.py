@@ -117,6 +117,10 @@ class JobsFailedError(SiteError):
     """
 
 
+class MemoryFullError(SiteError):
+    """Nothing can run any more, because the memory of all workers is full of results that are wanted."""
+
+
 class HeadError(SiteError):
     """The head process could not be started, or ended while it was needed."""
 

@@ -46,10 +46,12 @@ PURE = {
     "scheduler.commands",
     "scheduler.news",
     "scheduler.placement",
+    "scheduler.pressure",
     "scheduler.reactor",
     "scheduler.state",
     "scheduler.wishes",
     "worker.commands",
+    "worker.memory",
     "worker.reactor",
     "worker.state",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.framing import Buffer, Frame
@@ -144,10 +144,13 @@ class Fetcher:
             self._fail(source, "closed on this side")
 
 
-def answer_fetch(comm: Comm, message: Fetch, store: Mapping[str, Payload]) -> None:
-    """Send the results that are asked for, or say that they are not here."""
+def answer_fetch(comm: Comm, message: Fetch, stored: Callable[[str], Payload | None]) -> None:
+    """Send the results that are asked for, or say that they are not here.
+
+    :param stored: gives a result by its key.
+    """
     for key in message.keys:
-        payload = store.get(key)
+        payload = stored(key)
         reply: Message
         if payload is None:
             reply = Data(message.request, key, -1)

@@ -179,8 +179,9 @@ def _read_memory(node: yaml.Node, path: str, tree: Tree) -> None:
 
 def _merge_memory(tree: Tree, key: str, value: Value) -> None:
     """Take one of our keys of Dask's memory section; leave its others, but not a slip of the pen."""
-    if key in MEMORY_KEYS:
-        tree.memory[f"memory_{key}"] = value
+    plain = key.replace("-", "_")
+    if plain in MEMORY_KEYS:
+        tree.memory[f"memory_{plain}"] = value
     elif key.replace("_", "-") not in schema.FOREIGN_MEMORY_KEYS and (hint := _nearest(key, MEMORY_KEYS)):
         tree.errors.append(ConfigError(f"unknown key {key!r}{hint}", origin=value.origin, key=key))
 

@@ -77,6 +77,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_spill: float | None
     memory_pause: float | None
     memory_terminate: float | None
+    memory_max_spill: int | None  # bytes on disk per worker; None is no limit
 
     @property
     def threads(self) -> int:
@@ -156,6 +157,10 @@ def _bytes(value: Any) -> int:
     if size > LARGEST_SIZE:
         raise ValueError(f"{value!r} is more than {format_bytes(LARGEST_SIZE)}")
     return size
+
+
+def _most_bytes(value: Any) -> int | None:
+    return None if value is False else _bytes(value)
 
 
 def _slurm_size(value: Any) -> str:
@@ -331,15 +336,17 @@ KEYS: dict[str, Key] = {
     "memory_spill": Key(_fraction),
     "memory_pause": Key(_fraction),
     "memory_terminate": Key(_fraction),
+    "memory_max_spill": Key(_most_bytes),
 }
 
 #: Keys that stand under ``distributed: worker: memory:`` in a file, as in Dask's.
-MEMORY_KEYS = ("target", "spill", "pause", "terminate")
+MEMORY_KEYS = ("target", "spill", "pause", "terminate", "max_spill")
+#: Those of them that are fractions, from the lowest to the highest.
+MEMORY_LEVELS = MEMORY_KEYS[:4]
 
 #: What else Dask has there, and we do not read.
 FOREIGN_MEMORY_KEYS = (
     "limit",
-    "max-spill",
     "monitor-interval",
     "rebalance",
     "recent-to-old-time",
@@ -392,7 +399,7 @@ def rules(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         wrong.append(("walltime", text))
     if get("security") is False and get("protocol") == "tls":
         wrong.append(("protocol", "tls:// needs security: true"))
-    levels = [(key, get(f"memory_{key}")) for key in MEMORY_KEYS]
+    levels = [(key, get(f"memory_{key}")) for key in MEMORY_LEVELS]
     known = [(key, level) for key, level in levels if level is not None]
     for (low, a), (high, b) in itertools.pairwise(known):
         if a > b:
@@ -406,7 +413,7 @@ def written(key: str) -> str:
     """Return a key as it stands in a file: ``memory_pause`` is ``distributed.worker.memory.pause``."""
     prefix, _, rest = key.partition("_")
     if prefix == "memory" and rest in MEMORY_KEYS:
-        return f"distributed.worker.memory.{rest}"
+        return f"distributed.worker.memory.{rest.replace('_', '-')}"
     return key.replace("_", "-")
 
 

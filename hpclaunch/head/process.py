@@ -32,6 +32,7 @@ import uvloop
 
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.config.schema import MEMORY_KEYS
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import HPCLaunchError, JobsFailedError
 from hpclaunch.head import options as head_options
@@ -131,6 +132,7 @@ class Head:
             "started": time.time(),
             "owner_pid": options.owner_pid,
             "owner_start": options.owner_start,
+            "memory": {level: getattr(config, f"memory_{level}") for level in MEMORY_KEYS},
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
         log.info("cluster %s at %s", options.cluster_id, ", ".join(self.engine.addresses))

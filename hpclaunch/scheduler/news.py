@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
+
+if TYPE_CHECKING:
+    from hpclaunch.scheduler.state import Task
 
 
 class News:
@@ -31,3 +35,17 @@ class News:
             yield m.TasksFailed(list(keys), list(failures))
         if self.cancelled:
             yield m.TasksCancelled(self.cancelled)
+
+
+def killed(task: Task) -> m.Failure:
+    """Return the failure of a task that took too many workers down."""
+    deaths = task.deaths or []
+    # The first line of each tells how it died; what it had printed is of interest for the last one.
+    lines = [f"  {i}. {how.partition(chr(10))[0]}" for i, (_, how) in enumerate(deaths, 1)]
+    printed = deaths[-1][1].splitlines()[1:] if deaths else []
+    listed = "\n".join([*lines, *(f"     {line}" for line in printed)])
+    return m.Failure(
+        "KilledWorkerError",
+        f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}); it will not be "
+        f"tried again:\n{listed}",
+    )

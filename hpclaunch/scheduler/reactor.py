@@ -17,11 +17,12 @@ from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
-from hpclaunch.scheduler.news import News
+from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
     DONE,
+    DRAINING,
     FAILED,
     READY,
     RELEASED,
@@ -182,7 +183,7 @@ class Reactor:
     def on_worker_draining(self, name: str) -> None:
         """A worker is to get no new tasks, and gives back what it has not started."""
         worker = self.state.workers[name]
-        worker.accepts = False
+        worker.refuses |= DRAINING
         if worker.assigned:
             self.commands.append(ToWorker(name, m.RecallTasks(len(worker.assigned))))
         self.state.index(worker)
@@ -541,7 +542,7 @@ class Reactor:
             task.deaths = [*(task.deaths or ()), (blame, how)]
             crashes = sum(one == "worker" for one, _ in task.deaths)
             if crashes > self.allowed_failures or len(task.deaths) - crashes > EVICTION_LIMIT:
-                self.end_task(task, FAILED, _killed(task))
+                self.end_task(task, FAILED, killed(task))
                 return
         self._requeue(task)
 
@@ -586,13 +587,3 @@ def _cut(task: Task) -> tuple[Task, ...]:
         if not source.dependents:
             source.dependents = None
     return inputs
-
-
-def _killed(task: Task) -> m.Failure:
-    deaths = task.deaths or []
-    listed = "\n".join(f"  {i}. {how}" for i, (_, how) in enumerate(deaths, 1))
-    return m.Failure(
-        "KilledWorkerError",
-        f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}); it will not be "
-        f"tried again:\n{listed}",
-    )

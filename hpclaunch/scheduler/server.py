@@ -19,13 +19,13 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
-from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError
-from hpclaunch.scheduler import wishes
+from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
+from hpclaunch.scheduler import pressure, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import Worker
+from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
 
@@ -119,6 +119,7 @@ class SchedulerServer:
         self._round_due = False
         self._last_relay = 0
         self._requests: set[asyncio.Task[None]] = set()
+        self._patience = pressure.Patience()
         self._failure: HPCLaunchError | None = None
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
@@ -136,6 +137,7 @@ class SchedulerServer:
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
             m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg.keys),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
+            m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
             m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
@@ -322,6 +324,12 @@ class SchedulerServer:
                 return peer
         return None
 
+    def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
+        pressure.on_worker_paused(self.reactor, peer.hello.name, message)
+        self._patience.heard(peer.hello.name, message)
+        doing = "pauses" if message.paused else "takes tasks again"
+        log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
+
     # --- ends
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
@@ -343,7 +351,7 @@ class SchedulerServer:
         name, job_id = peer.hello.name, peer.hello.job_id
         for asker, request in peer.relays.values():
             asker.comm.send(m.Data(request, "", -1))
-        self.reactor.state.workers[name].accepts = False
+        self.reactor.state.workers[name].refuses |= LOST
         self.reactor.state.index(self.reactor.state.workers[name])
         if job_id in self._stopping:
             self._lose(name, job_id, None, self._stopping[job_id], "nobody")
@@ -355,13 +363,14 @@ class SchedulerServer:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         blame = "nobody" if peer.hello.job_id in self._stopping else "worker"
+        whole = f"{how}\n{message.log}" if message.log else how
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
             self._questions.on_worker_gone(message.name, how)
-            self._lose(message.name, peer.hello.job_id, message.running, how, blame)
+            self._lose(message.name, peer.hello.job_id, message.running, whole, blame)
         else:
-            self._explain_loss(message.name, message.running, how, blame)
+            self._explain_loss(message.name, message.running, whole, blame)
 
     def _explain_loss(self, name: str, running: list[str] | None, how: str, blame: str) -> None:
         """Carry out the loss of a worker whose connection broke a moment ago."""
@@ -376,6 +385,7 @@ class SchedulerServer:
     def _lose(self, name: str, job_id: str, running: list[str] | None, how: str, blame: str) -> None:
         if name in self.reactor.state.workers:
             self.reactor.on_worker_lost(name, running=running, how=how, blame=blame, now=time.monotonic())
+        how = how.partition("\n")[0]  # without what it printed
         log.info("worker %s left: %s", name, how)
         self._on_worker_left(job_id, name, how)
         self._news()
@@ -418,6 +428,8 @@ class SchedulerServer:
     def _on_tick(self) -> None:
         now = time.monotonic()
         self.reactor.on_tick(now)
+        if complaint := self._patience.complaint(self.reactor.state, now):
+            self._say_failure(MemoryFullError(complaint))
         self.schedule_round()
         for job_id, peer in list(self._supervisors.items()):
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
@@ -504,6 +516,9 @@ class SchedulerServer:
     def notify(self, error: HPCLaunchError) -> None:
         """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
         self._failure = error
+        self._say_failure(error)
+
+    def _say_failure(self, error: HPCLaunchError) -> None:
         for peer in self._clients.values():
             peer.comm.send(m.Notice("failure", to_report(error)))
 

@@ -18,10 +18,10 @@ import contextlib
 import mmap
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
 from hpclaunch.comm.framing import LIMIT_PEER
@@ -38,6 +38,15 @@ SLOT_BYTES = 512
 
 #: Bytes of a result that fit into one frame.
 MAX_RESULT = LIMIT_PEER - (1 << 24)
+
+
+class UnreadableInput(NamedTuple):
+    """The outcome of a task that was not run, for an input of it was on disk and can't be read back."""
+
+    key: str
+    file: Any
+    error: OSError
+
 
 Outcome = tuple[str, Any, float]  # key; bytes, Payload or Failure; seconds
 _Item = tuple[str, "_Function", bytes, Any]
@@ -273,6 +282,8 @@ class Executor:
         start = perf_counter()
         try:
             call = function.call
+            if inputs is not None:
+                inputs = _read_back(inputs)
             args, kwargs = serialize.load_call(data, inputs)
             start = perf_counter()
             try:
@@ -280,6 +291,9 @@ class Executor:
             finally:
                 seconds = perf_counter() - start
             outcome = self._pack(value)
+        except _Unreadable as error:
+            seconds = 0.0
+            outcome = error.args[0]
         except BaseException as error:  # SystemExit and KeyboardInterrupt end the task, not the worker
             seconds = perf_counter() - start
             outcome = _failure(error)
@@ -303,6 +317,22 @@ class Executor:
                 "Return it in parts, or write it to a file and return its name"
             )
         return payload
+
+
+class _Unreadable(Exception):
+    """An input can't be read back; its argument is the outcome."""
+
+
+def _read_back(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Map those of a task's inputs that are on disk into memory."""
+    values = dict(inputs)
+    for key, value in inputs.items():
+        if not isinstance(value, Payload | bytes):
+            try:
+                values[key] = value.read()
+            except OSError as error:
+                raise _Unreadable(UnreadableInput(key, value, error)) from None
+    return values
 
 
 def _failure(error: BaseException) -> Failure:

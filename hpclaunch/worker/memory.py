@@ -8,8 +8,8 @@ Two things are measured: what the results in memory count (*managed*), and what 
 * ``pause``: while either has more, no new task starts.
 * What was written stays on disk until it is freed: the kernel's page cache keeps it in memory as long as there is
   some to spare, and gives it up when there is not.
-* When the disk takes nothing more, results stay in memory, ``spill`` pauses as ``pause`` does, and the disk is tried
-  again after a while.
+* When the disk takes nothing more, results stay in memory, ``spill`` pauses as ``pause`` does, and the disk is
+  tried again after a while.
 
 ``terminate`` is not here: a task that holds the GIL would keep this process from it, so the supervisor does it.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+LEVELS = ("target", "spill", "pause", "terminate")
 #: Seconds after which a disk that was full is tried again.
 RETRY_SECONDS = 10.0
 #: A worker that was paused begins again this far below the level, so that it does not flicker.
@@ -43,8 +44,8 @@ def limits_of(memory: int, fractions: Mapping[str, Any]) -> Limits:
     :param fractions: ``target``, ``spill``, ``pause``, ``terminate`` as parts of that, and ``max_spill`` in bytes;
         what is missing or None is off.
     """
-    levels = (int(memory * (fractions.get(name) or 0)) for name in ("target", "spill", "pause", "terminate"))
-    return Limits(memory, *levels, int(fractions.get("max_spill") or 0))
+    levels = {name: int(memory * (fractions.get(name) or 0)) for name in LEVELS}
+    return Limits(memory, **levels, disk=int(fractions.get("max_spill") or 0))
 
 
 class Shelf:

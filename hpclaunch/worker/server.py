@@ -14,7 +14,8 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
@@ -22,11 +23,13 @@ from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
-from hpclaunch.worker.executor import Executor, Outcome
+from hpclaunch.worker.executor import Executor, Outcome, UnreadableInput
+from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
+from hpclaunch.worker.storage import Storage
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -44,6 +47,9 @@ class WorkerServer:
     :param listen_context: TLS context for those who fetch results; None without TLS.
     :param dial_context: TLS context for dialling the head and other workers.
     :param slots: see :class:`~hpclaunch.worker.executor.Executor`.
+    :param memory: fractions of its memory at which something is done; see
+        :func:`hpclaunch.worker.memory.limits_of`.
+    :param spill_directory: where results go on disk.
     :param door: what a Client in one of its tasks takes for the cluster; None: one that dials the head.
     """
 
@@ -54,6 +60,8 @@ class WorkerServer:
         listen_context: ssl.SSLContext | None = None,
         dial_context: ssl.SSLContext | None = None,
         slots: mmap.mmap | None = None,
+        memory: Mapping[str, Any] | None = None,
+        spill_directory: Path | None = None,
         door: Any = None,
     ) -> None:
         self._door = door
@@ -63,12 +71,21 @@ class WorkerServer:
         self._dial_context = dial_context
         self._slots = slots
         self._loop = asyncio.get_running_loop()
-        self._reactor = WorkerReactor()
+        limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
+        self._reactor = WorkerReactor(limits)
+        self._storage = Storage(
+            self._reactor,
+            spill_directory or Path(),
+            carry_out=self._carry_out,
+            is_idle=lambda: self._executor is None or self._executor.is_idle,
+            on_hopeless=self._on_hopeless,
+        )
         self._executor: Executor | None = None
         self._questions: WorkerQuestions | None = None
         self._head: Comm | None = None
         self._listener: Listener | None = None
         self.has_lost_head = False
+        self.is_worn_out = False  # it ends so that a new process takes its place
         self._draining = ""
         self._fetches: set[asyncio.Task[None]] = set()
         peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
@@ -80,7 +97,7 @@ class WorkerServer:
             m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
             m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
             m.FreeResults: lambda msg: self._reactor.on_results_freed(msg.keys),
-            m.Fetch: lambda msg: answer_fetch(self._head, msg, self._reactor.state.store),  # type: ignore[arg-type]
+            m.Fetch: lambda msg: answer_fetch(self._head, msg, self._stored),  # type: ignore[arg-type]
             m.Goodbye: lambda msg: self.end(msg.reason),
             m.StopWorkers: self._on_stop,
             m.Request: self._on_request,
@@ -125,6 +142,7 @@ class WorkerServer:
             make_client=self._make_client,
         )
         self._questions = WorkerQuestions(self, self._executor)
+        self._storage.start()
         self._carry_out()  # what came right behind the welcome
 
     def end(self, reason: str) -> None:
@@ -140,6 +158,7 @@ class WorkerServer:
     async def close(self) -> None:
         """As :meth:`end`, and stop listening."""
         self.end("closed")
+        self._storage.close()
         if self._listener is not None:
             await self._listener.close()
 
@@ -204,7 +223,28 @@ class WorkerServer:
         for messages, _ in frames:
             for message in messages:
                 if type(message) is m.Fetch:
-                    answer_fetch(connection, message, self._reactor.state.store)
+                    answer_fetch(connection, message, self._stored)
+
+    def _stored(self, key: str) -> Payload | None:
+        """Return a result for somebody who asks for it; None if it is not here."""
+        stored = self._reactor.state.store.get(key)
+        if stored is None or isinstance(stored, Payload):
+            self._reactor.state.ledger.use(key)
+            return stored
+        try:
+            payload: Payload = stored.read()
+            return payload
+        except OSError as error:
+            self._on_unreadable(key, stored, error)
+            return None
+
+    def _on_unreadable(self, key: str, file: Any, error: OSError) -> None:
+        log.warning("the result of task %s can't be read back: %s", key, error)
+        self._reactor.on_result_unreadable(key, file)
+
+    def _on_hopeless(self, why: str) -> None:
+        self.is_worn_out = True
+        self.end(why)
 
     # --- commands
 
@@ -228,6 +268,8 @@ class WorkerServer:
             task = self._loop.create_task(self._fetch(command))
             self._fetches.add(task)
             task.add_done_callback(self._fetches.discard)
+        elif type(command) is WriteResult or type(command) is DeleteFile:
+            self._storage.do(command)
 
     async def _fetch(self, command: FetchInput) -> None:
         try:
@@ -306,6 +348,7 @@ class WorkerServer:
             self._send(m.TasksDone(keys, results, seconds))
         if rest:
             self._report(rest)
+            self._carry_out()
         if self._head is not None:
             self._head.flush()
 
@@ -314,6 +357,9 @@ class WorkerServer:
             if isinstance(value, Payload):
                 self._reactor.on_result_stored(key, value)
                 self._send(m.TasksStored([key], [value.size], [took]))
+            elif isinstance(value, UnreadableInput):
+                self._on_unreadable(value.key, value.file, value.error)
+                self._send(m.InputMissing(key, [value.key], [*self.hello.addresses, f"worker:{self.hello.name}"]))
             else:
                 self._send(m.TasksFailed([key], [value], [took]))
 

@@ -1,12 +1,12 @@
 """Results on disk: written by a thread of their own, read back by mapping them.
 
-Each worker has one directory of its own below the scratch directory, made when it first writes something: 0700, with
-a file of 0600 per result. The worker holds a lock in it as long as it lives. Its supervisor removes the directory
-when the worker has ended, however that was; what is left of a whole node's sudden end is removed by the next worker
-of the same user that writes something there, for nobody holds its lock.
+Each worker has one directory of its own below the scratch directory, made when it first writes something: 0700,
+with a file of 0600 per result. The worker holds a lock in it as long as it lives. Its supervisor removes the
+directory when the worker has ended, however that was; what is left of a whole node's sudden end is removed by the
+next worker of the same user that writes something there, for nobody holds its lock.
 
-What is read back is a private mapping of the file: pages come when they are touched, and may be changed by who reads
-them without a copy being made of the rest. Raw buffers begin at multiples of 64 bytes, as arrays like it.
+What is read back is a private mapping of the file: pages come when they are touched, and may be changed by who
+reads them without a copy being made of the rest. Raw buffers begin at multiples of 64 bytes, as arrays like it.
 """
 
 from __future__ import annotations

@@ -31,6 +31,9 @@ from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import process
 from hpclaunch.worker.executor import SLOT_BYTES, read_slots
+from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.spill import new_directory, remove_directory
+from hpclaunch.worker.vitals import memory_of, output_size, output_tail
 
 #: A worker that ends this often without living ``_YOUNG_SECONDS`` is not started again.
 _MAX_YOUNG_DEATHS = 4
@@ -40,6 +43,9 @@ _DIAL_SECONDS = 5.0
 
 #: Seconds without a word from the head after which it is taken as gone: a dead host closes no connection.
 SILENCE_SECONDS = 20.0
+
+#: Seconds between two looks at the memory of workers that are to be ended when they have too much.
+_LOOK_SECONDS = 0.2
 
 _STATUS_STOPPED = ("T", "t")
 
@@ -73,6 +79,9 @@ class _Child:
         self.lives = 0
         self.young_deaths = 0
         self.slots = mmap.mmap(-1, 1)
+        self.spill_directory = Path()
+        self.printed = 0  # bytes of the job's output when it was started
+        self.too_large = 0  # bytes that it had when it was ended for that
 
 
 class Supervisor:
@@ -95,6 +104,9 @@ class Supervisor:
         self._end_reason = ""
         self._exit_code = 0
         self._next_beat = 0.0
+        self._next_look = 0.0
+        self._memory: dict[str, Any] = self.facts.get("memory") or {}
+        self._limits = limits_of(options.memory // options.processes, self._memory)
         self._ready_fd = options.ready_fd
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -212,10 +224,23 @@ class Supervisor:
             self._next_beat = now + self._heartbeat_seconds
         if now - self._heard > max(SILENCE_SECONDS, 3 * self._heartbeat_seconds):
             raise CommClosedError(f"nothing was heard of the head for {now - self._heard:.0f} s")
+        if self._limits.terminate:
+            self._look_at_memory(now)
         if not self._end_reason:
             assert self._head is not None
-            select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, self._next_beat - now))
+            until = min(self._next_beat, self._next_look) if self._limits.terminate else self._next_beat
+            select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, until - now))
         self._drain_wakeups()
+
+    def _look_at_memory(self, now: float) -> None:
+        """End workers that have too much; they may not be able to see that themselves."""
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        for child in self._children:
+            if child.pid and not child.too_large and (memory := memory_of(child.pid)) > self._limits.terminate:
+                child.too_large = memory
+                os.kill(child.pid, signal.SIGKILL)  # it is ours, and not waited for: its number is no other's
 
     def _listen_to_head(self) -> None:
         assert self._head is not None
@@ -238,6 +263,9 @@ class Supervisor:
         child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
         child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES + 1)
         child.started = time.monotonic()
+        child.spill_directory = new_directory()
+        child.printed = output_size()
+        child.too_large = 0
         sys.stdout.flush()
         sys.stderr.flush()
         supervisor = os.getpid()
@@ -252,7 +280,6 @@ class Supervisor:
             os.close(self._wake_write)
             if self._head is not None:
                 self._head.abandon()
-            memory = options.memory // options.processes
             process.serve(
                 name=child.name,
                 cluster_id=self.facts["id"],
@@ -260,8 +287,10 @@ class Supervisor:
                 listen_host=self._listen_host,
                 contexts=(self._listen, self._dial),
                 slots=child.slots,
-                facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": memory},
+                facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": self._limits.memory},
                 parent=supervisor,
+                memory=self._memory,
+                spill_directory=child.spill_directory,
                 is_part_of_rank=options.rank_pid is not None,
             )
             code = 0
@@ -282,14 +311,14 @@ class Supervisor:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 child.pid = 0
+                remove_directory(child.spill_directory)
                 self._on_child_ended(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
 
     def _on_child_ended(self, child: _Child, code: int, peak: int) -> None:
         end = child.slots[-1]
+        printed = output_tail(child.printed) if end == process.CRASHED else ""
         running = read_slots(bytes(child.slots), self.options.threads) if end == process.CRASHED else []
-        how = "it was told to end" if end == process.TOLD_TO_END else _how(code, peak, running)
-        if end == process.LOST_HEAD:
-            how = "it lost its connection to the head"
+        how = _ENDS.get(end) or _how(code, running, self._why_too_large(child)) + _peak(peak)
         if end != process.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
         is_young = time.monotonic() - child.started < _YOUNG_SECONDS
@@ -305,6 +334,7 @@ class Supervisor:
                 running=running,
                 restarted=restart,
                 detail=how,
+                log=printed,
             )
         )
         if hopeless:
@@ -314,6 +344,16 @@ class Supervisor:
         elif not any(c.pid for c in self._children):
             self._end(self._draining or "all its workers were told to end", 0)
 
+    def _why_too_large(self, child: _Child) -> str:
+        """Say that a worker was ended for its memory; empty if it was not."""
+        limits = self._limits
+        if not child.too_large:
+            return ""
+        return (
+            f"its process was ended because it had {child.too_large / 1e6:.0f} MB of memory, more than "
+            f"{limits.terminate / limits.memory:.0%} (terminate) of its {limits.memory / 1e6:.0f} MB"
+        )
+
     def _kill_children(self) -> None:
         """End all children at once; nothing they could still say would be heard."""
         for child in self._children:
@@ -322,6 +362,7 @@ class Supervisor:
                     os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
                 child.pid = 0
+                remove_directory(child.spill_directory)
 
     def _vitals(self, child: _Child) -> m.WorkerVitals:
         """Look at a child as the kernel sees it."""
@@ -387,9 +428,23 @@ class Supervisor:
         print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)
 
 
-def _how(code: int, peak: int, running: list[str]) -> str:
-    """Say in words how a worker process ended."""
-    if code >= 0:
+#: How a worker process ended, in words, where it could say that itself.
+_ENDS = {
+    process.TOLD_TO_END: "it was told to end",
+    process.LOST_HEAD: "it lost its connection to the head",
+    process.WORN_OUT: "its memory was full with nothing running, so it makes way for a new process",
+}
+
+
+def _peak(peak: int) -> str:
+    return f"; its memory had peaked at {peak / 1e6:.0f} MB"
+
+
+def _how(code: int, running: list[str], why: str) -> str:
+    """Say in words how a worker process ended. ``why`` is our own reason to end it, if there was one."""
+    if why:
+        how = why
+    elif code >= 0:
         how = f"its process ended with exit code {code}"
     else:
         number = -code
@@ -401,7 +456,7 @@ def _how(code: int, peak: int, running: list[str]) -> str:
         if number == signal.SIGKILL:
             how += "; often that is the operating system or the batch system enforcing a memory limit"
     during = f" while it ran {', '.join(running)}" if running else ""
-    return f"{how}{during}; its memory had peaked at {peak / 1e6:.0f} MB"
+    return f"{how}{during}"
 
 
 def _read_facts(directory: Path) -> dict[str, Any]:

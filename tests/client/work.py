@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,12 @@ def time_out() -> None:
 def wait_if_odd(x: int, path: str) -> int:
     """Return an even number at once, and an odd one once there is a file of this name."""
     return x if x % 2 == 0 else int(wait_for(path, x))
+
+
+def swell(size: int) -> None:
+    """Say so, then take more and more memory, without ever letting go of the interpreter's lock for long."""
+    print("greedy is about to swell", file=sys.stderr, flush=True)
+    kept = bytearray()
+    while len(kept) < size:
+        kept += b"x" * 1_000_000
+    time.sleep(60)

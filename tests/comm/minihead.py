@@ -87,9 +87,20 @@ class MiniCluster:
     """A head process and worker jobs, each a process group."""
 
     def __init__(
-        self, base: Path, *, jobs: int = 2, processes: int = 1, threads: int = 1, death_timeout: float = 5
+        self,
+        base: Path,
+        *,
+        jobs: int = 2,
+        processes: int = 1,
+        threads: int = 1,
+        death_timeout: float = 5,
+        memory: dict[str, Any] | None = None,
+        memory_limit: int = 0,
+        tmp: Path | None = None,
     ) -> None:
         self.death_timeout = death_timeout
+        self.memory_limit = memory_limit
+        self.tmp = tmp
         self.directory = base / "mini-00000000"
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / "jobs").mkdir(mode=0o700)
@@ -97,11 +108,16 @@ class MiniCluster:
             [sys.executable, "-m", "tests.comm.minihead", str(self.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=(errors := (self.directory / "head.err").open("wb")),
             text=True,
             cwd=Path(__file__).parents[2],
         )
+        errors.close()
         assert self.head.stdout is not None
         assert self.head.stdout.readline() == "ready\n"
+        if memory is not None:  # what the head writes of its configuration
+            facts = json.loads((self.directory / "cluster.json").read_bytes())
+            (self.directory / "cluster.json").write_text(json.dumps({**facts, "memory": memory}))
         self.jobs: list[subprocess.Popen[bytes]] = []
         for _ in range(jobs):
             self.start_job(processes=processes, threads=threads)
@@ -120,6 +136,9 @@ class MiniCluster:
         ]
         argv += ["--processes", str(processes), "--threads", str(threads)]
         argv += ["--death-timeout", str(self.death_timeout)]
+        argv += ["--memory", str(self.memory_limit)]
+        if self.tmp is not None:
+            argv += ["--local-directory", str(self.tmp)]
         log = (self.directory / f"{number}.log").open("wb")
         job = subprocess.Popen(argv, start_new_session=True, stdout=log, stderr=log)
         log.close()
@@ -129,6 +148,10 @@ class MiniCluster:
     def logs(self) -> str:
         """What the workers have printed."""
         return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
+
+    def head_log(self) -> str:
+        """What the head has printed."""
+        return (self.directory / "head.err").read_text()
 
     def close(self) -> None:
         """End everything; whoever does not, is killed."""

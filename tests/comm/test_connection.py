@@ -544,7 +544,7 @@ class Holder:
                 self.asked += message.keys
                 self.is_asked.set()
                 if self.answers:
-                    answer_fetch(connection, message, self.store)
+                    answer_fetch(connection, message, self.store.get)
 
     async def close(self) -> None:
         await self.listener.close()
@@ -604,7 +604,7 @@ def test_who_cannot_be_reached_is_asked_through_the_head_from_then_on(credential
             for frame in frames:
                 for message in frame.messages:
                     relayed.append(message.via)  # type: ignore[union-attr]
-                    answer_fetch(comm, message, {"k": Payload(b"relayed", [b"b"])})  # type: ignore[arg-type]
+                    answer_fetch(comm, message, {"k": Payload(b"relayed", [b"b"])}.get)  # type: ignore[arg-type]
 
         far.on_frames = answer
         fetcher = a_fetcher(credentials, head.comm)

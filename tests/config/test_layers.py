@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hpclaunch.config.layers import check_file, find_files, load
 from hpclaunch.config.machine import Machine
-from hpclaunch.config.schema import ALIASES, KEYS, MEMORY_KEYS, JobConfig, default_processes
+from hpclaunch.config.schema import ALIASES, KEYS, MEMORY_KEYS, MEMORY_LEVELS, JobConfig, default_processes
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ConfigErrors
 
@@ -401,7 +401,7 @@ def test_mistakes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
 
 def test_what_is_not_ours_to_judge_is_left(tmp_path: Path) -> None:
     text = (
-        "distributed:\n  scheduler: [1]\n  worker:\n    x: 1\n    memory:\n      max-spill: false\n"
+        "distributed:\n  scheduler: [1]\n  worker:\n    x: 1\n    memory:\n      limit: auto\n"
         "      transfer: 0.1\n      spill-compression: auto\n      pause: false\n      something-new: 3\n"
     )
     assert check_file(write(tmp_path, text)) == []
@@ -496,7 +496,8 @@ def test_the_reference_has_every_key_with_a_comment() -> None:
     assert set(listed) == wanted
     undocumented = [key for key, rest in listed.items() if "#" not in rest and key != "shebang"]
     assert not undocumented
-    for key in MEMORY_KEYS:
+    assert re.search(r"^      max-spill: false +# ", text, re.M)
+    for key in MEMORY_LEVELS:
         assert re.search(rf"^      {key}: 0\.\d+ +# ", text, re.M)
 
 

@@ -134,6 +134,18 @@ class ClusterMachine(RuleBasedStateMachine):
             worker.end_fetch(worker.fetches[which % len(worker.fetches)], reachable=reachable)
 
     @precondition(lambda self: self.world.workers)
+    @rule(who=pick, process=st.sampled_from([0, 60, 75, 90]))
+    def memory_is_measured(self, who: int, process: int) -> None:
+        self.a_worker(who).measure(process)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(who=pick, which=pick, fits=st.booleans())
+    def write_ends(self, who: int, which: int, fits: bool) -> None:
+        worker = self.a_worker(who)
+        if worker.writes:
+            worker.end_write(worker.writes[which % len(worker.writes)], fits=fits)
+
+    @precondition(lambda self: self.world.workers)
     @rule(who=pick, count=st.integers(1, 5))
     def head_hears(self, who: int, count: int) -> None:
         worker = self.a_worker(who)
@@ -250,6 +262,10 @@ class Walk:
             machine.fetch_ends(who, self.n(), rng.random() < 0.95)
         if rng.random() < 0.4:
             machine.task_ends(who, self.n(), rng.choice(self.outcomes))
+        if rng.random() < 0.2:
+            machine.memory_is_measured(who, rng.choice((0, 20, 60, 75, 90)))
+        if rng.random() < 0.4:
+            machine.write_ends(who, self.n(), rng.random() < 0.8)
         if rng.random() < 0.6:
             machine.head_hears(who, rng.randint(1, 5))
 

@@ -9,7 +9,17 @@ import pytest
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.placement import BYTES_PER_SECOND, place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import CANCELLED, READY, Client, Function, ReadyQueue, SchedulerState, Task, Worker
+from hpclaunch.scheduler.state import (
+    CANCELLED,
+    PAUSED,
+    READY,
+    Client,
+    Function,
+    ReadyQueue,
+    SchedulerState,
+    Task,
+    Worker,
+)
 from tests.scheduler.test_reactor import lines_run
 from tests.scheduler.world import World
 
@@ -47,11 +57,11 @@ def place_on(reactor: Reactor, worker: Worker, task: Task) -> None:
     """Give one task to one worker, whatever else there is."""
     others = [w for w in reactor.state.workers.values() if w is not worker]
     for other in others:
-        other.accepts = False
+        other.refuses = PAUSED
         reactor.state.index(other)
     place(reactor.state)
     for other in others:
-        other.accepts = True
+        other.refuses = 0
         reactor.state.index(other)
     assert task.worker is worker
     reactor.state.check()

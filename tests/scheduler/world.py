@@ -15,11 +15,13 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
+from hpclaunch.scheduler import pressure
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, RELEASED, Worker
-from hpclaunch.worker.commands import Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Worker
+from hpclaunch.worker.commands import DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
+from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.reactor import WorkerReactor
 
 PENDING = "pending"
@@ -36,6 +38,20 @@ def through_the_wire(message: m.Message) -> m.Message:
 def value_of(key: str) -> bytes:
     """What every run of a task returns."""
     return f"value of {key}".encode()
+
+
+#: Workers have little memory: three results or so, and the rest goes to disk.
+LIMITS = Limits(memory=100, target=30, spill=70, pause=80)
+
+
+class FakeFile:
+    """A result on disk."""
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+    def read(self) -> Payload:
+        return self.payload
 
 
 class FakeClient:
@@ -78,7 +94,9 @@ class FakeWorker:
         self.name = name
         self.address = f"{name}:1"
         self.threads = threads
-        self.reactor = WorkerReactor()
+        self.reactor = WorkerReactor(LIMITS)
+        self.writes: list[WriteResult] = []
+        self.files: list[FakeFile] = []
         self.inbox: deque[m.Message] = deque()
         self.outbox: deque[m.Message] = deque()
         self.owed: set[str] = set()  # tasks that have not been answered
@@ -130,6 +148,10 @@ class FakeWorker:
                 self.fetches.append(command)
             elif isinstance(command, TakeBack):
                 self._say(m.TasksReturned(self._take_back(command)))
+            elif isinstance(command, WriteResult):
+                self.writes.append(command)
+            elif isinstance(command, DeleteFile):
+                self.files.remove(command.file)
             else:
                 assert isinstance(command, ToHead)
                 self._say(command.message)
@@ -139,7 +161,8 @@ class FakeWorker:
         for key in command.keys:
             inputs = command.inputs or {}
             assert frozenset(inputs) in self.world.submitted[key]
-            for one, value in inputs.items():
+            for one, given in inputs.items():
+                value = given.read() if isinstance(given, FakeFile) else given
                 assert bytes(value.pickle if isinstance(value, Payload) else value) == value_of(one)
             self.queue.append(key)
 
@@ -180,6 +203,20 @@ class FakeWorker:
             self._say(m.TasksStored([key], [1_000_000], [0.5]))
         else:
             self._say(m.TasksFailed([key], [m.Failure("", "it raised")], [0.001]))
+        self.carry_out()
+
+    def measure(self, process: int) -> None:
+        """The process is found to have so many bytes."""
+        self.reactor.on_memory_measured(process, self.world.now)
+        self.carry_out()
+
+    def end_write(self, command: WriteResult, *, fits: bool) -> None:
+        self.writes.remove(command)
+        if fits:
+            self.files.append(FakeFile(command.payload))
+            self.reactor.on_result_written(command.key, command.payload, self.files[-1])
+        else:
+            self.reactor.on_result_not_written(command.key, command.payload, "no space left on device")
         self.carry_out()
 
     def end_fetch(self, command: FetchInput, *, reachable: bool) -> None:
@@ -260,7 +297,8 @@ class World:
         for address in holders:
             for worker in self.workers.values():
                 if worker.address == address and key in worker.reactor.state.store:
-                    return worker.reactor.state.store[key]
+                    stored = worker.reactor.state.store[key]
+                    return stored.read() if isinstance(stored, FakeFile) else stored
         return None
 
     def fetch_result(self, client: FakeClient, key: str, *, reachable: bool = True) -> bool:
@@ -326,6 +364,8 @@ class World:
             self.reactor.on_tasks_failed(name, message, self.now)
         elif isinstance(message, m.TasksReturned):
             self.reactor.on_tasks_returned(name, message.keys)
+        elif isinstance(message, m.WorkerPaused):
+            pressure.on_worker_paused(self.reactor, name, message)
         elif isinstance(message, m.CopiesHeld):
             self.reactor.on_copies_held(name, message.keys)
         else:
@@ -348,6 +388,12 @@ class World:
                 worker.receive()
                 moved = True
             while worker.start():
+                moved = True
+            if worker.reactor.state.ledger.paused:
+                worker.measure(0)
+                moved = True
+            for write in list(worker.writes):
+                worker.end_write(write, fits=True)
                 moved = True
             for command in list(worker.fetches):
                 worker.end_fetch(command, reachable=True)
@@ -389,6 +435,8 @@ class World:
             assert not worker.owed
             assert worker.reactor.state.store.keys() == self.state.workers[worker.name].holds.keys()
             assert not worker.reactor.state.waiting_for
+            assert len(worker.files) == len(worker.reactor.state.ledger.disk.sizes)
+            assert not self.state.workers[worker.name].refuses & PAUSED
             assert not self.state.workers[worker.name].assigned
 
     def check_empty(self) -> None:
@@ -397,3 +445,4 @@ class World:
         assert not self.state.ready.count
         for worker in self.workers.values():
             assert not worker.reactor.state.store
+            assert not worker.files

@@ -1,0 +1,52 @@
+"""What the kernel says of a process: its memory, and the end of the file that it prints to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+_LINES, _BYTES = 10, 4096
+
+
+def memory_of(pid: int | str = "self") -> int:
+    """Return the bytes that a process has for itself; 0 if it is gone.
+
+    Anonymous and shared memory. Not pages of files that it has mapped: the kernel takes those back if it needs to.
+    """
+    total = 0
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_bytes().split(b"\n"):
+            if line.startswith((b"RssAnon:", b"RssShmem:")):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def output_size() -> int:
+    """Return how much has been printed to standard error so far; -1 if that is no file."""
+    try:
+        info = os.fstat(2)
+    except OSError:
+        return -1
+    return info.st_size if stat.S_ISREG(info.st_mode) else -1
+
+
+def output_tail(since: int) -> str:
+    """Return the last lines printed to standard error after byte ``since``, and where they are; else nothing.
+
+    Several workers may print to one file.
+    """
+    size = output_size()
+    if since < 0 or size <= since:
+        return ""
+    try:
+        path = Path("/proc/self/fd/2").readlink()
+        with path.open("rb") as file:
+            start = max(since, size - _BYTES)
+            file.seek(start)
+            text = file.read(size - start).decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()][-_LINES:]
+    return "\n".join([f"{path} ends with:", *(f"  | {line}" for line in lines)]) if lines else ""

@@ -1,0 +1,91 @@
+"""Workers with little memory: results go to disk and back, workers pause, and processes are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpclaunch.client.client import Client
+from hpclaunch.errors import KilledWorkerError
+from tests.client import work
+from tests.client.conftest import until
+from tests.comm.minihead import MiniCluster
+
+Make = Callable[..., tuple[MiniCluster, Client]]
+MB = 1_000_000
+
+
+def spilled(tmp: Path) -> list[Path]:
+    return [path for path in tmp.glob("hpclaunch-spill-*/*") if path.name.isdigit()]
+
+
+def test_results_beyond_target_go_to_disk_and_come_back(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    cluster, client = own_cluster(jobs=2, memory={"target": 0.1}, memory_limit=100 * MB, tmp=tmp)
+    made = client.map(work.big, [4 * MB] * 10, range(10))
+    until(lambda: len(spilled(tmp)) >= 4, "writing")
+    assert client.gather(client.map(work.length, made)) == [4 * MB] * 10  # local tasks, and peers
+    assert [value[0] for value in client.gather(made)] == list(range(10))  # clients
+    del made
+    until(lambda: not spilled(tmp), "deleting")
+    pid = client.submit(work.pid).result(10)
+    kept = client.map(work.big, [4 * MB] * 10, range(10))
+    until(lambda: spilled(tmp), "writing again")
+    os.kill(pid, signal.SIGKILL)  # what it had on disk is made again
+    assert [value[0] for value in client.gather(kept)] == list(range(10))
+    client.close()
+    cluster.close()
+    assert list(tmp.glob("*")) == []
+
+
+def test_a_file_that_somebody_removed_is_made_again(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    _, client = own_cluster(jobs=1, memory={"target": 0.01}, memory_limit=100 * MB, tmp=tmp)
+    made = client.map(work.big, [2 * MB] * 3, range(3))
+    until(lambda: len(spilled(tmp)) >= 2, "writing")
+    for path in spilled(tmp):
+        path.unlink()
+    assert client.gather(client.map(work.length, made)) == [2 * MB] * 3
+    for path in spilled(tmp):
+        path.unlink()
+    assert [value[0] for value in client.gather(made)] == [0, 1, 2]
+
+
+def test_a_paused_worker_gets_no_tasks_until_there_is_room(own_cluster: Make, tmp_path: Path) -> None:
+    limits = {"pause": 0.5}
+    cluster, client = own_cluster(jobs=1, memory=limits, memory_limit=200 * MB, tmp=tmp_path / "scratch")
+    large = client.submit(work.big, 120 * MB)
+    until(lambda: "pauses: the process has" in cluster.head_log(), "the pause")
+    others = client.map(work.inc, range(100))
+    with pytest.raises(TimeoutError):
+        others[0].result(0.3)
+    del large
+    assert client.gather(others) == list(range(1, 101))
+    assert "takes tasks again" in cluster.head_log()
+
+
+def test_a_full_disk_keeps_results_in_memory(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    memory = {"target": 0.05, "spill": 0.9, "max_spill": 5 * MB}
+    cluster, client = own_cluster(jobs=1, memory=memory, memory_limit=200 * MB, tmp=tmp)
+    made = client.map(work.big, [4 * MB] * 5, range(5))
+    until(lambda: "they can't be written to disk: max-spill allows 5 MB" in cluster.logs(), "saying so")
+    assert len(spilled(tmp)) == 1
+    assert [value[0] for value in client.gather(made)] == list(range(5))
+
+
+def test_a_task_that_takes_too_much_again_and_again_is_named(own_cluster: Make, tmp_path: Path) -> None:
+    cluster, client = own_cluster(jobs=1, memory={"terminate": 0.9}, memory_limit=200 * MB)
+    future = client.submit(work.swell, 400 * MB, key="greedy")
+    with pytest.raises(KilledWorkerError) as caught:
+        future.result(60)
+    text = str(caught.value)
+    assert "4 workers died while they ran task greedy" in text
+    assert text.count("more than 90% (terminate) of its 200 MB while it ran greedy; its memory had peaked at") == 4
+    assert f"{cluster.directory}/1.log ends with:" in text
+    assert "| greedy is about to swell" in text
+    assert client.submit(work.inc, 1).result(20) == 2

@@ -1,0 +1,122 @@
+"""Results on disk and back: as they were, private, without copies, and gone in the end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
+from hpclaunch.worker import spill
+from hpclaunch.worker.spill import SpillDirectory, Spilled
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Any:
+    directory = SpillDirectory(tmp_path / "hpclaunch-spill-x")
+    yield directory
+    directory.close()
+
+
+def test_a_result_comes_back_as_it_was(directory: SpillDirectory) -> None:
+    arrays = [np.arange(10_001, dtype=np.int8), np.arange(30_000.0)]
+    payload = dump_value({"a": arrays, "b": "text"})
+    file = directory.write(payload)
+    assert file.size == payload.size
+    back = file.read()
+    assert isinstance(back, Payload)
+    value = load_value(*back)
+    assert value["b"] == "text"
+    assert all((a == b).all() for a, b in zip(value["a"], arrays, strict=True))
+    assert value["a"][1].flags.aligned
+    assert not value["a"][1].flags.owndata
+
+
+def test_who_reads_it_has_it_for_himself(directory: SpillDirectory) -> None:
+    file = directory.write(dump_value(np.zeros(100_000)))
+    one, other = load_value(*file.read()), load_value(*file.read())
+    one[:] = 1
+    directory.delete(file)
+    assert one.sum() == 100_000
+    assert other.sum() == 0
+    with pytest.raises(FileNotFoundError):
+        file.read()
+
+
+def test_a_task_gets_a_mapping_and_no_copy(directory: SpillDirectory) -> None:
+    class Reference:
+        def __reduce__(self) -> Any:
+            from hpclaunch.comm.serialize import reduce_future
+
+            return reduce_future("key")
+
+    file = directory.write(dump_value(np.zeros(100_000)))
+    call, _ = dump_call((Reference(),), None)
+    (array,), _ = load_call(call, {"key": file.read()})
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert type(getattr(base, "obj", base)).__name__ == "mmap"
+    array += 1  # and may change it
+
+
+def test_files_are_private(directory: SpillDirectory) -> None:
+    old = os.umask(0)
+    try:
+        file = directory.write(Payload(b"secret", [b"x" * 10]))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.directory.stat().st_mode) == 0o700
+
+
+def test_nothing_is_made_before_it_is_needed_and_nothing_is_left(directory: SpillDirectory) -> None:
+    assert not directory.directory.exists()
+    directory.write(Payload(b"p", [b"x" * 10]))
+    assert directory.directory.exists()
+    directory.close()
+    assert not directory.directory.exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(directory: SpillDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.write(Payload(b"p", []))
+    before = sorted(directory.directory.iterdir())
+    real = os.pwrite
+
+    def full(fd: int, data: Any, at: int) -> int:
+        if at:
+            raise OSError(28, "No space left on device")
+        return real(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        directory.write(Payload(b"p", [b"x" * 100]))
+    assert sorted(directory.directory.iterdir()) == before
+
+
+def test_a_file_that_was_cut_short_is_an_error(directory: SpillDirectory) -> None:
+    file = directory.write(Payload(b"p", [b"x" * 100]))
+    os.truncate(file.path, 10)
+    with pytest.raises(OSError, match="cut short"):
+        file.read()
+
+
+def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill.tempfile, "gettempdir", lambda: str(tmp_path))
+    dead, living, new = (SpillDirectory(spill.new_directory()) for _ in range(3))
+    left = dead.write(Payload(b"p", [b"x"]))
+    os.close(dead._lock)  # as the kernel does when a process ends
+    kept = living.write(Payload(b"p", [b"x"]))
+    assert not left.path.exists()
+    (tmp_path / "hpclaunch-spill-0-elsewhere").symlink_to(living.directory)
+    new.write(Payload(b"p", [b"x"]))
+    assert kept.read() == Payload(b"p", [b"x"])
+    assert isinstance(kept, Spilled)
+    living.close()
+    new.close()
