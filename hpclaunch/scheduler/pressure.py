@@ -56,6 +56,6 @@ class Patience:
         return (
             f"{state.ready.count} tasks wait, and all {len(state.workers)} workers are paused, for their memory "
             f"is full of results that are still wanted. Of worker {name}: {why}. Let go of futures that you do "
-            "not need, give jobs more memory, scale up, or let results be written to disk (target, spill, max-spill, "
-            "local-directory)"
+            "not need, give jobs more memory, scale up, or let results be written to disk (target, spill, "
+            "max-spill, local-directory)"
         )
