@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# 4 ranks as one job of Slurm. Submit it with sbatch, from where its script lies.
+#SBATCH --job-name=script
+#SBATCH --output=script.%j.log
+#SBATCH --ntasks=4
+#SBATCH --cpus-per-task=1
+#SBATCH --time=0-01:00:00
+#SBATCH --signal=B:USR1@60
+#SBATCH --no-requeue
+
+# A signal that the job is to end goes on to the ranks, whose end is then waited for.
+ranks=
+forward() {
+    if [ -n "$ranks" ]; then kill -"$1" "$ranks" 2> /dev/null; else exit "$2"; fi
+}
+trap 'forward TERM 143' TERM
+trap 'forward INT 130' INT
+trap 'forward USR1 138' USR1
+trap 'forward USR2 140' USR2
+
+# Libraries that start threads of their own get the cores of one rank, unless you said otherwise.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
+export NUMEXPR_NUM_THREADS="${NUMEXPR_NUM_THREADS:-1}"
+export BLIS_NUM_THREADS="${BLIS_NUM_THREADS:-1}"
+export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
+# Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
+
+srun /opt/python -m hpclaunch run script.py -x 'a b' &
+ranks=$!
+code=0
+wait "$ranks" || code=$?
+while kill -0 "$ranks" 2> /dev/null; do # a signal ends `wait`, not the ranks
+    code=0
+    wait "$ranks" || code=$?
+done
+ranks=
+exit "$code"
