@@ -1,4 +1,4 @@
-"""Warnings that point at the user's own line, however deep in hpclaunch they arise."""
+"""Warnings: those of hpclaunch point at the user's own line, however deep they arise; and those of a cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import warnings
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parent)
+
+
+def warn_from_afar(text: str) -> None:
+    """Warn about what a cluster says: no line of the user's is to blame for that."""
+    warnings.warn_explicit(text, UserWarning, "hpclaunch", 0)
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:

@@ -75,6 +75,8 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
         command += ["--interface", config.interface]
     if config.local_directory is not None:
         command += ["--local-directory", _on_node(config.local_directory)]
+    if config.resources:
+        command += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
     return [*command, *(_arguments(line) for line in config.worker_extra_args if line.strip())]
 
 

@@ -43,12 +43,16 @@ PURE = {
     "mpi.arguments",
     "mpi.launch",
     "mpi.roles",
+    "scheduler.batches",
     "scheduler.commands",
     "scheduler.news",
     "scheduler.placement",
     "scheduler.pressure",
     "scheduler.reactor",
+    "scheduler.recall",
+    "scheduler.restricted",
     "scheduler.state",
+    "scheduler.terms",
     "scheduler.wishes",
     "worker.commands",
     "worker.memory",
@@ -139,7 +143,7 @@ LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
-SHARED = {"", "errors", "data_files", "notes", "rundir"}
+SHARED = {"", "config.units", "errors", "data_files", "notes", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}
 

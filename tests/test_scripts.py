@@ -609,3 +609,8 @@ def test_logs_and_tickets_are_where_we_look_for_them(
         log = directory / "logs" / f"{number}{joint}{element}.log"
         wait_until(lambda path=log: path.exists() and path.read_text(), f"{log} to be written")
         assert log.read_text() == f"{directory}\n1\n"
+
+
+def test_workers_have_the_resources_of_the_configuration() -> None:
+    command = scripts.worker_command(config("local", resources={"GPU": 1, "big-disk": 0.5}), Path("d"))
+    assert command[-2:] == ["--resources", "GPU=1,big-disk=0.5"]

@@ -14,6 +14,7 @@ from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
+from hpclaunch.client.terms import make_terms
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -70,6 +71,10 @@ class Client(ClientCore):
         key: str | None = None,
         retries: int = 0,
         priority: int = 0,
+        resources: Mapping[str, float] | None = None,
+        workers: str | Iterable[str] | None = None,
+        allow_other_workers: bool = False,
+        duration: str | float | None = None,
         **kwargs: Any,
     ) -> Future:
         """Run ``function(*args, **kwargs)`` on the cluster.
@@ -79,15 +84,23 @@ class Client(ClientCore):
         :param key: a name for the task; a task of this name that exists is used instead of a new one.
         :param retries: how often to run it again if it raises.
         :param priority: higher runs first.
+        :param resources: what it takes of its worker while it is there, such as ``{"GPU": 1}``; workers have what
+            the configuration's key ``resources`` says.
+        :param workers: run it only on these: names or addresses of workers, hosts, or job ids.
+        :param allow_other_workers: on others too, if these are busy.
+        :param duration: how long it runs, such as ``"20 min"`` or seconds; it goes to no worker whose job ends
+            before that. Else it is learned from the function's earlier calls.
         :raises SerializationError: the function or an argument can't be pickled.
         """
+        terms = make_terms(resources, workers, allow_other_workers, duration)
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
         check_size(len(data), sent.name)
         key = self._check_key(key) if key is not None else self._stem(sent.name)
         future, is_new = self._future(key)
         if is_new:
-            self._send(m.SubmitTasks(sent.id, [key], [data], [inputs] if inputs else [], retries, priority))
+            columns = [inputs] if inputs else []
+            self._send(m.SubmitTasks(sent.id, [key], [data], columns, retries, priority, terms))
         return future
 
     def map(
@@ -97,14 +110,20 @@ class Client(ClientCore):
         key: str | Sequence[str] | None = None,
         retries: int = 0,
         priority: int = 0,
+        resources: Mapping[str, float] | None = None,
+        workers: str | Iterable[str] | None = None,
+        allow_other_workers: bool = False,
+        duration: str | float | None = None,
         **kwargs: Any,
     ) -> list[Future]:
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
 
         :param key: a prefix for the tasks' names, or a sequence of names.
+        :param resources: as ``workers``, ``allow_other_workers``, ``duration``: of each call; see :meth:`submit`.
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
+        terms = make_terms(resources, workers, allow_other_workers, duration)
         if kwargs:
             function, kwargs = self._bind(function, kwargs)
         sent = self._define(function)
@@ -120,7 +139,7 @@ class Client(ClientCore):
         futures: list[Future] = []
         while len(futures) < len(calls):
             some = slice(len(futures), len(futures) + _MAP_CHUNK)
-            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, retries, priority)
+            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, (retries, priority, terms))
         return futures
 
     def _map_chunk(
@@ -129,8 +148,7 @@ class Client(ClientCore):
         keys: list[str],
         calls: list[tuple[Any, ...]],
         kwargs: dict[str, Any],
-        retries: int,
-        priority: int,
+        wishes: tuple[int, int, m.Terms | None],
     ) -> list[Future]:
         """Send the first of some calls, up to so many bytes; return a future for each of those."""
         dump, keywords = serialize.dump_inline, kwargs or None
@@ -156,7 +174,7 @@ class Client(ClientCore):
         if has_inputs:
             inputs += [[] for _ in range(len(args) - len(inputs))]
         futures = [self._future(key)[0] for key in keys]
-        self._send(m.SubmitTasks(sent.id, keys, args, inputs, retries, priority))
+        self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
         return futures
 
     def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:

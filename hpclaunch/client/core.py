@@ -33,6 +33,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, SerializationError
+from hpclaunch.notes import warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
@@ -93,6 +94,7 @@ class ClientCore:
             )
             facts = read_facts(directory)
         session.listen(self._on_notice)
+        session.on_warning = warn_from_afar
         hello = m.Hello(
             m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()
         )

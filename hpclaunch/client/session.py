@@ -40,6 +40,7 @@ class HeadSession:
         self._on_lost = on_lost
         self._on_notice: Callable[[HPCLaunchError], None] | None = None
         self._early_notice: HPCLaunchError | None = None
+        self.on_warning: Callable[[str], None] | None = None  # told what the user should know, and can live with
         self.comm: Comm | None = None
         self.welcome: Welcome | None = None
         self.address = ""
@@ -159,6 +160,10 @@ class HeadSession:
                     answer.set_exception(to_error(message.error))
                 else:
                     answer.set_result(msgspec.msgpack.decode(message.body))
+            return True
+        if type(message) is Notice and message.kind == "warning":
+            if self.on_warning is not None:
+                self.on_warning(message.error.text)
             return True
         if type(message) is Notice:
             error = to_error(message.error)

@@ -34,7 +34,9 @@ class Hello(_Message, tag=1):
     memory_limit: int = 0  # bytes; 0 is no limit
     addresses: list[str] = []  # where this worker can be asked for results
     head_address: str = ""  # which of the head's addresses was reached
-    deadline: float = 0.0  # unix time at which its job ends; 0 if it does not
+    seconds_left: float = 0.0  # until its job ends; 0 if nobody knows an end
+    lifetime: float = 0.0  # such seconds when the job was new, if this is a later process of it
+    resources: dict[str, float] = {}  # of each worker, by name: what tasks can ask for
 
 
 class Welcome(_Message, tag=2):
@@ -65,6 +67,15 @@ class DefineFunction(_Message, tag=10):
     data: bytes
 
 
+class Terms(_Message):
+    """What tasks ask of their worker; see :class:`hpclaunch.scheduler.terms.Terms`."""
+
+    resources: dict[str, float] = {}
+    workers: list[str] = []
+    allow_others: bool = False
+    seconds: float = 0.0
+
+
 class SubmitTasks(_Message, tag=11):
     """Tasks that call one function, in columns. ``inputs`` is empty or has a list of keys per task."""
 
@@ -74,6 +85,7 @@ class SubmitTasks(_Message, tag=11):
     inputs: list[list[str]] = []
     retries: int = 0
     priority: int = 0
+    terms: Terms | None = None
 
 
 class ReleaseKeys(_Message, tag=12):

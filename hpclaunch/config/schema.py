@@ -46,6 +46,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     local_directory: str | None
     shared_temp_directory: str | None
     worker_extra_args: tuple[str, ...]
+    resources: dict[str, float]  # of each worker process: what tasks can ask for
     shebang: str
     queue: str | None
     account: str | None
@@ -224,6 +225,18 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _resources(value: Any) -> dict[str, float]:
+    """Read what each worker has that tasks can ask for."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping of names and amounts, such as {{GPU: 1}}, not {_kind(value)}")
+    for name, amount in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[^\s,=]+", name):
+            raise ValueError(f"{name!r} can't be the name of a resource: it must have no blank, comma or '='")
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount <= LARGEST_SIZE:
+            raise ValueError(f"{name} must be a number above 0, not {_kind(amount)}")
+    return {name: float(amount) for name, amount in value.items()}
+
+
 def _is_plain(value: Any) -> bool:
     """Say whether a value can go to the head, another process, as it is."""
     if isinstance(value, Mapping):
@@ -305,6 +318,7 @@ KEYS: dict[str, Key] = {
     "local_directory": Key(_text, optional=True),
     "shared_temp_directory": Key(_text, optional=True),
     "worker_extra_args": Key(_directives),
+    "resources": Key(_resources),
     "shebang": Key(_shebang),
     "queue": Key(_text, optional=True),
     "account": Key(_text, optional=True),

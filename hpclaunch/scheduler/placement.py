@@ -3,7 +3,9 @@
 Rules: every worker is kept about 100 ms of work ahead (:func:`~hpclaunch.scheduler.state.has_room`), so that tiny
 tasks never wait for the network and long ones never pile up; when there are fewer tasks than places, they are
 spread; a task with large inputs goes where it would begin first, given the work that is queued there and the
-bytes that would have to be fetched; a single small task goes to the worker that is warm from the last one.
+bytes that would have to be fetched; a single small task goes to the worker that is warm from the last one; no
+task goes where it could not end before the worker's job does. One that meets such a worker is held, as are those
+that ask something of their worker: :mod:`hpclaunch.scheduler.restricted` places these, first.
 
 Pure. The cost of a pass depends on the tasks placed and the workers that get some, not on how many workers there
 are: workers with room are kept in indexes.
@@ -11,27 +13,33 @@ are: workers with room are kept in indexes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
-from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.commands import Command, ToWorker
+from hpclaunch.scheduler.restricted import place_held
 from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, SchedulerState, Task, Worker, has_room
+from hpclaunch.scheduler.terms import can_end
 
 #: Bytes per second at which a worker is taken to fetch an input.
 BYTES_PER_SECOND = 500e6
 
 
-def place(state: SchedulerState) -> list[Command]:
+def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
     """Give ready tasks to workers with room; return the messages to send."""
-    batches: dict[Worker, _Batch] = {}
+    batches: dict[Worker, Batch] = {}
+    if state.held:
+        place_held(state, batches, now)
     aside: list[Task] = []  # no worker can take them now
     ready = state.ready
     while ready.count and (index := state.idle or state.open):
         worker = _next(state)
         share = max(worker.threads, -(-ready.count // len(index)))
-        _give(state, worker, share, batches, aside)
+        _give(state, worker, share, batches, aside, now)
     for task in aside:
         ready.push(task)
+    if state.held and state.changed is None:  # some had no time for a task: who has?
+        place_held(state, batches, now)
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 
@@ -48,30 +56,42 @@ def _next(state: SchedulerState) -> Worker:
 
 
 def _give(
-    state: SchedulerState, worker: Worker, share: int, batches: dict[Worker, _Batch], aside: list[Task]
+    state: SchedulerState,
+    worker: Worker,
+    share: int,
+    batches: dict[Worker, Batch],
+    aside: list[Task],
+    now: float,
 ) -> None:
     """Give ``worker`` up to ``share`` ready tasks while it has room."""
     pop, threads, limit = state.ready.pop, worker.threads, AHEAD_SECONDS * worker.threads
     batch = batches.get(worker)
     if batch is None:
-        batch = batches[worker] = _Batch(worker)
+        batch = batches[worker] = Batch(worker)
     assigned = worker.assigned
+    # What takes less than this ends in time, also as the last of what fits here.
+    enough = math.inf
+    if worker.deadline != math.inf:
+        enough = (worker.deadline - now - worker.backlog / threads - AHEAD_SECONDS) / 2
     while share > 0 and (len(assigned) <= threads or worker.backlog < limit):
         task = pop()
         if task is None:
             break
+        cost = task.function.cost
+        if cost > enough and not can_end(worker, cost, now):
+            state.held_queue(task).push(task)
+            continue
         if task.inputs or task.key in assigned:
-            best = _best(state, task, worker)
+            best = _best(state, task, worker, now)
             if best is None:
                 aside.append(task)
                 continue
             if best is not worker:
-                _assign(best, batches.setdefault(best, _Batch(best)), task)
-                state.index(best)
+                assign(state, best, batches, task)
                 continue
         task.state = ASSIGNED  # the table has this step: pop() gives ready tasks only
         task.worker = worker
-        task.cost = cost = task.function.cost
+        task.cost = cost
         worker.backlog += cost
         assigned[task.key] = task
         batch.add(task)
@@ -80,23 +100,14 @@ def _give(
     state.index(worker)
 
 
-def _assign(worker: Worker, batch: _Batch, task: Task) -> None:
-    task.state = ASSIGNED
-    task.worker = worker
-    task.cost = task.function.cost
-    worker.backlog += task.cost
-    worker.assigned[task.key] = task
-    batch.add(task)
-
-
-def _best(state: SchedulerState, task: Task, default: Worker) -> Worker | None:
+def _best(state: SchedulerState, task: Task, default: Worker, now: float) -> Worker | None:
     """Return the worker with room on which a task would begin first; None if none can take it.
 
     That is ``default``, or one of those that hold its inputs. A worker that still has an older task of the same
     key can't take it.
     """
     if task.key in default.assigned:
-        default_or_other = _another(state, task)
+        default_or_other = _another(state, task, now)
         if default_or_other is None:
             return None
         default = default_or_other
@@ -112,7 +123,8 @@ def _best(state: SchedulerState, task: Task, default: Worker) -> Worker | None:
     least = _wait(default) + (total - bytes_at.get(default, 0)) / BYTES_PER_SECOND
     for worker, size in bytes_at.items():
         delay = _wait(worker) + (total - size) / BYTES_PER_SECOND
-        if delay < least and worker.accepts and has_room(worker) and task.key not in worker.assigned:
+        can_take = worker.accepts and has_room(worker) and task.key not in worker.assigned
+        if delay < least and can_take and can_end(worker, task.function.cost, now):
             best, least = worker, delay
     return best
 
@@ -122,45 +134,10 @@ def _wait(worker: Worker) -> float:
     return worker.backlog / worker.threads if len(worker.assigned) >= worker.threads else 0.0
 
 
-def _another(state: SchedulerState, task: Task) -> Worker | None:
+def _another(state: SchedulerState, task: Task, now: float) -> Worker | None:
     """Return a worker with room that has no older task of this key. It is rare that anyone needs this."""
     for index in (state.idle, state.open):
         for worker in index:
-            if task.key not in worker.assigned:
+            if task.key not in worker.assigned and can_end(worker, task.function.cost, now):
                 return worker
     return None
-
-
-class _Batch:
-    """What one worker is sent in this pass: runs of tasks of one function share a message."""
-
-    __slots__ = ("_args", "_function", "_keys", "messages", "worker")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.messages: list[m.Message] = []
-        self._function: bytes | None = None
-        self._keys: list[str] = []
-        self._args: list[bytes] = []
-
-    def add(self, task: Task) -> None:
-        """Add a task that was just assigned."""
-        function = task.function
-        if function.id not in self.worker.functions:
-            self.worker.functions.add(function.id)
-            self.messages.append(m.DefineFunction(function.id, function.name, function.data))
-        if task.inputs:
-            self._function = None
-            self.messages.append(m.RunTask(function.id, task.key, task.args, list(_inputs(task))))
-            return
-        if self._function is not function.id:
-            self._function = function.id
-            self._keys, self._args = [], []
-            self.messages.append(m.RunTasks(function.id, self._keys, self._args))
-        self._keys.append(task.key)
-        self._args.append(task.args)
-
-
-def _inputs(task: Task) -> Iterable[m.Input]:
-    for source in task.inputs:
-        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()])

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
+from hpclaunch.scheduler.recall import recall
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -33,10 +34,15 @@ from hpclaunch.scheduler.state import (
     Task,
     Worker,
 )
+from hpclaunch.scheduler.terms import give_back
+from hpclaunch.scheduler.terms import read as read_terms
 from hpclaunch.scheduler.wishes import settle
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
+
+#: Seconds between two looks at whether held tasks fit on any worker, when nothing seems to have changed.
+HELD_SECONDS = 1.0
 
 _NOBODY: frozenset[Client] = frozenset()
 
@@ -52,6 +58,7 @@ class Reactor:
         self.allowed_failures = allowed_failures
         self.commands: list[Command] = []
         self._news: dict[str, News] = {}  # per client, in columns
+        self._looked_at = 0.0
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
@@ -87,13 +94,16 @@ class Reactor:
         function = state.functions[message.function]
         tasks, wants, alone, retries = state.tasks, client.wants, client.alone, message.retries
         order, shift = state.last_order, -(message.priority << 40)
-        push, with_inputs = state.ready.push, bool(message.inputs)
+        terms = read_terms(message.terms)
+        push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
             if key in tasks:
                 self._want_again(client, tasks[key])
                 continue
             order += 1
             task = tasks[key] = wants[key] = Task(key, function, args, order + shift, alone, retries)
+            if terms is not None:
+                task.terms = terms
             if with_inputs and message.inputs[i]:
                 self._link(task, message.inputs[i])
             else:
@@ -154,6 +164,7 @@ class Reactor:
         """A worker is ready for tasks. Its name is new."""
         worker.last_progress = now
         self.state.workers[worker.name] = worker
+        self.state.changed = None
         self.state.index(worker)
 
     def on_worker_lost(
@@ -201,6 +212,8 @@ class Reactor:
             if task is None:
                 continue
             worker.backlog -= task.cost
+            if task.terms is not None:
+                give_back(worker, task)
             function = task.function
             known = function.seconds  # what Function.learn does, without a call
             function.seconds = seconds if known is None else known + 0.1 * (seconds - known)
@@ -316,21 +329,10 @@ class Reactor:
 
     def on_tick(self, now: float) -> None:
         """Every tenth of a second or so: take queued tasks back from busy workers for those with nothing to do."""
-        state = self.state
-        if not state.idle or state.ready.count or not state.deep:
-            return
-        hungry = sum(w.threads for w in state.idle)
-        for worker in list(state.deep):
-            spare = len(worker.assigned) - worker.threads
-            is_slow = worker.backlog > 0.05 or now - worker.last_progress > 0.1
-            if worker.recalling or not is_slow:
-                continue
-            worker.recalling = True
-            count = min(hungry, (spare + 1) // 2 if spare > 1 else 1)
-            self.commands.append(ToWorker(worker.name, m.RecallTasks(count)))
-            hungry -= count
-            if hungry <= 0:
-                return
+        if now - self._looked_at >= HELD_SECONDS:  # durations are learned, and time goes by
+            self._looked_at = now
+            self.state.changed = None
+        self.commands += recall(self.state, now)
 
     # --- steps: towards a result
 
@@ -378,6 +380,8 @@ class Reactor:
         worker.backlog -= task.cost
         if worker.seceded:
             settle(worker, [key])
+        if task.terms is not None:
+            give_back(worker, task)
         if seconds is not None:
             task.function.learn(seconds)
         if task.state != ASSIGNED or task.worker is not worker:
@@ -404,7 +408,7 @@ class Reactor:
             self.state.waiting += 1
         else:
             task.move(READY)
-            self.state.ready.push(task)
+            self.state.push(task)
 
     def _make_again(self, task: Task) -> None:
         """Run a task again whose result was freed or lost, and whatever has to run before it."""
@@ -426,7 +430,7 @@ class Reactor:
     def _on_inputs_there(self, task: Task) -> None:
         self.state.waiting -= 1
         task.move(READY)
-        self.state.ready.push(task)
+        self.state.push(task)
 
     def _finish(self, task: Task) -> None:
         """A task is done: wake those that waited for it, let go of its inputs."""
@@ -459,7 +463,7 @@ class Reactor:
         task.move(RELEASED)
         for dependent in task.dependents or ():
             if dependent.state == READY:
-                self.state.ready.forget()
+                _unqueue(dependent)
                 dependent.move(WAITING)
                 dependent.missing = 1
                 self.state.waiting += 1
@@ -495,7 +499,7 @@ class Reactor:
         if task.state == WAITING:
             self.state.waiting -= 1
         elif task.state == READY:
-            self.state.ready.forget()
+            _unqueue(task)
         elif task.worker is not None:  # else it was just answered for
             self.commands.append(ToWorker(task.worker.name, m.DropTasks([task.key])))
             task.worker = None
@@ -568,6 +572,12 @@ def _check_columns(*columns: Sequence[object]) -> None:
     """Raise ValueError before anything is done about a message that is broken."""
     if len({len(column) for column in columns}) > 1:
         raise ValueError("the columns of a message differ in length")
+
+
+def _unqueue(task: Task) -> None:
+    """A ready task is about to leave that state."""
+    assert task.queued is not None, task.story()
+    task.queued.forget()
 
 
 def _bad_input(task: Task) -> Task | None:

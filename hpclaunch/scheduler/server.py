@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,6 +20,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
+from hpclaunch.config.units import format_duration
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import pressure, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
@@ -63,6 +65,9 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     memory_limit: int  # bytes; 0 is none
     rss: int  # bytes at the last heartbeat
     tasks: int
+    address: str  # where others fetch its results
+    resources: dict[str, float]
+    seconds_left: float | None  # until its job ends, if that is known
 
 
 class Peer:
@@ -190,7 +195,11 @@ class SchedulerServer:
             address=hello.addresses[0] if hello.addresses else "",
             memory_limit=hello.memory_limit,
         )
-        self.reactor.on_worker_joined(worker, time.monotonic())
+        now = time.monotonic()
+        worker.offer(hello.resources)
+        if hello.seconds_left > 0:
+            worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
         self._failure = None
         self._on_worker_joined(hello)
@@ -407,10 +416,30 @@ class SchedulerServer:
         self._round_due = False
         state = self.reactor.state
         commands = self.reactor.take_commands()
-        if state.ready.count and (state.idle or state.open):
-            commands += place(state)
+        if (state.ready.count or state.held) and (state.idle or state.open):
+            commands += place(state, time.monotonic())
+            if state.overlong:
+                self._warn_of_overlong()
         if commands:
             self._carry_out(commands)
+
+    def _warn_of_overlong(self) -> None:
+        """Tell the users which tasks no job has time for."""
+        life = max(worker.life for worker in self.reactor.state.workers.values())
+        for held in self.reactor.state.overlong:
+            self.warn(
+                f"tasks of {held.function.name} take about {format_duration(held.seconds)}, longer than any job "
+                f"of this cluster lives ({format_duration(life)}). They are run all the same, and will probably "
+                "be cut off: ask for a longer walltime, or split them"
+            )
+        self.reactor.state.overlong.clear()
+
+    def warn(self, text: str) -> None:
+        """Tell all users something that they should know and can live with."""
+        log.warning("%s", text)
+        for peer in self._clients.values():
+            if peer.hello.role == "client":
+                peer.comm.send(m.Notice("warning", m.ErrorReport("HPCLaunchError", text)))
 
     def _carry_out(self, commands: list[Command]) -> None:
         spoken_to: set[Comm] = set()
@@ -459,7 +488,7 @@ class SchedulerServer:
             alone = sum(t.size for t in worker.holds.values() if t.holders and len(t.holders) == 1)
             held[worker.job_id] = held.get(worker.job_id, 0) + alone
         assigned = sum(busy.values())
-        ready = state.ready.count
+        ready = state.ready_count
         return Load(
             tasks_waiting=state.waiting,
             tasks_ready=ready,
@@ -474,6 +503,7 @@ class SchedulerServer:
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
         infos = []
+        now = time.monotonic()
         for name, peer in self._workers.items():
             hello = peer.hello
             supervisor = self._supervisors.get(hello.job_id)
@@ -489,6 +519,9 @@ class SchedulerServer:
                     hello.memory_limit,
                     vitals.rss if vitals is not None else 0,
                     len(worker.assigned) if worker is not None else 0,
+                    hello.addresses[0] if hello.addresses else "",
+                    hello.resources,
+                    worker.deadline - now if worker is not None and worker.deadline != math.inf else None,
                 )
             )
         return infos

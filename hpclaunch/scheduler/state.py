@@ -4,7 +4,7 @@ A task is in exactly one state:
 
 =========  =====================================================================================
 waiting    some input has no result yet
-ready      can run; stands in the ready queue
+ready      can run; stands in the ready queue, or is *held* for a worker that can give what it asks for
 assigned   a worker has it, running or about to
 done       its result is here (small) or on workers (large, ``holders``)
 released   nobody needs it and it has no result, but a known task has it as an input and may have to be run again
@@ -22,11 +22,13 @@ freed as soon as nobody needs it. One table says which steps are legal; any othe
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
 
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import IllegalTransitionError
+from hpclaunch.scheduler.terms import Terms, is_named
 
 WAITING, READY, ASSIGNED, DONE, RELEASED, FAILED, CANCELLED = range(7)
 NAMES = ("waiting", "ready", "assigned", "done", "released", "failed", "cancelled")
@@ -53,13 +55,14 @@ LEAST_SECONDS = 20e-6
 class Function:
     """A function that tasks call: its bytes, and how long it takes."""
 
-    __slots__ = ("data", "id", "name", "seconds")
+    __slots__ = ("data", "id", "is_overlong", "name", "seconds")
 
     def __init__(self, id: bytes, name: str, data: bytes) -> None:
         self.id = id
         self.name = name
         self.data = data
         self.seconds: float | None = None  # moving average
+        self.is_overlong = False  # the user was told that its tasks outlast every worker
 
     def learn(self, seconds: float) -> None:
         """Take one more run time into the average; the newest counts a tenth."""
@@ -93,8 +96,9 @@ class Worker:
     """A process that runs tasks."""
 
     __slots__ = (
-        "address", "assigned", "backlog", "functions", "holds", "host", "job_id", "last_progress",
-        "memory_limit", "name", "recalling", "refuses", "seceded", "stale", "threads",
+        "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id",
+        "last_progress", "life", "memory_limit", "name", "recalling", "refuses", "resources", "seceded", "stale",
+        "threads",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +110,10 @@ class Worker:
         self.host = host
         self.address = address  # where others can fetch results
         self.memory_limit = memory_limit
+        self.resources: dict[str, float] = {}  # what tasks can ask for
+        self.free: dict[str, float] = {}  # those of them that no task uses
+        self.deadline = math.inf  # when its job ends, in the time of ``now``
+        self.life = math.inf  # seconds that it had when it was new
         self.assigned: dict[str, Task] = {}  # in the order in which they were sent
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
@@ -115,6 +123,16 @@ class Worker:
         self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
         self.recalling = False
         self.last_progress = 0.0
+
+    def offer(self, resources: dict[str, float]) -> None:
+        """Have these resources, all of them free. For a worker without tasks."""
+        self.resources = resources
+        self.free = dict(resources)
+
+    def die_at(self, deadline: float, life: float) -> None:
+        """End at this time, with its job; ``life`` is how many seconds it had when it was new."""
+        self.deadline = deadline
+        self.life = life
 
     @property
     def accepts(self) -> bool:
@@ -132,7 +150,7 @@ class Task:
 
     __slots__ = (
         "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs", "key", "missing",
-        "order", "queued", "result", "retries", "size", "state", "users", "wanted_by", "worker",
+        "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -149,7 +167,8 @@ class Task:
         self.missing = 0  # inputs that are not done, while it is waiting
         self.dependents: dict[Task, None] | None = None  # known tasks with this one as an input
         self.users = 0  # those of them that are active
-        self.queued = False  # has an entry in the ready queue, ready or not
+        self.terms: Terms | None = None  # what it asks of its worker; None: nothing
+        self.queued: ReadyQueue | None = None  # the queue that has an entry of it, ready or not
         self.worker: Worker | None = None
         self.cost = 0.0
         self.result: bytes | None = None
@@ -202,9 +221,9 @@ class ReadyQueue:
     def push(self, task: Task) -> None:
         """Add a task that has just become ready."""
         self.count += 1
-        if task.queued:
+        if task.queued is not None:
             return
-        task.queued = True
+        task.queued = self
         fresh = self._fresh
         if not fresh or fresh[-1].order < task.order:
             fresh.append(task)
@@ -221,7 +240,7 @@ class ReadyQueue:
                 task = fresh.popleft()
             else:
                 return None
-            task.queued = False
+            task.queued = None
             if task.state == READY:
                 self.count -= 1
                 return task
@@ -236,13 +255,38 @@ class ReadyQueue:
         """Let go of entries of tasks that are not ready, which may be most of what is in memory."""
         everything = [*self._fresh, *(task for _, _, task in self._late)]
         for task in everything:
-            task.queued = task.state == READY
-        self._fresh = deque(sorted((task for task in everything if task.queued), key=_order_of))
+            task.queued = self if task.state == READY else None
+        self._fresh = deque(sorted((task for task in everything if task.queued is not None), key=_order_of))
         self._late = []
 
     def __iter__(self) -> Iterator[Task]:
         yield from (t for t in self._fresh if t.state == READY)
         yield from (t for _, _, t in self._late if t.state == READY)
+
+
+class HeldQueue(ReadyQueue):
+    """Ready tasks of one function that ask for the same, or that some worker had no time for."""
+
+    __slots__ = ("function", "terms")
+
+    def __init__(self, function: Function, terms: Terms | None) -> None:
+        super().__init__()
+        self.function = function
+        self.terms = terms or Terms()
+
+    @property
+    def seconds(self) -> float:
+        """Expected run time of each."""
+        return self.terms.seconds or self.function.cost
+
+    @property
+    def first_order(self) -> int:
+        """The order of the task that :meth:`pop` would give; 0 if there is none."""
+        task = self.pop()
+        if task is None:
+            return 0
+        self.push(task)
+        return task.order
 
 
 def _order_of(task: Task) -> int:
@@ -253,8 +297,8 @@ class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
     __slots__ = (
-        "clients", "deep", "functions", "idle", "last_order", "open", "ready", "recanted", "tasks", "waiting",
-        "workers",
+        "changed", "clients", "deep", "functions", "held", "idle", "last_order", "open", "overlong", "ready",
+        "recanted", "tasks", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -263,6 +307,9 @@ class SchedulerState:
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, Client] = {}
         self.ready = ReadyQueue()
+        self.held: dict[tuple[bytes, Terms | None], HeldQueue] = {}  # ready tasks that not every worker can take
+        self.changed: dict[Worker, None] | None = {}  # workers that held tasks may fit on now; None: all
+        self.overlong: list[HeldQueue] = []  # whose tasks outlast every worker, and nobody was told yet
         self.waiting = 0  # tasks in that state
         self.idle: dict[Worker, None] = {}  # have nothing to do
         self.open: dict[Worker, None] = {}  # have something, and room for more
@@ -280,11 +327,41 @@ class SchedulerState:
         _put(self.idle, worker, takes and count == 0)
         _put(self.open, worker, takes and count > 0 and has_room(worker))
         _put(self.deep, worker, known and count > worker.threads)
+        if self.held and self.changed is not None:
+            self.changed[worker] = None
+
+    def push(self, task: Task) -> None:
+        """Queue a task that has just become ready."""
+        queue = task.queued
+        if queue is None:
+            queue = self.ready if task.terms is None else self.held_queue(task)
+        elif queue is not self.ready and not queue.count:
+            self.changed = None
+        queue.push(task)
+
+    def held_queue(self, task: Task) -> HeldQueue:
+        """Return the queue of tasks like this one that not every worker can take."""
+        key = task.function.id, task.terms
+        queue = self.held.get(key)
+        if queue is None:
+            queue = self.held[key] = HeldQueue(task.function, task.terms)
+        if not queue.count:
+            self.changed = None
+        return queue
+
+    @property
+    def ready_count(self) -> int:
+        """How many tasks are ready, held or not."""
+        return self.ready.count + sum(queue.count for queue in self.held.values())
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
-        ready = list(self.ready)
-        assert len(ready) == len(set(ready)) == self.ready.count, "the ready queue's count is wrong"
+        queues = (self.ready, *self.held.values())
+        ready = [task for queue in queues for task in queue]
+        assert len(ready) == len(set(ready)), "a task is queued twice"
+        for queue in queues:
+            assert len(list(queue)) == queue.count, "a ready queue's count is wrong"
+            assert all(task.queued is queue for task in queue), "a task does not know its queue"
         assert {t.key for t in ready} == {k for k, t in self.tasks.items() if t.state == READY}
         assert self.waiting == sum(t.state == WAITING for t in self.tasks.values()), (
             "the count of waiting is wrong"
@@ -298,6 +375,8 @@ class SchedulerState:
                 assert client in task.wanted_by, task.story()
         for worker in self.workers.values():
             self._check_worker(worker)
+        for (function, terms), held in self.held.items():
+            assert all(task.function.id == function and task.terms == terms for task in held), "a wrong queue"
         for index in (self.idle, self.open, self.deep):
             assert all(self.workers.get(w.name) is w for w in index), "a lost worker is in an index"
 
@@ -351,6 +430,19 @@ class SchedulerState:
         assert (worker in self.idle) == (worker.accepts and not count)
         assert (worker in self.open) == (worker.accepts and count > 0 and has_room(worker))
         assert (worker in self.deep) == (count > worker.threads)
+        self._check_terms(worker)
+
+    def _check_terms(self, worker: Worker) -> None:
+        """What tasks use is what is not free, and they are where they may be."""
+        used = dict.fromkeys(worker.resources, 0.0)
+        for task in worker.assigned.values():
+            terms = task.terms or Terms()
+            for name, amount in terms.resources:
+                used[name] += amount
+            assert not terms.workers or terms.allow_others or is_named(worker, terms.workers), task.story()
+        for name, amount in worker.resources.items():
+            assert used[name] <= amount + 1e-9, f"{worker.name} has not so much {name}"
+            assert abs(used[name] + worker.free[name] - amount) < 1e-9, f"{worker.name} miscounts {name}"
 
 
 def has_room(worker: Worker) -> bool:

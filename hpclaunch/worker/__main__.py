@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--death-timeout", type=float, default=60.0, help="seconds to live without a head")
     parser.add_argument("--interface", default=None, help="network interface on which to offer results")
     parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
+    parser.add_argument(
+        "--resources", type=parse_resources, default={}, help='what tasks can ask each worker for: "GPU=1,BIG=2"'
+    )
+    parser.add_argument("--ends", type=float, default=0.0, help="unix time at which the job ends; 0: not known")
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -28,6 +33,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--rank-pid", type=int, default=None, help="the rank of a parallel job that this is a part of"
     )
     return parser.parse_args(argv)
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Read ``GPU=2,BIG=1``, or the same with blanks, as a Dask worker takes it.
+
+    :raises ValueError: it is something else.
+    """
+    found: dict[str, float] = {}
+    for word in text.replace(",", " ").split():
+        name, _, amount = word.partition("=")
+        found[name] = float(amount)
+        if not name or not 0 < found[name] < math.inf:
+            raise ValueError(word)
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
                 options.death_timeout,
                 options.interface,
                 rank_pid=options.rank_pid,
+                resources=options.resources,
+                ends=options.ends,
                 ready_fd=options.ready_fd,
             )
         )

@@ -66,6 +66,8 @@ class Options(NamedTuple):
     interface: str | None
     rank_pid: int | None = None  # the rank of a parallel job that this belongs to: it hears the signals
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
+    resources: dict[str, float] = {}  # of each worker
+    ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
 
 
 class _Child:
@@ -108,6 +110,7 @@ class Supervisor:
         self._memory: dict[str, Any] = self.facts.get("memory") or {}
         self._limits = limits_of(options.memory // options.processes, self._memory)
         self._ready_fd = options.ready_fd
+        self._lifetime = max(0.001, options.ends - time.time()) if options.ends else 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -287,7 +290,14 @@ class Supervisor:
                 listen_host=self._listen_host,
                 contexts=(self._listen, self._dial),
                 slots=child.slots,
-                facts={"job_id": options.job_id, "threads": options.threads, "memory_limit": self._limits.memory},
+                facts={
+                    "job_id": options.job_id,
+                    "threads": options.threads,
+                    "memory_limit": self._limits.memory,
+                    "resources": options.resources,
+                    "seconds_left": max(0.001, options.ends - time.time()) if options.ends else 0.0,
+                    "lifetime": self._lifetime if child.lives > 1 else 0.0,
+                },
                 parent=supervisor,
                 memory=self._memory,
                 spill_directory=child.spill_directory,

@@ -126,3 +126,10 @@ def swell(size: int) -> None:
     while len(kept) < size:
         kept += b"x" * 1_000_000
     time.sleep(60)
+
+
+def worker_name(*_: Any) -> str:
+    """Return the name of the worker that runs this."""
+    from hpclaunch.worker.context import get_worker
+
+    return get_worker().name

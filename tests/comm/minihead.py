@@ -37,7 +37,8 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
                 "rss": [w.rss for w in server.workers()],
                 "workers": [w.name for w in server.workers()],
                 "tasks": len(state.tasks),
-                "ready": state.ready.count,
+                "ready": state.ready_count,
+                "worker_list": [{"name": w.name, "address": w.address} for w in state.workers.values()],
                 "held": sum(len(w.holds) for w in state.workers.values()),
                 "clients": len(state.clients),
                 "fds": len(os.listdir("/proc/self/fd")),
@@ -122,7 +123,7 @@ class MiniCluster:
         for _ in range(jobs):
             self.start_job(processes=processes, threads=threads)
 
-    def start_job(self, *, processes: int = 1, threads: int = 1) -> subprocess.Popen[bytes]:
+    def start_job(self, *arguments: str, processes: int = 1, threads: int = 1) -> subprocess.Popen[bytes]:
         """Start one more job."""
         number = len(self.jobs) + 1
         argv = [
@@ -135,7 +136,7 @@ class MiniCluster:
             f"{number}.1",
         ]
         argv += ["--processes", str(processes), "--threads", str(threads)]
-        argv += ["--death-timeout", str(self.death_timeout)]
+        argv += ["--death-timeout", str(self.death_timeout), *arguments]
         argv += ["--memory", str(self.memory_limit)]
         if self.tmp is not None:
             argv += ["--local-directory", str(self.tmp)]

@@ -571,3 +571,12 @@ def test_reading_configuration_loads_little() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_resources_are_names_and_amounts(tmp_path: Path) -> None:
+    text = "jobqueue:\n  sge:\n    resources: {GPU: 2, disk: 0.5}\n"
+    job = read(paths=[write(tmp_path, text)], cores=1, memory="1 GB").job
+    assert job.resources == {"GPU": 2.0, "disk": 0.5}
+    for bad, words in (([], "must be a mapping"), ({"a b": 1}, "can't be the name"), ({"a": 0}, "above 0")):
+        with pytest.raises(ConfigError, match=words):
+            read(paths=[], cores=1, memory="1 GB", resources=bad)

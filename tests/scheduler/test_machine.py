@@ -8,16 +8,35 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from tests.scheduler.world import FUNCTIONS, PENDING, FakeClient, FakeWorker, World
+from hpclaunch.comm import messages as m
+from tests.scheduler.world import ALL_ROUNDER, FUNCTIONS, PENDING, FakeClient, FakeWorker, World
 
 KEYS = [f"k{i}" for i in range(8)]
 pick = st.integers(0, 999)
+TERMS = (
+    None,
+    m.Terms(resources={"GPU": 1.0}),
+    m.Terms(resources={"GPU": 2.0, "disk": 0.1}),
+    m.Terms(workers=["host-a"]),
+    m.Terms(workers=["host-a", "host-b"], allow_others=True, resources={"GPU": 1.0}),
+    m.Terms(seconds=5.0),
+    m.Terms(seconds=500.0),
+)
+OFFERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"resources": {"GPU": 1.0}},
+    {"resources": {"GPU": 2.0, "disk": 0.3}, "seconds": 20.0},
+    {"host": "host-a"},
+    {"host": "host-b", "seconds": 3.0},
+    ALL_ROUNDER,
+)
 
 
 class ClusterMachine(RuleBasedStateMachine):
@@ -51,16 +70,24 @@ class ClusterMachine(RuleBasedStateMachine):
         retries=st.integers(0, 1),
         priority=st.integers(-1, 1),
         function=st.sampled_from(FUNCTIONS),
+        terms=st.sampled_from(TERMS),
     )
     def client_submits(
-        self, who: int, keys: list[str], sources: list[list[int]], retries: int, priority: int, function: bytes
+        self,
+        who: int,
+        keys: list[str],
+        sources: list[list[int]],
+        retries: int,
+        priority: int,
+        function: bytes,
+        terms: m.Terms | None,
     ) -> None:
         client = self.a_client(who)
         inputs = []
         for i, key in enumerate(keys):
             there = [k for k in [*client.futures, *keys[:i]] if k != key]
             inputs.append(list(dict.fromkeys(there[n % len(there)] for n in sources[i])) if there else [])
-        self.world.submit(client, keys, inputs, retries=retries, priority=priority, function=function)
+        self.world.submit(client, keys, inputs, retries=retries, priority=priority, function=function, terms=terms)
 
     @rule(who=pick, which=st.lists(pick, min_size=1, max_size=3))
     def client_releases(self, who: int, which: list[int]) -> None:
@@ -91,10 +118,10 @@ class ClusterMachine(RuleBasedStateMachine):
 
     # --- workers
 
-    @rule(threads=st.integers(1, 2))
-    def worker_joins(self, threads: int) -> None:
+    @rule(threads=st.integers(1, 2), offer=st.sampled_from(OFFERS))
+    def worker_joins(self, threads: int, offer: dict[str, Any]) -> None:
         if len(self.world.workers) < 4:
-            self.world.join(threads)
+            self.world.join(threads, **offer)
 
     @precondition(lambda self: self.world.workers)
     @rule(who=pick, blame=st.sampled_from(["worker", "job", "nobody"]), says=st.booleans())
@@ -218,7 +245,7 @@ class Walk:
     def take(self, steps: int) -> None:
         for _ in range(steps):
             if len(self.machine.world.workers) < self.wish:
-                self.machine.worker_joins(self.rng.choice((1, 1, 2)))
+                self.machine.worker_joins(self.rng.choice((1, 1, 2)), self.rng.choice(OFFERS))
             (move,) = self.rng.choices(list(self.moves), list(self.moves.values()))
             move()
         self.machine.end()
@@ -226,7 +253,8 @@ class Walk:
     def submit(self) -> None:
         keys = self.rng.sample(self.keys, self.rng.randint(1, 2))
         sources = [[self.n() for _ in range(self.rng.choice((0, 1, 2, 3)))] for _ in keys]
-        self.machine.client_submits(self.n(), keys, sources, self.rng.choice((0, 0, 1)), 0, FUNCTIONS[0])
+        terms = self.rng.choice((None, None, None, *TERMS))
+        self.machine.client_submits(self.n(), keys, sources, self.rng.choice((0, 0, 1)), 0, FUNCTIONS[0], terms)
 
     def release(self) -> None:
         self.machine.client_releases(self.n(), [self.n()])

@@ -25,6 +25,8 @@ from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.reactor import WorkerReactor
 
 PENDING = "pending"
+#: A worker that can take whatever tests ask for.
+ALL_ROUNDER: dict[str, Any] = {"resources": {"GPU": 2.0, "disk": 10.0}, "host": "host-a"}
 FUNCTIONS = (b"function-1", b"function-2")
 
 
@@ -269,12 +271,13 @@ class World:
         retries: int = 0,
         priority: int = 0,
         function: bytes = FUNCTIONS[0],
+        terms: m.Terms | None = None,
     ) -> None:
         for i, key in enumerate(keys):
             self.submitted.setdefault(key, set()).add(frozenset(inputs[i] if inputs else ()))
             client.futures.setdefault(key, PENDING)
         message = m.SubmitTasks(
-            function, list(keys), [b"args"] * len(keys), [list(one) for one in inputs], retries, priority
+            function, list(keys), [b"args"] * len(keys), [list(one) for one in inputs], retries, priority, terms
         )
         self.reactor.on_tasks_submitted(client.name, through_the_wire(message))  # type: ignore[arg-type]
         self.check()
@@ -315,10 +318,20 @@ class World:
 
     # --- workers
 
-    def join(self, threads: int = 1) -> FakeWorker:
+    def join(
+        self,
+        threads: int = 1,
+        *,
+        resources: dict[str, float] | None = None,
+        host: str = "",
+        seconds: float | None = None,
+    ) -> FakeWorker:
         self._count += 1
         worker = self.workers[f"w{self._count}"] = FakeWorker(self, f"w{self._count}", threads)
-        known = Worker(worker.name, "job", threads, address=worker.address)
+        known = Worker(worker.name, "job", threads, address=worker.address, host=host)
+        known.offer(resources or {})
+        if seconds is not None:
+            known.die_at(self.now + seconds, seconds)
         self.reactor.on_worker_joined(known, self.now)
         self.check()
         return worker
@@ -338,7 +351,7 @@ class World:
 
     def round(self) -> None:
         """Send what there is to say, and place what is ready."""
-        commands = self.reactor.take_commands() + place(self.state)
+        commands = self.reactor.take_commands() + place(self.state, self.now)
         self.check()
         for command in commands:
             if type(command) is ToClient:
@@ -415,7 +428,9 @@ class World:
 
     def settle(self, how: str = "small") -> None:
         """Let everything come to its end, and check that it has."""
-        if not any(not w.draining for w in self.workers.values()):
+        if any(task.terms for task in self.state.tasks.values()):
+            self.join(**ALL_ROUNDER)
+        elif not any(not w.draining for w in self.workers.values()):
             self.join()
         for _ in range(1000):
             if not self.step(how):
@@ -442,7 +457,7 @@ class World:
     def check_empty(self) -> None:
         """After all clients have let go of everything."""
         assert not self.state.tasks
-        assert not self.state.ready.count
+        assert not self.state.ready_count
         for worker in self.workers.values():
             assert not worker.reactor.state.store
             assert not worker.files

@@ -1,0 +1,52 @@
+"""What a user's task may ask of its worker, checked where it is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from hpclaunch.comm import messages as m
+
+
+def make_terms(
+    resources: Mapping[str, float] | None,
+    workers: str | Iterable[str] | None,
+    allow_other_workers: bool,
+    duration: str | float | None,
+) -> m.Terms | None:
+    """Return the arguments of ``submit`` as the scheduler takes them; None if they ask for nothing.
+
+    :raises ValueError: a value can't be used.
+    :raises TypeError: it is of another kind.
+    """
+    if not (resources or workers or duration):
+        if allow_other_workers:
+            raise ValueError("allow_other_workers goes with workers=")
+        if workers is not None and not isinstance(workers, str):
+            raise ValueError("workers=[] leaves no worker to run on; leave it out for any")
+        return None
+    if allow_other_workers and not workers:
+        raise ValueError("allow_other_workers goes with workers=")
+    names = [workers] if isinstance(workers, str) else list(workers or ())
+    if not all(isinstance(name, str) and name for name in names):
+        raise TypeError(f"workers= takes names, addresses, hosts or job ids of workers, not {workers!r}")
+    names = [name.rpartition("://")[2] for name in names]  # tls://host:port is host:port
+    return m.Terms(_amounts(resources or {}), names, bool(allow_other_workers), _seconds(duration))
+
+
+def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(resources, Mapping):
+        raise TypeError(f'resources= is a dict such as {{"GPU": 1}}, not {resources!r}')
+    for name, amount in resources.items():
+        is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+        if not isinstance(name, str) or not is_number or not 0 <= amount < math.inf:
+            raise ValueError(f"resources= has names and amounts of 0 or more, not {name!r}: {amount!r}")
+    return {name: float(amount) for name, amount in resources.items()}
+
+
+def _seconds(duration: str | float | None) -> float:
+    if duration is None:
+        return 0.0
+    from hpclaunch.config.units import parse_duration  # most programs start without
+
+    return parse_duration(duration)

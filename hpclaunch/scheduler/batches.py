@@ -1,0 +1,61 @@
+"""What is sent to workers in one pass of placement. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker
+from hpclaunch.scheduler.terms import take_resources
+
+
+def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], task: Task) -> None:
+    """Give a ready task, which is in no queue, to a worker."""
+    terms = task.terms
+    task.move(ASSIGNED)
+    task.worker = worker
+    task.cost = terms.seconds if terms is not None and terms.seconds else task.function.cost
+    worker.backlog += task.cost
+    worker.assigned[task.key] = task
+    if terms is not None and terms.resources:
+        take_resources(worker, task)
+    batch = batches.get(worker)
+    if batch is None:
+        batch = batches[worker] = Batch(worker)
+    batch.add(task)
+    state.index(worker)
+
+
+class Batch:
+    """What one worker is sent in this pass: runs of tasks of one function share a message."""
+
+    __slots__ = ("_args", "_function", "_keys", "messages", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.messages: list[m.Message] = []
+        self._function: bytes | None = None
+        self._keys: list[str] = []
+        self._args: list[bytes] = []
+
+    def add(self, task: Task) -> None:
+        """Add a task that was just assigned."""
+        function = task.function
+        if function.id not in self.worker.functions:
+            self.worker.functions.add(function.id)
+            self.messages.append(m.DefineFunction(function.id, function.name, function.data))
+        if task.inputs:
+            self._function = None
+            self.messages.append(m.RunTask(function.id, task.key, task.args, list(_inputs(task))))
+            return
+        if self._function is not function.id:
+            self._function = function.id
+            self._keys, self._args = [], []
+            self.messages.append(m.RunTasks(function.id, self._keys, self._args))
+        self._keys.append(task.key)
+        self._args.append(task.args)
+
+
+def _inputs(task: Task) -> Iterable[m.Input]:
+    for source in task.inputs:
+        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()])

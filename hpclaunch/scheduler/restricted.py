@@ -1,0 +1,117 @@
+"""Which worker gets which held task: those that ask for resources or for certain workers, or that some worker had
+no time for.
+
+Rules: a held task is never lost, and holds up nobody: workers that it can't use go on with other tasks. It is
+given before others are, so that work without wishes, of which there may be no end, does not take all room. A
+task that outlasts every worker (:attr:`~hpclaunch.scheduler.state.Worker.life`) goes to one with the most time
+left, and users are told.
+
+Pure. The cost of a pass depends on the tasks placed, the kinds of held tasks and the workers on which something
+has changed: a kind that fits on none of the others still does not.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import attrgetter
+
+from hpclaunch.scheduler import terms as t
+from hpclaunch.scheduler.batches import Batch, assign
+from hpclaunch.scheduler.state import HeldQueue, SchedulerState, Task, Worker, has_room
+
+
+def place_held(state: SchedulerState, batches: dict[Worker, Batch], now: float) -> None:
+    """Give held tasks to workers that can take them."""
+    changed, state.changed = state.changed, {}
+    looked_at_all = changed is None
+    if changed is None:
+        candidates = [*state.idle, *state.open]
+    else:
+        candidates = [worker for worker in changed if worker in state.idle or worker in state.open]
+    life = max((worker.life for worker in state.workers.values()), default=math.inf) if looked_at_all else math.inf
+    for held in _in_order(state):
+        is_overlong = held.seconds > life
+        if is_overlong and not held.function.is_overlong and candidates:
+            held.function.is_overlong = True
+            state.overlong.append(held)
+        fit = [worker for worker in candidates if can_take(worker, held, now, any_time=is_overlong)]
+        if is_overlong:
+            fit.sort(key=attrgetter("deadline"), reverse=True)
+        for group in _groups(held, fit):
+            _spread(state, held, group, batches, now, any_time=is_overlong)
+    state.changed = {}  # what was placed just now leaves no more room than before
+
+
+def can_take(worker: Worker, held: HeldQueue, now: float, *, any_time: bool = False) -> bool:
+    """Say whether a worker can be given a task of this kind now."""
+    terms = held.terms
+    return (
+        worker.accepts
+        and has_room(worker)
+        and (not terms.workers or terms.allow_others or t.is_named(worker, terms.workers))
+        and t.has_resources(worker, terms)
+        and (any_time or t.can_end(worker, held.seconds, now))
+    )
+
+
+def _in_order(state: SchedulerState) -> list[HeldQueue]:
+    """Return the kinds that have tasks, that with the first task first; forget the others."""
+    kinds: list[tuple[int, int, HeldQueue]] = []
+    for key, held in list(state.held.items()):
+        order = held.first_order
+        if held.count:
+            kinds.append((order, len(kinds), held))
+        else:
+            del state.held[key]
+    return [held for _, _, held in sorted(kinds)]
+
+
+def _groups(held: HeldQueue, fit: list[Worker]) -> list[list[Worker]]:
+    """Return workers in the order in which they are asked: those that the task named, then others."""
+    if not held.terms.allow_others:
+        return [fit]
+    named = [worker for worker in fit if t.is_named(worker, held.terms.workers)]
+    return [named, [worker for worker in fit if worker not in named]]
+
+
+def _spread(
+    state: SchedulerState,
+    held: HeldQueue,
+    workers: list[Worker],
+    batches: dict[Worker, Batch],
+    now: float,
+    *,
+    any_time: bool,
+) -> None:
+    """Give tasks of one kind to these workers, evenly, until there are no tasks or no room."""
+    aside: list[Task] = []
+    while held.count and workers:
+        share = -(-held.count // len(workers))
+        for worker in workers:
+            for _ in range(share):
+                if not can_take(worker, held, now, any_time=any_time):
+                    break
+                task = held.pop()
+                if task is None:
+                    break
+                best = _best(held, task, worker, now)
+                if task.key in best.assigned:
+                    aside.append(task)
+                else:
+                    assign(state, best, batches, task)
+        workers = [worker for worker in workers if can_take(worker, held, now, any_time=any_time)]
+    for task in aside:
+        held.push(task)
+
+
+def _best(held: HeldQueue, task: Task, default: Worker, now: float) -> Worker:
+    """Return the worker that has most of a task's inputs, if it can take it; else ``default``."""
+    sizes: dict[Worker, int] = {}
+    for source in task.inputs:
+        for holder in source.holders or ():
+            sizes[holder] = sizes.get(holder, 0) + source.size
+    best, most = default, sizes.get(default, 0)
+    for worker, size in sizes.items():
+        if size > most and task.key not in worker.assigned and can_take(worker, held, now):
+            best, most = worker, size
+    return best
