@@ -6,18 +6,22 @@ What a client is made of, and which thread does what, is in :mod:`hpclaunch.clie
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hpclaunch.client import data as data_calls
 from hpclaunch.client import graph, graphs
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
-from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
+from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
 from hpclaunch.client.terms import make_terms
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.errors import UserError
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
 _MAP_CHUNK = 4096
@@ -279,15 +283,67 @@ class Client(ClientCore):
         """Cancel those of some tasks that have not begun; return their keys."""
         return list(self._ask("cancel_unstarted", keys=keys)) if keys else []
 
-    def cancel(self, futures: Future | Iterable[Future]) -> None:
-        """Cancel tasks, and with them all that use their results. Tasks that run already are left to end."""
+    def cancel(self, futures: Future | Iterable[Future], force: bool = False) -> None:
+        """Cancel tasks, and with them all that use their results.
+
+        A task that runs already is left to end, and can see that it is not wanted (:func:`hpclaunch.get_task`).
+
+        :param force: replace the worker process that runs it; its other tasks run again elsewhere and are not
+            blamed. (Workers in threads of this process, ``processes=False``, can't be replaced.)
+        """
         some = [futures] if isinstance(futures, Future) else list(futures)
         pending = [f for f in some if f._status == PENDING]
         self._end([(f.key, CANCELLED, None) for f in pending])
         if pending:
-            self._send(m.CancelKeys([f.key for f in pending]))
+            self._send(m.CancelKeys([f.key for f in pending], force))
 
-    # --- the cluster
+    def retry(self, futures: Future | Iterable[Future]) -> None:
+        """Run failed tasks once more, and before them those of their inputs that have failed."""
+        some = [futures] if isinstance(futures, Future) else list(futures)
+        failed = [future for future in some if future._status == FAILED]
+        with self._changed:
+            for future in failed:
+                future._status, future._data = PENDING, None
+        if failed:
+            self._send(m.RetryKeys([future.key for future in failed]))
+
+    # --- data
+
+    def scatter(
+        self,
+        data: Any,
+        workers: list[str] | None = None,
+        broadcast: bool = False,
+        direct: bool | None = None,
+        hash: bool = True,
+    ) -> Any:
+        """Put values on the cluster, to be passed to tasks without being sent with each; return their futures.
+
+        :param data: a list, tuple, set or dict of values (a future each, in the same shape), or one other value.
+        :param workers: names, addresses or hosts of workers that may keep them.
+        :param broadcast: keep a copy on each worker.
+        :param direct: accepted, and not needed: values go through the head, which passes large ones on.
+        :param hash: equal values have one future.
+        :raises SerializationError: a value can't be pickled.
+        """
+        return data_calls.scatter(self, data, workers, broadcast=broadcast, hash=hash)
+
+    def replicate(
+        self, futures: Future | Iterable[Future], n: int | None = None, workers: list[str] | None = None
+    ) -> None:
+        """Wait for results, and keep each on ``n`` workers (None: on all), so that they survive a worker.
+
+        Small results are with the head, and need no copies.
+        """
+        self._ask("replicate", keys=data_calls.keys_of(futures), n=n, workers=workers)
+
+    def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
+        """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
+        return dict(self._ask("who_has", keys=data_calls.keys_of(futures)))
+
+    def has_what(self, workers: list[str] | None = None) -> dict[str, list[str]]:
+        """Return the keys of the large results on each worker."""
+        return dict(self._ask("has_what", workers=workers))
 
     @property
     def dashboard_link(self) -> None:
@@ -297,6 +353,66 @@ class Client(ClientCore):
     def scheduler_info(self) -> dict[str, Any]:
         """Return what the head says of itself and its workers."""
         return dict(self._thread.run(self._session.request("info")))
+
+    def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
+        """Return how many tasks each worker runs at once."""
+        return dict(self._ask("nthreads", workers=workers))
+
+    ncores = nthreads
+
+    def processing(self, workers: list[str] | None = None) -> dict[str, list[str]]:
+        """Return the keys of the tasks that each worker runs or is about to run."""
+        return dict(self._ask("processing", workers=workers))
+
+    def call_stack(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
+        """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
+        some = [futures] if isinstance(futures, Future) else futures
+        return dict(self._ask("call_stack", keys=None if some is None else [future.key for future in some]))
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        workers: list[str] | None = None,
+        wait: bool = True,
+        on_error: str = "raise",
+        **kwargs: Any,
+    ) -> dict[str, Any] | None:
+        """Call a function once on each worker, beside its tasks; return the results by worker.
+
+        A parameter ``dask_worker`` of the function is given what :func:`hpclaunch.get_worker` gives tasks.
+
+        :param wait: wait for the results; False: return None at once.
+        :param on_error: "raise" the first error, "return" errors among the results, or "ignore" them.
+        """
+        return data_calls.run(self, function, args, kwargs, workers, wait=wait, on_error=on_error)
+
+    def run_on_scheduler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Refuse: nobody's code runs in the head.
+
+        :raises UserError: always.
+        """
+        raise UserError(
+            "run_on_scheduler is refused: the head never unpickles or runs what a client sends, so that no client "
+            "can harm the others. Use run() for the workers, or scheduler_info(), who_has() and processing()"
+        )
+
+    def upload_file(self, filename: str | os.PathLike[str]) -> None:
+        """Send a .py, .zip, .egg or .whl file to all workers, also to those that come later, to be imported there.
+
+        :raises UserError: it is of another kind, or raised when it was loaded again.
+        """
+        data_calls.upload_file(self, Path(filename))
+
+    def restart(self, timeout: float = 30.0) -> Client:
+        """Cancel all tasks of all clients, forget all results and replace all worker processes.
+
+        :raises TimeoutError: the workers were not back within ``timeout`` seconds.
+        """
+        self._end([(key, CANCELLED, None) for key in list(self._futures)])
+        self._ask("restart", timeout=timeout)
+        return self
 
     def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> None:
         """Wait until that many workers are connected.

@@ -138,6 +138,21 @@ class ClientCore:
                 return new, True
         return future, False
 
+    def _want(self, key: str) -> Future:
+        """Return a future of a task that somebody else has submitted."""
+        future, is_new = self._future(key)
+        if is_new:
+            self._send(m.WantKeys([key]))
+        return future
+
+    def _forget(self, future: Future) -> None:
+        """Release a future that is still held."""
+        with self._lock:
+            known = self._futures.get(future.key)
+            if known is not None and known() is future:
+                del self._futures[future.key]
+                self._send(m.ReleaseKeys([future.key]))
+
     # --- waiting
 
     def _wait_for(self, futures: Sequence[Future], timeout: float | None) -> None:

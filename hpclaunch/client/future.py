@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
 from hpclaunch.errors import CancelledError, PeerError
@@ -86,9 +87,18 @@ class Future:
         """ "pending", "finished", "error", "cancelled" or "lost"."""
         return _WORDS[self._status]
 
-    def cancel(self) -> None:
-        """Cancel the task, and with it all tasks that use its result. One that runs already is left to end."""
-        self._client.cancel([self])
+    def cancel(self, force: bool = False) -> None:
+        """Cancel the task, and with it all tasks that use its result: see :meth:`hpclaunch.Client.cancel`."""
+        self._client.cancel([self], force=force)
+
+    def retry(self) -> None:
+        """Run the task once more if it has failed."""
+        self._client.retry([self])
+
+    def release(self) -> None:
+        """Let go of the result, as Python does when nobody has this object any more. It can't be used then."""
+        self._client._end([(self.key, CANCELLED, None)])
+        self._client._forget(self)
 
     def add_done_callback(self, function: Callable[[Future], Any]) -> None:
         """Call ``function(self)`` once the task has ended, in a thread of its own kind; now if it has.
@@ -106,7 +116,9 @@ class Future:
         return load_failure(self._data)
 
     def __reduce__(self) -> Any:
-        return reduce_future(self.key)
+        if serialize.is_collecting():
+            return reduce_future(self.key)
+        return future_of, (self.key,)
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return ("hpclaunch.Future", self.key)
@@ -124,3 +136,15 @@ class Future:
         from html import escape
 
         return f"<b>Future</b> {escape(self.key)} <i>{self.status}</i>"
+
+
+def future_of(key: str) -> Future:
+    """Return a future of a task that somebody else has submitted: what a pickled future comes back as.
+
+    The client is the one that is meant here. Whoever pickled it must keep theirs until this one is made.
+
+    :raises ValueError: no client is meant.
+    """
+    from hpclaunch.client.current import get_client
+
+    return get_client()._want(key)

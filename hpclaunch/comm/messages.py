@@ -95,9 +95,10 @@ class ReleaseKeys(_Message, tag=12):
 
 
 class CancelKeys(_Message, tag=13):
-    """Nobody shall wait for these tasks any longer; those that run are left to end."""
+    """Nobody shall wait for these tasks any longer; those that run are left to end, or not."""
 
     keys: list[str]
+    force: bool = False  # those that run are ended with their worker's process
 
 
 class LocateKeys(_Message, tag=14):
@@ -142,6 +143,40 @@ class DropTasks(_Message, tag=18):
     """Do not start these tasks if they have not started."""
 
     keys: list[str]
+
+
+class WantKeys(_Message, tag=61):
+    """The client has made futures of these tasks, which others have submitted."""
+
+    keys: list[str]
+
+
+class RetryKeys(_Message, tag=62):
+    """Run these tasks, which have failed, and what they need once more."""
+
+    keys: list[str]
+
+
+class Put(_Message, tag=63):
+    """A value that a client has made itself, for a worker to keep. Its pickle and buffers follow as raw buffers.
+
+    From the client to the head and, when it is large, on to one of ``workers`` (all will do if there are none).
+    """
+
+    key: str
+    size: int
+    workers: list[str] = []
+
+
+class ReplaceWorkers(_Message, tag=64):
+    """From the head to a supervisor: replace the processes of these workers that run one of these tasks.
+
+    Without tasks: replace all of them. What else they run is not to blame for it.
+    """
+
+    workers: list[str]
+    keys: list[str]
+    reason: str
 
 
 class TaskSeceded(_Message, tag=60):
@@ -341,6 +376,10 @@ Message = (
     | InputMissing
     | CopiesHeld
     | TaskSeceded
+    | WantKeys
+    | RetryKeys
+    | Put
+    | ReplaceWorkers
     | Fetch
     | Data
     | Heartbeat

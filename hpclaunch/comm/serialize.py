@@ -209,6 +209,11 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
         _resolver.reset(token)
 
 
+def is_collecting() -> bool:
+    """Say whether a task's arguments are being pickled, in which futures stand for their results."""
+    return _collector.get() is not None
+
+
 def reduce_future(key: str, *, is_shared: bool = False) -> tuple[Callable[[str, bool], Any], tuple[str, bool]]:
     """What a Future's ``__reduce__`` returns.
 

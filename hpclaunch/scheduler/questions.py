@@ -16,7 +16,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
-from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError
+from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import wishes
 
 if TYPE_CHECKING:
@@ -33,10 +33,21 @@ class Questions:
         self._server = server
         self._last = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Any]]] = {}  # worker, and its answer
-        self._now: dict[str, Callable[..., Any]] = {}
+        self._uploads: dict[str, bytes] = {}  # files for workers, also for those that come later
+        self._now: dict[str, Callable[..., Any]] = {
+            "has_what": self._has_what,
+            "nthreads": self._nthreads,
+            "processing": self._processing,
+            "who_has": self._who_has,
+        }
         self._later: dict[str, Callable[..., Awaitable[Any]]] = {
             "cancel_unstarted": self._cancel_unstarted,
+            "call_stack": self._call_stack,
+            "replicate": self._replicate,
+            "restart": self._restart,
+            "run": self._run,
             "running": self._running,
+            "upload_file": self._upload_file,
         }
 
     # --- clients
@@ -59,7 +70,7 @@ class Questions:
         :raises UserError: a task asks what only the cluster's owner may.
         """
         call = self._later.get(method)
-        if call is not None:
+        if call is not None and not (method == "restart" and peer.hello.role == "task"):
             return await _call(call, peer, params)
         if peer.hello.role == "task" and method not in TASKS_MAY_ASK:
             raise UserError(
@@ -88,10 +99,103 @@ class Questions:
         running = {key for answer in answers if isinstance(answer, list) for key in answer}
         return [key for key in keys if key in running]
 
+    async def _run(
+        self, peer: Peer, function: bytes, args: bytes, workers: list[str] | None = None, wait: bool = True
+    ) -> dict[str, Any]:
+        """Run a function once on each of some workers, beside their tasks; return what each of them made of it.
+
+        An answer is [True, a pickled value] or [False, a failure's kind, text, traceback and exception].
+        """
+        names = self._names(workers)
+        asking = self.ask_workers(names, "run", function=function, args=args, wait=wait)
+        return {name: _plain(answer) for name, answer in (await asking).items()}
+
+    async def _call_stack(self, peer: Peer, keys: list[str] | None = None) -> dict[str, Any]:
+        answers = (await self.ask_workers(self._names(None), "call_stack")).values()
+        stacks = {key: stack for one in answers if isinstance(one, dict) for key, stack in one.items()}
+        return stacks if keys is None else {key: stacks[key] for key in keys if key in stacks}
+
+    async def _upload_file(self, peer: Peer, name: str, data: bytes) -> list[str]:
+        self._uploads[name] = data
+        answers = await self.ask_workers(self._names(None), "upload_file", name=name, data=data)
+        return [f"{name}: {error}" for name, error in answers.items() if isinstance(error, HPCLaunchError)]
+
+    async def _replicate(
+        self, peer: Peer, keys: list[str], n: int | None = None, workers: list[str] | None = None
+    ) -> None:
+        """Have results kept on ``n`` of some workers each, fetched by these from those who have them."""
+        tasks, names = self._server.reactor.state.tasks, self._names(workers)
+        wanted: dict[str, list[list[Any]]] = {}
+        for i, key in enumerate(keys):
+            task = tasks.get(key)
+            if task is None or not task.holders:
+                continue  # small ones are with the scheduler, which outlives every worker
+            have = {worker.name for worker in task.holders}
+            missing = [name for name in names[i % len(names) :] + names[: i % len(names)] if name not in have]
+            places = [worker.place for worker in task.holders]
+            for name in missing[: None if n is None else max(0, n - len(have.intersection(names)))]:
+                wanted.setdefault(name, []).append([key, places])
+        await asyncio.gather(
+            *(self.ask_worker(name, "hold", results=results) for name, results in wanted.items()),
+            return_exceptions=True,
+        )
+
+    async def _restart(self, peer: Peer, timeout: float = 30.0) -> int:
+        """Forget all tasks and replace all worker processes; return how many workers there are then."""
+        old = self._names(None)
+        if not self._server.replacing.can_replace(old):
+            raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
+        wishes.on_restarted(self._server.reactor)
+        self._uploads.clear()
+        self._server.replacing.replace(old, (), "the cluster was restarted")
+        try:
+            async with asyncio.timeout(timeout):
+                while set(old) & set(self._names(None)) or len(self._names(None)) < len(old):
+                    await self._server.wait_for_change()
+        except TimeoutError:
+            left = len(self._names(None))
+            raise WaitTimeoutError(
+                f"{left} of {len(old)} workers are there {timeout:g} s after a restart"
+            ) from None
+        return len(self._names(None))
+
+    # --- at once
+
+    def _nthreads(self, peer: Peer, workers: list[str] | None = None) -> dict[str, int]:
+        known = self._server.reactor.state.workers
+        return {name: known[name].threads - len(known[name].seceded) for name in self._names(workers)}
+
+    def _who_has(self, peer: Peer, keys: list[str] | None = None) -> dict[str, list[str]]:
+        tasks = self._server.reactor.state.tasks
+        some = [key for key, task in tasks.items() if task.holders] if keys is None else keys
+        return {key: [w.name for w in tasks[key].holders or ()] if key in tasks else [] for key in some}
+
+    def _has_what(self, peer: Peer, workers: list[str] | None = None) -> dict[str, list[str]]:
+        known = self._server.reactor.state.workers
+        return {name: list(known[name].holds) for name in self._names(workers)}
+
+    def _processing(self, peer: Peer, workers: list[str] | None = None) -> dict[str, list[str]]:
+        known = self._server.reactor.state.workers
+        return {name: list(known[name].assigned) for name in self._names(workers)}
+
+    def _names(self, wished: list[str] | None) -> list[str]:
+        """Return the workers that are there, or those that are meant by name, address, host or job."""
+        known = self._server.reactor.state.workers
+        if wished is None:
+            return list(known)
+        meant = {text.rpartition("://")[2] for text in ([wished] if isinstance(wished, str) else wished)}
+        return [n for n, w in known.items() if not meant.isdisjoint((n, w.address, w.host, w.job_id))]
+
     # --- workers
 
+    def on_worker_joined(self, peer: Peer) -> None:
+        """A worker has come: it needs the files that were uploaded before."""
+        for name, data in self._uploads.items():
+            body = msgspec.msgpack.encode({"name": name, "data": data})
+            peer.comm.send(m.Request(0, "upload_file", body))
+
     async def ask_workers(
-        self, names: Iterable[str], method: str, keys: dict[str, list[str]] | None = None, **params: Any
+        self, names: Iterable[str], method: str, keys: dict[str, list[str]] | None = None, /, **params: Any
     ) -> dict[str, Any]:
         """Ask some workers the same, and return each one's answer, or the error that it gave instead.
 
@@ -108,7 +212,7 @@ class Questions:
                 raise answer
         return dict(zip(names, answers, strict=True))
 
-    async def ask_worker(self, name: str, method: str, **params: Any) -> Any:
+    async def ask_worker(self, name: str, method: str, /, **params: Any) -> Any:
         """Ask a worker something and return its answer.
 
         :raises CommClosedError: it is gone, or goes before it answers.
@@ -148,3 +252,10 @@ def _call(call: Callable[..., Any], peer: Peer, params: dict[str, Any]) -> Any:
     except TypeError as error:
         raise UserError(f"{error}. Are both sides one version?") from None
     return call(*bound.args, **bound.kwargs)
+
+
+def _plain(answer: Any) -> Any:
+    """Return a worker's answer, or its error in the form of a failed call."""
+    if isinstance(answer, HPCLaunchError):
+        return [False, type(answer).__name__, str(answer), "", b""]
+    return answer

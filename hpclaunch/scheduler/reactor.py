@@ -33,10 +33,12 @@ from hpclaunch.scheduler.state import (
     SchedulerState,
     Task,
     Worker,
+    bad_input,
+    cut,
 )
 from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
-from hpclaunch.scheduler.wishes import settle
+from hpclaunch.scheduler.wishes import SCATTERED, lost_scattered, settle
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
@@ -57,14 +59,14 @@ class Reactor:
         self.state = state or SchedulerState()
         self.allowed_failures = allowed_failures
         self.commands: list[Command] = []
-        self._news: dict[str, News] = {}  # per client, in columns
+        self.news: dict[str, News] = {}  # per client, in columns
         self._looked_at = 0.0
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
-        for client, news in self._news.items():
+        for client, news in self.news.items():
             self.commands += [ToClient(client, message) for message in news.messages()]
-        self._news.clear()
+        self.news.clear()
         commands, self.commands = self.commands, []
         return commands
 
@@ -78,7 +80,7 @@ class Reactor:
         """A client went: what only it wanted is wanted no more."""
         client = self.state.clients.pop(name)
         self.on_keys_released_by(client, list(client.wants))
-        self._news.pop(name, None)
+        self.news.pop(name, None)
 
     def on_function_defined(self, message: m.DefineFunction) -> None:
         """A client sent a function."""
@@ -98,14 +100,14 @@ class Reactor:
         push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
             if key in tasks:
-                self._want_again(client, tasks[key])
+                self.want_again(client, tasks[key])
                 continue
             order += 1
             task = tasks[key] = wants[key] = Task(key, function, args, order + shift, alone, retries)
             if terms is not None:
                 task.terms = terms
             if with_inputs and message.inputs[i]:
-                self._link(task, message.inputs[i])
+                self.link(task, message.inputs[i])
             else:
                 task.state = READY
                 push(task)
@@ -150,7 +152,7 @@ class Reactor:
             task = client.wants.get(key)
             if task is None:
                 text = f"the result of task {key} is not known here any more"
-                news = self._news.setdefault(name, News())
+                news = self.news.setdefault(name, News())
                 news.failed.append((key, m.Failure("LostResultError", text)))
                 continue
             if task.holders:
@@ -204,7 +206,7 @@ class Reactor:
         _check_columns(message.keys, message.results, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
-        assigned, news = worker.assigned, self._news
+        assigned, news = worker.assigned, self.news
         news_of: News | None = None
         whose: frozenset[Client] | None = None
         for key, result, seconds in zip(message.keys, message.results, message.seconds, strict=True):
@@ -336,7 +338,7 @@ class Reactor:
 
     # --- steps: towards a result
 
-    def _link(self, task: Task, keys: Sequence[str]) -> None:
+    def link(self, task: Task, keys: Sequence[str]) -> None:
         """Connect a new task with its inputs and put it where it belongs."""
         tasks = self.state.tasks
         self.state.waiting += 1
@@ -352,7 +354,7 @@ class Reactor:
             source.dependents[task] = None
             source.users += 1
             task.missing += source.state != DONE
-        bad = _bad_input(task)
+        bad = bad_input(task)
         if bad is not None:
             self.end_task(task, bad.state, bad.failure)
         elif not task.missing:
@@ -362,7 +364,7 @@ class Reactor:
                 if source.state == RELEASED:
                     self._make_again(source)
 
-    def _want_again(self, client: Client, task: Task) -> None:
+    def want_again(self, client: Client, task: Task) -> None:
         """A client names a task that is known already."""
         if client not in task.wanted_by:
             task.wanted_by = client.alone if not task.wanted_by else task.wanted_by | {client}
@@ -394,7 +396,7 @@ class Reactor:
         if task.key in self.state.recanted:
             self.end_task(task, CANCELLED)
             return
-        bad = _bad_input(task)  # it failed while this task was on a worker
+        bad = bad_input(task)  # it failed while this task was on a worker
         if bad is not None:
             self.end_task(task, bad.state, bad.failure)
         else:
@@ -403,7 +405,9 @@ class Reactor:
     def _queue(self, task: Task) -> None:
         """Make an assigned or released task ready, or waiting if an input has no result."""
         task.missing = sum(source.state != DONE for source in task.inputs)
-        if task.missing:
+        if task.function is SCATTERED:
+            self.end_task(task, FAILED, lost_scattered(task))
+        elif task.missing:
             task.move(WAITING)
             self.state.waiting += 1
         else:
@@ -417,7 +421,7 @@ class Reactor:
             one = todo.pop()
             if one.state != RELEASED or not one.is_needed:
                 continue
-            bad = _bad_input(one)
+            bad = bad_input(one)
             if bad is not None:
                 self.end_task(one, bad.state, bad.failure)
                 continue
@@ -445,7 +449,7 @@ class Reactor:
         for source in inputs:
             source.users -= 1
         if task.result is not None:
-            _cut(task)  # a small result cannot be lost, so nothing before it will be needed again
+            cut(task)  # a small result cannot be lost, so nothing before it will be needed again
         self._let_go([source for source in inputs if not source.users])
 
     # --- steps: away from it
@@ -489,9 +493,10 @@ class Reactor:
                 self._stop(one)
             one.move(state)
             one.failure = failure
+            one.again = tuple(source.key for source in one.inputs) or None if state == FAILED else None
             self._tell(one)
             todo += [d for d in one.dependents or () if d.state in (WAITING, READY, RELEASED)]
-            loose += [*_cut(one), one]
+            loose += [*cut(one), one]
         self._let_go(loose)
 
     def _stop(self, task: Task) -> None:
@@ -521,7 +526,7 @@ class Reactor:
                 self._free(task)
             if not task.dependents:
                 del tasks[task.key]
-                todo += _cut(task)
+                todo += cut(task)
 
     def _free(self, task: Task) -> None:
         """Let a large result go."""
@@ -555,7 +560,7 @@ class Reactor:
     def _tell(self, task: Task, only: Client | None = None) -> None:
         """Tell those who want a task how it ended."""
         for client in (only,) if only is not None else task.wanted_by:
-            news = self._news.setdefault(client.name, News())
+            news = self.news.setdefault(client.name, News())
             if task.state == DONE and task.result is not None:
                 news.keys.append(task.key)
                 news.results.append(task.result)
@@ -578,22 +583,3 @@ def _unqueue(task: Task) -> None:
     """A ready task is about to leave that state."""
     assert task.queued is not None, task.story()
     task.queued.forget()
-
-
-def _bad_input(task: Task) -> Task | None:
-    """Return an input that will never have a result, if there is one."""
-    for source in task.inputs:
-        if source.state >= FAILED:
-            return source
-    return None
-
-
-def _cut(task: Task) -> tuple[Task, ...]:
-    """Cut a task that is not active off its inputs; return them."""
-    inputs, task.inputs, task.missing = task.inputs, (), 0
-    for source in inputs:
-        assert source.dependents is not None
-        del source.dependents[task]
-        if not source.dependents:
-            source.dependents = None
-    return inputs

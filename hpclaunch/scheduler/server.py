@@ -27,6 +27,7 @@ from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
@@ -39,6 +40,7 @@ SILENCE_SECONDS = 20.0
 BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
 _CLIENTS = ("client", "task")
+_INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -120,6 +122,7 @@ class SchedulerServer:
         self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
         self._changed = asyncio.Event()
         self._questions = Questions(self)
+        self.replacing = Replacing(self)
         self._loop = asyncio.get_running_loop()
         self._round_due = False
         self._last_relay = 0
@@ -131,7 +134,9 @@ class SchedulerServer:
             m.DefineFunction: lambda peer, msg: self.reactor.on_function_defined(msg),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
-            m.CancelKeys: lambda peer, msg: self.reactor.on_keys_cancelled(msg.keys),
+            m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
+            m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, msg.keys),
+            m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
             m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),
             m.Request: self._on_control,
         }
@@ -203,6 +208,7 @@ class SchedulerServer:
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
         self._failure = None
         self._on_worker_joined(hello)
+        self._loop.call_soon(self._questions.on_worker_joined, peer)  # behind the welcome, before the first task
         self._news()
 
     def _join_supervisor(self, peer: Peer) -> None:
@@ -223,7 +229,7 @@ class SchedulerServer:
                     if role == "worker":
                         self._from_worker(peer, message, buffers)
                     elif role in _CLIENTS:
-                        self._from_client(peer, message)
+                        self._from_client(peer, message, buffers)
                     else:
                         self._from_supervisor(peer, message)
                 except IllegalTransitionError:  # the rest of what it says is still to be heard
@@ -235,12 +241,14 @@ class SchedulerServer:
                     return
         self.schedule_round()
 
-    def _from_client(self, peer: Peer, message: m.Message) -> None:
+    def _from_client(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
         elif type(message) is m.Fetch:
             self._relay_fetch(peer, message)
+        elif type(message) is m.Put:
+            self._on_put(peer, message, buffers)
         else:
             log.warning("client %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
@@ -278,6 +286,13 @@ class SchedulerServer:
             return
         self.reactor.on_tasks_submitted(peer.hello.name, message)
 
+    def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
+        """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
+        small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
+        worker = self._workers.get(wishes.on_data_put(self.reactor, peer.hello.name, message, small) or "")
+        if worker is not None:
+            worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
+
     def _on_control(self, peer: Peer, message: m.Request) -> None:
         if self._questions.take(peer, message):
             return
@@ -305,6 +320,11 @@ class SchedulerServer:
         if self._on_request is None:
             raise HandshakeError("this scheduler has no head to answer that")
         return await self._on_request(method, params)
+
+    def supervisor_of(self, name: str) -> Peer | None:
+        """Return the connection to a worker's supervisor; None if it has none, or is gone itself."""
+        peer = self._workers.get(name)
+        return self._supervisors.get(peer.hello.job_id) if peer is not None else None
 
     def worker_peer(self, name: str) -> Peer | None:
         """Return a worker's connection; None if it is gone."""
@@ -459,6 +479,7 @@ class SchedulerServer:
         self.reactor.on_tick(now)
         if complaint := self._patience.complaint(self.reactor.state, now):
             self._say_failure(MemoryFullError(complaint))
+        self.replacing.on_tick()
         self.schedule_round()
         for job_id, peer in list(self._supervisors.items()):
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:

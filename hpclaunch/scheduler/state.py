@@ -40,7 +40,7 @@ _NEXT: tuple[frozenset[int], ...] = (
     frozenset({READY, WAITING, DONE, FAILED, CANCELLED, RELEASED}),  # assigned
     frozenset({RELEASED}),  # done (result lost; freed)
     frozenset({READY, WAITING, FAILED, CANCELLED}),  # released (needed again)
-    frozenset(),  # failed
+    frozenset({WAITING}),  # failed (somebody says: once more)
     frozenset(),  # cancelled
 )
 
@@ -149,8 +149,9 @@ class Task:
     """One function call and its fate."""
 
     __slots__ = (
-        "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs", "key", "missing",
-        "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by", "worker",
+        "again", "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs", "key",
+        "missing", "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -175,6 +176,7 @@ class Task:
         self.size = 0
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
+        self.again: tuple[str, ...] | None = None  # keys of the inputs of a failed task
         self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 
     def __repr__(self) -> str:
@@ -455,3 +457,22 @@ def _put(index: dict[Worker, None], worker: Worker, inside: bool) -> None:
         index[worker] = None
     else:
         index.pop(worker, None)
+
+
+def bad_input(task: Task) -> Task | None:
+    """Return an input that will never have a result, if there is one."""
+    for source in task.inputs:
+        if source.state >= FAILED:
+            return source
+    return None
+
+
+def cut(task: Task) -> tuple[Task, ...]:
+    """Cut a task that is not active off its inputs; return them."""
+    inputs, task.inputs, task.missing = task.inputs, (), 0
+    for source in inputs:
+        assert source.dependents is not None
+        del source.dependents[task]
+        if not source.dependents:
+            source.dependents = None
+    return inputs

@@ -10,10 +10,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.state import ASSIGNED, CANCELLED, Worker
+from hpclaunch.scheduler.news import News
+from hpclaunch.scheduler.state import (
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    FAILED,
+    READY,
+    WAITING,
+    Function,
+    Task,
+    Worker,
+)
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
+
+#: What a value that a client has put on the cluster is the result of: nothing that could be run again.
+SCATTERED = Function(b"", "scatter", b"")
 
 
 def on_task_seceded(reactor: Reactor, name: str, message: m.TaskSeceded) -> None:
@@ -61,3 +75,94 @@ def on_recanting_ended(reactor: Reactor, keys: Sequence[str]) -> list[str]:
     reactor.state.recanted.difference_update(keys)
     tasks = reactor.state.tasks
     return [key for key in keys if key not in tasks or tasks[key].state == CANCELLED]
+
+
+def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
+    """A client wants the results of tasks that others have submitted."""
+    client = reactor.state.clients[name]
+    for key in keys:
+        task = reactor.state.tasks.get(key)
+        if task is not None:
+            reactor.want_again(client, task)
+        else:
+            text = (
+                f"task {key} is not known here any more: all its futures were released, or are of another cluster"
+            )
+            news = reactor.news.setdefault(name, News())
+            news.failed.append((key, m.Failure("LostResultError", text)))
+
+
+def on_tasks_retried(reactor: Reactor, keys: Sequence[str]) -> None:
+    """Somebody wants failed tasks to be run once more, and before them those of their inputs that have failed."""
+    tasks = reactor.state.tasks
+    todo = [tasks[key] for key in reversed(keys) if key in tasks]
+    while todo:
+        task = todo[-1]
+        if task.state != FAILED:
+            todo.pop()
+            continue
+        needed = task.again or ()
+        failed = [tasks[key] for key in needed if key in tasks and tasks[key].state == FAILED]
+        if failed and task.failure is not None:  # these first; the mark keeps this from being asked twice
+            task.failure, task.again = None, needed
+            todo += failed
+            continue
+        todo.pop()
+        task.move(WAITING)
+        task.failure = task.again = task.deaths = None
+        if needed:
+            reactor.link(task, needed)
+        else:
+            task.move(READY)
+            reactor.state.push(task)
+
+
+def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None) -> str | None:
+    """A client puts a value on the cluster.
+
+    :param small: the value itself, if it may stay with the scheduler.
+    Returns the worker that shall get it; None: nobody, because it is small, known already, or there is no worker.
+    """
+    state, client = reactor.state, reactor.state.clients[name]
+    known = state.tasks.get(message.key)
+    if known is not None:
+        reactor.want_again(client, known)
+        return None
+    state.last_order += 1
+    task = Task(message.key, SCATTERED, b"", state.last_order, client.alone, 0)
+    state.tasks[message.key] = client.wants[message.key] = task
+    workers = [w for w in state.workers.values() if w.accepts and message.key not in w.assigned]
+    wished = [w for w in workers if w.name in message.workers]
+    state.waiting += 1
+    if small is None and not workers:
+        text = f"there is no worker to keep {message.key}: wait_for_workers() first"
+        reactor.end_task(task, FAILED, m.Failure("LostResultError", text))
+        return None
+    state.waiting -= 1
+    task.state = ASSIGNED
+    if small is not None:
+        task.state, task.result = DONE, small
+        reactor.want_again(client, task)
+        return None
+    worker = min(wished or workers, key=lambda one: (len(one.holds) + len(one.assigned), one.name))
+    task.worker = worker
+    worker.assigned[message.key] = task
+    state.index(worker)
+    return worker.name
+
+
+def lost_scattered(task: Task) -> m.Failure:
+    """Return why a value that a client has put on the cluster is not there."""
+    return m.Failure(
+        "LostResultError",
+        f"{task.key} was scattered, and the last worker that kept it is gone. Scatter it again; broadcast=True or "
+        "replicate() keep it on several workers, and a task that makes it can be run again",
+    )
+
+
+def on_restarted(reactor: Reactor) -> None:
+    """Somebody wants everything forgotten: all that clients want is cancelled, and nobody wants it any more."""
+    for client in reactor.state.clients.values():
+        keys = list(client.wants)
+        reactor.news.setdefault(client.name, News()).cancelled += keys
+        reactor.on_keys_released_by(client, keys)

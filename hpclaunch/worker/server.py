@@ -154,6 +154,8 @@ class WorkerServer:
         if self._head is not None and not self._head.is_closed:
             self._head.close(reason)
         self._fetcher.close()
+        if self._questions is not None:
+            self._questions.close()
 
     async def close(self) -> None:
         """As :meth:`end`, and stop listening."""
@@ -194,6 +196,9 @@ class WorkerServer:
                     handler(message)
                 elif type(message) is m.Data:
                     self._fetcher.on_data(message, buffers)
+                elif type(message) is m.Put:
+                    self._reactor.on_result_stored(message.key, Payload(buffers[0], list(buffers[1:])))
+                    self._send(m.TasksStored([message.key], [message.size], [0.0]))
                 else:
                     log.warning("the head sent an unexpected %s", type(message).__name__)
         if self._executor is not None:
@@ -307,6 +312,13 @@ class WorkerServer:
     # --- questions
 
     def _on_request(self, message: m.Request) -> None:
+        if self._questions is None:  # it came right behind the welcome
+            self._loop.call_soon(self._on_request, message)
+            return
+        reply = self._questions.take(message)
+        if reply is not None:
+            self._send(reply)
+            return
         task = self._loop.create_task(self._answer(message))
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)
@@ -314,6 +326,11 @@ class WorkerServer:
     async def _answer(self, message: m.Request) -> None:
         assert self._questions is not None
         self._send(await self._questions.answer(message))
+
+    async def fetch_copy(self, key: str, holders: list[str]) -> None:
+        """Fetch a result and keep a copy."""
+        if key not in self._reactor.state.store:
+            await self._fetch(FetchInput(key, holders))
 
     def take_back(self, keys: frozenset[str]) -> list[str]:
         """Take those of some tasks that have not begun off whatever they wait for; return their keys."""

@@ -80,6 +80,7 @@ class _Child:
         self.started = 0.0
         self.lives = 0
         self.young_deaths = 0
+        self.replaced = ""  # why this supervisor has killed it
         self.slots = mmap.mmap(-1, 1)
         self.spill_directory = Path()
         self.printed = 0  # bytes of the job's output when it was started
@@ -251,6 +252,8 @@ class Supervisor:
             self._heard = time.monotonic()
             if type(message) is m.StopWorkers and message.drain:
                 self._draining = self._draining or message.reason  # the head asks each worker; wait for them
+            elif type(message) is m.ReplaceWorkers:
+                self._replace(message)
             elif type(message) in (m.StopWorkers, m.Goodbye):
                 self._end(message.reason, 0)  # type: ignore[union-attr]
 
@@ -313,6 +316,17 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
+    def _replace(self, message: m.ReplaceWorkers) -> None:
+        """Kill children that run one of these tasks, or all of those meant; :meth:`_reap` starts others."""
+        for child in self._children:
+            if not child.pid or child.name not in message.workers or child.replaced:
+                continue
+            running = read_slots(bytes(child.slots), self.options.threads)
+            if not message.keys or not set(running).isdisjoint(message.keys):
+                child.replaced = message.reason
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+
     def _reap(self) -> None:
         """Take note of children that have ended."""
         for child in self._children:
@@ -329,10 +343,13 @@ class Supervisor:
         printed = output_tail(child.printed) if end == process.CRASHED else ""
         running = read_slots(bytes(child.slots), self.options.threads) if end == process.CRASHED else []
         how = _ENDS.get(end) or _how(code, running, self._why_too_large(child)) + _peak(peak)
+        if child.replaced:
+            running, how, end = [], child.replaced, process.CRASHED
         if end != process.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
         is_young = time.monotonic() - child.started < _YOUNG_SECONDS
-        child.young_deaths = child.young_deaths + 1 if is_young and not running else 0
+        child.young_deaths = child.young_deaths + 1 if is_young and not running and not child.replaced else 0
+        child.replaced = ""
         hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
         restart = end != process.TOLD_TO_END and not hopeless and not self._draining and not self._end_reason
         self._tell(

@@ -133,3 +133,9 @@ def worker_name(*_: Any) -> str:
     from hpclaunch.worker.context import get_worker
 
     return get_worker().name
+
+
+def fail_if_odd_sum(x: int, data: bytes) -> int:
+    if (x + len(data)) % 2:
+        raise ValueError("odd")
+    return x

@@ -14,6 +14,7 @@ from hpclaunch.scheduler import reactor as reactor_module
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import ASSIGNED, DONE, FAILED, NAMES, READY, RELEASED, WAITING, Task, Worker
+from hpclaunch.scheduler.state import CANCELLED as CANCELLED
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeWorker, World
 
 
@@ -608,7 +609,7 @@ def test_an_illegal_step_raises_with_the_tasks_story(world: World) -> None:
     assert task.state == READY
     for state in (WAITING, READY, ASSIGNED, DONE, RELEASED, FAILED):
         dead = Task("y", task.function, b"", 1, frozenset(), 0)
-        dead.state = FAILED
+        dead.state = CANCELLED
         with pytest.raises(IllegalTransitionError):
             dead.move(state)
 

@@ -1,0 +1,119 @@
+"""Data and workers for a client: what it puts on them, where results lie, and what it runs beside the tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpclaunch.client.future import Future
+from hpclaunch.comm import messages as m
+from hpclaunch.comm import serialize
+from hpclaunch.comm.messages import Failure
+from hpclaunch.errors import UserError
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+#: Bytes of one value: a frame holds no more.
+_MAX_VALUE = (1 << 34) - (1 << 24)
+
+
+def scatter(client: Client, data: Any, workers: list[str] | None, *, broadcast: bool, hash: bool) -> Any:
+    """Put values on the cluster; return futures in the shape of ``data``."""
+    if isinstance(data, Iterator):
+        data = list(data)
+    if isinstance(data, Mapping):
+        futures = [_put(client, value, workers, hash, key=str(key)) for key, value in data.items()]
+        shaped: Any = dict(zip(data, futures, strict=True))
+    elif isinstance(data, list | tuple | set | frozenset):
+        futures = [_put(client, value, workers, hash) for value in data]
+        shaped = type(data)(futures)
+    else:
+        futures = [_put(client, data, workers, hash)]
+        shaped = futures[0]
+    client._wait_for(futures, None)
+    if broadcast:
+        client._ask("replicate", keys=[future.key for future in futures], workers=workers)
+    return shaped
+
+
+def _put(client: Client, value: Any, workers: list[str] | None, hash: bool, key: str = "") -> Future:
+    payload = serialize.dump_value(value)
+    if payload.size > _MAX_VALUE:
+        raise UserError(
+            f"a value of {payload.size / 1e9:.0f} GB is too large to be scattered; scatter it in parts"
+        )
+    if not key:
+        key = f"{type(value).__name__}-{_digest(payload) if hash else secrets.token_hex(12)}"
+    future, is_new = client._future(client._check_key(key))
+    if is_new:
+        message = m.Put(future.key, payload.size, workers or [])
+        client._thread.run(_send(client, message, [payload.pickle, *payload.buffers]))
+    return future
+
+
+async def _send(client: Client, message: m.Put, buffers: list[Any]) -> None:
+    client._flush()
+    comm = client._session.comm
+    assert comm is not None
+    comm.send_buffers(message, buffers)
+
+
+def _digest(payload: serialize.Payload) -> str:
+    digest = hashlib.blake2b(payload.pickle, digest_size=16)
+    for buffer in payload.buffers:
+        digest.update(buffer)
+    return digest.hexdigest()
+
+
+def run(
+    client: Client,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    workers: list[str] | None,
+    *,
+    wait: bool,
+    on_error: str,
+) -> dict[str, Any] | None:
+    """Run a function once on each worker; return the results by worker."""
+    if on_error not in ("raise", "return", "ignore"):
+        raise ValueError(f'on_error is "raise", "return" or "ignore", not {on_error!r}')
+    sent = client._functions.dump(function)
+    data, inputs = serialize.dump_call(args, kwargs or None)
+    if inputs:
+        raise TypeError("run takes no futures: they are for tasks; use their results")
+    answers = client._ask("run", function=sent.data, args=data, workers=workers, wait=wait)
+    results: dict[str, Any] = {}
+    for worker, (is_done, *rest) in answers.items():
+        if is_done:
+            results[worker] = serialize.load_value(rest[0])
+        elif on_error != "ignore":
+            error = serialize.load_failure(Failure(*rest))
+            if on_error == "raise":
+                raise error
+            results[worker] = error
+    return results if wait else None
+
+
+def upload_file(client: Client, filename: str | Path) -> None:
+    """Send a file to all workers, now and later."""
+    path = Path(filename)
+    if path.suffix not in (".py", ".zip", ".egg", ".whl"):
+        raise UserError(f"{path.name} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+    failures = client._ask("upload_file", name=path.name, data=path.read_bytes())
+    if failures:
+        raise UserError(f"{path.name} can't be loaded on {len(failures)} workers: {failures[0]}")
+
+
+def keys_of(futures: Future | Iterable[Future] | None) -> list[str] | None:
+    """Return the keys of some futures, after all of these have ended; None for None."""
+    if futures is None:
+        return None
+    some = [futures] if isinstance(futures, Future) else list(futures)
+    if some:
+        some[0]._client._wait_for(some, None)
+    return [future.key for future in some]

@@ -1,0 +1,174 @@
+"""Values that a client puts on the cluster, copies of results, and futures that go from client to client."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpclaunch import get_client
+from hpclaunch.client.client import Client
+from hpclaunch.client.future import Future
+from hpclaunch.errors import LostResultError
+from tests.client import work
+from tests.client.conftest import until
+from tests.comm.minihead import MiniCluster
+
+Make = Callable[..., tuple[MiniCluster, Client]]
+
+# --- scatter
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_scatter(client: Client, size: int) -> None:
+    array = np.arange(size)
+    future = client.scatter(array)
+    assert isinstance(future, Future)
+    assert client.submit(np.sum, future).result(10) == array.sum()
+    np.testing.assert_array_equal(future.result(10), array)
+    assert [len(holders) for holders in client.who_has(future).values()] == [int(size > 10)]
+
+
+def test_scatter_keeps_the_shape(client: Client) -> None:
+    assert client.gather(client.scatter([1, 2, 3])) == [1, 2, 3]
+    assert client.gather(client.scatter((1, "two"))) == (1, "two")
+    assert client.gather(client.scatter({"a": 1, "b": [2]})) == {"a": 1, "b": [2]}
+    assert client.gather(client.scatter({7, 8})) == {7, 8}
+    assert client.gather(client.scatter(iter(range(3)))) == [0, 1, 2]
+    assert client.scatter("one text").result(10) == "one text"
+    assert client.scatter({"key": 1})["key"].key == "key"
+
+
+def test_equal_values_are_one(client: Client) -> None:
+    one, two = client.scatter([np.ones(100_000), np.ones(100_000)])
+    assert one is two
+    three = client.scatter(np.ones(100_000), hash=False)
+    assert three is not one
+    assert sum(len(keys) for keys in client.has_what().values()) == 2
+
+
+def test_broadcast(client: Client) -> None:
+    future = client.scatter(work.big(100_000), broadcast=True)
+    assert sorted(client.who_has(future)[future.key]) == sorted(client.nthreads())
+
+
+def test_scatter_to_a_worker(client: Client) -> None:
+    for name in client.nthreads():
+        future = client.scatter(work.big(100_000, 7), workers=[name], hash=False)
+        assert client.who_has(future) == {future.key: [name]}
+
+
+def test_a_value_is_sent_once_however_many_tasks_use_it(client: Client) -> None:
+    large = client.scatter(work.big(1_000_000))
+    assert client.gather(client.map(work.length, [large] * 20)) == [1_000_000] * 20
+    del large
+
+
+def test_scattered_data_that_is_lost(own_cluster: Make) -> None:
+    cluster, client = own_cluster(jobs=1)
+    small, large = client.scatter([work.big(10), work.big(1_000_000)])
+    os.kill(client.submit(work.pid).result(10), signal.SIGKILL)
+    until(lambda: cluster.logs().count("SIGKILL"))
+    assert client.submit(work.length, small).result(20) == 10  # the head has it
+    with pytest.raises(LostResultError, match=r"scattered, and the last worker that kept it is gone\. Scatter"):
+        client.submit(work.length, large).result(20)
+
+
+def test_no_worker_to_scatter_to(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=0)
+    with pytest.raises(LostResultError, match="no worker to keep"):
+        client.scatter(work.big(1_000_000)).result(10)
+    assert client.scatter(5).result(10) == 5
+
+
+def test_scatter_in_a_task(client: Client) -> None:
+    def parent() -> int:
+        client = get_client()
+        return sum(client.gather(client.map(work.length, [client.scatter(work.big(100_000))] * 2)))
+
+    assert client.submit(parent).result(10) == 200_000
+
+
+# --- copies
+
+
+def test_replicate(client: Client) -> None:
+    small, large = client.submit(work.inc, 1), client.submit(work.big, 1_000_000)
+    client.replicate([small, large])
+    assert {key: len(holders) for key, holders in client.who_has([small, large]).items()} == {
+        small.key: 0,
+        large.key: 2,
+    }
+    assert all(large.key in keys for keys in client.has_what().values())
+    only = client.submit(work.big, 2_000_000)
+    client.replicate(only, n=1)
+    assert len(client.who_has(only)[only.key]) == 1
+
+
+def test_a_copy_survives_its_first_holder(own_cluster: Make, tmp_path: Path) -> None:
+    cluster, client = own_cluster(jobs=2)
+    future = client.scatter(work.big(1_000_000, 3), broadcast=True)
+    victim = client.submit(work.pid).result(10)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: cluster.logs().count("SIGKILL"))
+    assert future.result(20) == work.big(1_000_000, 3)
+
+
+# --- futures between clients
+
+
+def test_a_future_goes_to_another_client(client: Client, cluster: MiniCluster) -> None:
+    futures = [
+        client.submit(work.inc, 1),
+        client.submit(work.big, 1_000_000),
+        client.submit(work.fail, "so it goes"),
+    ]
+    data = pickle.dumps(futures)
+    with Client(cluster.directory) as other:
+        small, large, bad = pickle.loads(data)
+        assert small._client is other
+        assert small.result(10) == 2
+        assert len(large.result(10)) == 1_000_000
+        assert "so it goes" in str(bad.exception(10))
+        assert other.submit(work.inc, small).result(10) == 3
+        del futures
+        gc.collect()
+        assert other.submit(work.length, large).result(10) == 1_000_000
+        del small, large, bad
+
+
+def test_a_future_that_comes_home_is_the_same(client: Client) -> None:
+    future = client.submit(work.inc, 1)
+    assert pickle.loads(pickle.dumps(future)) is future
+
+
+def test_a_future_that_nobody_keeps(client: Client) -> None:
+    data = pickle.dumps(client.submit(work.inc, 1))
+    until(lambda: not client.scheduler_info()["tasks"])
+    with pytest.raises(LostResultError, match="not known here"):
+        pickle.loads(data).result(10)
+
+
+def test_a_pickled_future_needs_a_client(client: Client) -> None:
+    data = pickle.dumps(client.submit(work.inc, 1))
+    client.close()
+    with pytest.raises(ValueError, match="there is no client here"):
+        pickle.loads(data)
+
+
+def test_release(client: Client) -> None:
+    future = client.submit(work.inc, 1)
+    future.result(10)
+    future.release()
+    until(lambda: not client.scheduler_info()["tasks"])
+    again = client.submit(work.inc, 2, key=future.key)
+    assert again is not future
+    assert again.result(10) == 3
+    del future
+    assert again.result(10) == 3

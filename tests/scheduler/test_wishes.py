@@ -1,0 +1,146 @@
+"""What clients and tasks ask beyond the daily business, among all that can happen on a cluster."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler.state import ASSIGNED, FAILED
+from tests.scheduler.test_machine import KEYS, ClusterMachine, pick
+from tests.scheduler.world import PENDING, World, value_of
+
+
+class WishingMachine(ClusterMachine):
+    """The machine of the daily business, and wishes."""
+
+    @precondition(lambda self: self.world.workers)
+    @rule(who=pick, which=pick, away=st.booleans())
+    def task_steps_aside_or_is_back(self, who: int, which: int, away: bool) -> None:
+        worker = self.a_worker(who)
+        key = worker.running[which % len(worker.running)] if worker.running else KEYS[which % len(KEYS)]
+        wishes.on_task_seceded(self.world.reactor, worker.name, m.TaskSeceded(key, away))
+        self.world.check()
+
+    @rule(which=st.lists(st.sampled_from(KEYS), min_size=1, max_size=3))
+    def what_has_not_begun_is_cancelled(self, which: list[str]) -> None:
+        world = self.world
+        asked = wishes.on_unstarted_cancelled(world.reactor, which)
+        world.check()
+        for name, keys in asked.items():
+            worker = world.workers[name]
+            taken = [key for key in keys if key in worker.queue and not worker.inbox]
+            for key in taken:
+                worker.queue.remove(key)
+                worker.owed.remove(key)
+            world.reactor.on_tasks_returned(name, taken)
+            world.check()
+        cancelled = wishes.on_recanting_ended(world.reactor, which)
+        assert not world.state.recanted
+        running = {key for worker in world.workers.values() for key in worker.running}
+        assigned = {k for k, t in world.state.tasks.items() if t.state == ASSIGNED}
+        assert not running & assigned & set(cancelled)
+        world.check()
+
+    @rule(who=pick, which=st.sampled_from(KEYS))
+    def client_wants_what_others_have(self, who: int, which: str) -> None:
+        client = self.a_client(who)
+        if which not in client.futures and which in self.world.state.tasks:
+            client.futures[which] = PENDING
+            wishes.on_keys_wanted(self.world.reactor, client.name, [which])
+            self.world.check()
+
+    @rule(who=pick, which=pick)
+    def client_retries(self, who: int, which: int) -> None:
+        client = self.a_client(who)
+        failed = [key for key, how in client.futures.items() if how == "failed"]
+        if failed:
+            key = failed[which % len(failed)]
+            known = self.world.state.tasks.get(key)
+            client.futures[key] = PENDING
+            for other in self.world.clients.values():
+                if other.futures.get(key) == "failed":
+                    other.futures[key] = PENDING
+            if known is None or known.state != FAILED:
+                return
+            wishes.on_tasks_retried(self.world.reactor, [key])
+            self.world.check()
+
+    def end(self) -> None:
+        """As there; but a retried task may have lost its inputs since."""
+        world = self.world
+        world.settle("small")
+        for client in list(world.clients.values()):
+            world.leave_client(client)
+        world.settle()
+        world.check_empty()
+
+
+TestWishes = WishingMachine.TestCase
+TestWishes.settings = settings(stateful_step_count=60, deadline=None)
+
+
+def a_world() -> World:
+    world = World()
+    world.join_client()
+    return world
+
+
+def test_a_task_that_is_aside_makes_room() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    worker = world.join(1)
+    world.submit(client, [f"t{i}" for i in range(10)])
+    world.round()
+    first = len(world.state.workers[worker.name].assigned)
+    for i in range(first):
+        wishes.on_task_seceded(world.reactor, worker.name, m.TaskSeceded(f"t{i}", True))
+    assert world.state.workers[worker.name].threads == 1 + first
+    world.round()
+    assert len(world.state.workers[worker.name].assigned) > first
+    world.settle("small")
+    assert world.state.workers[worker.name].threads == 1
+
+
+def test_a_value_that_is_put() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    reactor = world.reactor
+    assert wishes.on_data_put(reactor, client.name, m.Put("small", 3), b"abc") is None
+    client.futures["small"] = "done"
+    worker = world.join(1)
+    client.futures["large"] = PENDING
+    assert wishes.on_data_put(reactor, client.name, m.Put("large", 100_000), None) == worker.name
+    world.check()
+    world.submitted["large"] = {frozenset()}
+    worker.reactor.on_result_stored("large", Payload(value_of("large"), []))
+    reactor.on_tasks_stored(worker.name, m.TasksStored(["large"], [100_000], [0.0]), 0.0)
+    world.check()
+    assert wishes.on_data_put(reactor, client.name, m.Put("large", 100_000), None) is None
+    world.submit(client, ["use"], [["large", "small"]])
+    world.lose(worker)
+    assert world.state.tasks["large"].state == FAILED
+    assert world.state.tasks["use"].state == FAILED
+    assert "was scattered" in world.state.tasks["use"].failure.text  # type: ignore[union-attr]
+
+
+def test_a_value_that_nobody_can_keep() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    assert wishes.on_data_put(world.reactor, client.name, m.Put("large", 100_000), None) is None
+    world.check()
+    assert "no worker to keep" in world.state.tasks["large"].failure.text  # type: ignore[union-attr]
+
+
+def test_everything_is_forgotten() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    world.join(1)
+    world.submit(client, ["a", "b", "c"], [[], ["a"], ["b"]])
+    world.round()
+    wishes.on_restarted(world.reactor)
+    world.check()
+    assert not world.state.tasks
