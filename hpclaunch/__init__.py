@@ -11,6 +11,11 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "Client": "hpclaunch.client.client",
     "Future": "hpclaunch.client.future",
+    "Event": "hpclaunch.client.named",
+    "Lock": "hpclaunch.client.named",
+    "Queue": "hpclaunch.client.named",
+    "Semaphore": "hpclaunch.client.named",
+    "Variable": "hpclaunch.client.named",
     "delayed": "hpclaunch.client.delayed",
     "get_client": "hpclaunch.client.current",
     "get_task": "hpclaunch.worker.context",

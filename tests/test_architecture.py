@@ -45,6 +45,8 @@ PURE = {
     "mpi.roles",
     "scheduler.batches",
     "scheduler.commands",
+    "scheduler.load",
+    "scheduler.named",
     "scheduler.news",
     "scheduler.placement",
     "scheduler.pressure",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclaunch.client import data as data_calls
-from hpclaunch.client import graph, graphs
+from hpclaunch.client import graph, graphs, named
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
@@ -306,6 +306,43 @@ class Client(ClientCore):
                 future._status, future._data = PENDING, None
         if failed:
             self._send(m.RetryKeys([future.key for future in failed]))
+
+    # --- datasets
+
+    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
+        """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
+
+        :param override: replace a dataset of this name.
+        :raises KeyError: there is a dataset of this name already.
+        """
+        if len(args) > 1 or bool(args) != (name is not None):
+            raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
+        for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
+            data, keys = serialize.dump_referring(value)
+            self._ask_named("dataset", "put", one, None, data=data, keys=keys, override=override)
+
+    def get_dataset(self, name: str, **default: Any) -> Any:
+        """Return a dataset; ``default=`` if there is none.
+
+        :raises KeyError: there is none, and no default.
+        """
+        return named.get_dataset(self, name, **default)
+
+    def list_datasets(self) -> list[str]:
+        """Return the names of the datasets."""
+        return list(self._ask_named("dataset", "list", "", None))
+
+    def unpublish_dataset(self, name: str) -> None:
+        """Forget a dataset.
+
+        :raises KeyError: there is none of this name.
+        """
+        self._ask_named("dataset", "delete", name, None)
+
+    @property
+    def datasets(self) -> named.Datasets:
+        """The datasets as a dict: ``client.datasets["name"] = value``."""
+        return named.Datasets(self)
 
     # --- data
 

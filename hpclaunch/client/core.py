@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclaunch.client.callbacks import CallbackThread, call_back
+from hpclaunch.client.current import meaning
 from hpclaunch.client.functions import FunctionCache
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.client.session import HeadSession
@@ -228,6 +229,41 @@ class ClientCore:
     def _ask(self, method: str, timeout: float | None = None, **params: Any) -> Any:
         """Ask the head something; see :meth:`HeadSession.request`."""
         return self._thread.run(self._request(method, **params), timeout)
+
+    def _ask_named(self, kind: str, do: str, name: str, timeout: float | None, **how: Any) -> Any:
+        """Ask for a named thing, and wait for it; in a task, let others have its thread meanwhile.
+
+        :raises TimeoutError: it was not to be had within ``timeout`` seconds.
+        :raises KeyError: there is none.
+        """
+        with stepping_aside():
+            state, *rest = self._thread.run(self._request_named(kind, do, name, timeout, how))
+        if state is True:
+            return self._values(rest[0]) if kind != "permit" and isinstance(rest[0], list) else rest[0]
+        if state is False:
+            raise TimeoutError(f"no {do} of {name} within {timeout:g} s")
+        raise KeyError(rest[0])
+
+    async def _request_named(
+        self, kind: str, do: str, name: str, timeout: float | None, how: dict[str, Any]
+    ) -> list[Any]:
+        ticket = next(self._numbers)
+        asking = asyncio.ensure_future(self._request("named", ticket=ticket, kind=kind, do=do, name=name, how=how))
+        if timeout is not None and not (await asyncio.wait([asking], timeout=timeout))[0]:
+            await self._request("named_withdrawn", ticket=ticket)  # it is answered now, one way or the other
+        return list(await asking)
+
+    def _values(self, values: list[Any]) -> list[Any]:
+        """Unpickle values that were given out, with the futures in them."""
+        if values and isinstance(values[0], str):
+            return values  # names
+        results = []
+        for data, keys in values:
+            kept = [self._want(key) for key in keys]  # so that none is released in between
+            with meaning(self):  # type: ignore[arg-type]  # each is a Client
+                results.append(serialize.load_value(data))
+            del kept
+        return results
 
     async def _request(self, method: str, **params: Any) -> Any:
         self._flush()  # what the user has sent before shall arrive before

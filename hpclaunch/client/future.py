@@ -118,6 +118,7 @@ class Future:
     def __reduce__(self) -> Any:
         if serialize.is_collecting():
             return reduce_future(self.key)
+        serialize.note_reference(self.key)
         return future_of, (self.key,)
 
     def __dask_tokenize__(self) -> tuple[str, str]:

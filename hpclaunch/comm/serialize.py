@@ -24,6 +24,7 @@ from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import SerializationError
 
 _collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default=None)
+_referring: ContextVar[dict[str, None] | None] = ContextVar("referring", default=None)
 _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver", default=None)
 
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
@@ -166,6 +167,26 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[byt
         return dump_inline((args, kwargs)), list(keys)
     finally:
         _collector.reset(token)
+
+
+def dump_referring(value: Any) -> tuple[bytes, list[str]]:
+    """Pickle a value in which Futures stay futures; return the bytes and the keys of these.
+
+    :raises SerializationError: it can't be pickled.
+    """
+    keys: dict[str, None] = {}
+    token = _referring.set(keys)
+    try:
+        return dump_inline(value), list(keys)
+    finally:
+        _referring.reset(token)
+
+
+def note_reference(key: str) -> None:
+    """Note that a Future was pickled to stay a future."""
+    keys = _referring.get()
+    if keys is not None:
+        keys[key] = None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler.named import KEEPER, Answer, Bequeath, Keep, LetGo, NamedThings, Ticket
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.server import Peer, SchedulerServer
@@ -34,7 +35,10 @@ class Questions:
         self._last = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Any]]] = {}  # worker, and its answer
         self._uploads: dict[str, bytes] = {}  # files for workers, also for those that come later
+        self._named = NamedThings()
+        self._tickets: dict[Ticket, int] = {}  # clients' questions for named things, and their requests
         self._now: dict[str, Callable[..., Any]] = {
+            "named_withdrawn": self._named_withdrawn,
             "has_what": self._has_what,
             "nthreads": self._nthreads,
             "processing": self._processing,
@@ -54,6 +58,9 @@ class Questions:
 
     def take(self, peer: Peer, message: m.Request) -> bool:
         """Answer a client's question, now or later; False: it is not in these tables."""
+        if message.method == "named":
+            self._ask_named(peer, message)
+            return True
         if message.method in self._now:
             try:
                 params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
@@ -158,6 +165,47 @@ class Questions:
                 f"{left} of {len(old)} workers are there {timeout:g} s after a restart"
             ) from None
         return len(self._names(None))
+
+    # --- named things
+
+    def _ask_named(self, peer: Peer, message: m.Request) -> None:
+        """Note a question for a named thing; it is answered when its turn comes."""
+        asked = msgspec.msgpack.decode(message.body, type=dict[str, Any])
+        client, ticket = peer.hello.name, asked["ticket"]
+        self._tickets[client, ticket] = message.request
+        self._named.on_asked(client, ticket, asked["kind"], asked["do"], asked["name"], **asked["how"])
+        self._carry_out_named()
+
+    def _named_withdrawn(self, peer: Peer, ticket: int) -> None:
+        self._named.on_withdrawn(peer.hello.name, ticket)
+        self._carry_out_named()
+
+    def on_client_left(self, name: str) -> None:
+        """A client's connection is over."""
+        self._named.on_client_left(name)
+        for ticket in [one for one in self._tickets if one[0] == name]:
+            del self._tickets[ticket]
+        self._carry_out_named()
+
+    def _carry_out_named(self) -> None:
+        reactor = self._server.reactor
+        for command in self._named.take_commands():
+            if type(command) is Answer:
+                request = self._tickets.pop((command.client, command.ticket), None)
+                peer = self._server.client_peer(command.client)
+                if peer is not None and request is not None:
+                    peer.comm.send(m.Reply(request, msgspec.msgpack.encode(command.value)))
+            elif type(command) is Keep:
+                if KEEPER not in reactor.state.clients:
+                    reactor.on_client_joined(KEEPER)
+                wishes.on_keys_wanted(reactor, KEEPER, command.keys)
+            elif type(command) is LetGo:
+                reactor.on_keys_released(KEEPER, command.keys)
+                if not self._named.kept:
+                    reactor.on_client_left(KEEPER)
+            elif type(command) is Bequeath and command.client in reactor.state.clients:
+                wishes.on_keys_wanted(reactor, command.client, command.keys)
+        self._server.schedule_round()
 
     # --- at once
 

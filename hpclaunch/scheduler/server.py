@@ -24,6 +24,7 @@ from hpclaunch.config.units import format_duration
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import pressure, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
+from hpclaunch.scheduler.load import Load, WorkerInfo
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
@@ -41,35 +42,6 @@ BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
 _CLIENTS = ("client", "task")
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
-
-
-class Load(msgspec.Struct, frozen=True):
-    """How much there is to do, for scaling."""
-
-    tasks_waiting: int
-    tasks_ready: int
-    tasks_assigned: int
-    workers: int
-    threads: int
-    backlog_seconds: float  # expected run time of all that is ready or assigned, one thread
-    busy_jobs: dict[str, int]  # job id -> tasks assigned to its workers
-    held_bytes: dict[str, int]  # job id -> bytes of results that only its workers hold
-
-
-class WorkerInfo(msgspec.Struct, frozen=True):
-    """One connected worker."""
-
-    name: str
-    job_id: str
-    host: str
-    head_address: str  # the address at which it reached the head
-    threads: int
-    memory_limit: int  # bytes; 0 is none
-    rss: int  # bytes at the last heartbeat
-    tasks: int
-    address: str  # where others fetch its results
-    resources: dict[str, float]
-    seconds_left: float | None  # until its job ends, if that is known
 
 
 class Peer:
@@ -326,6 +298,10 @@ class SchedulerServer:
         peer = self._workers.get(name)
         return self._supervisors.get(peer.hello.job_id) if peer is not None else None
 
+    def client_peer(self, name: str) -> Peer | None:
+        """Return a client's connection; None if it is gone."""
+        return self._clients.get(name)
+
     def worker_peer(self, name: str) -> Peer | None:
         """Return a worker's connection; None if it is gone."""
         return self._workers.get(name)
@@ -366,6 +342,7 @@ class SchedulerServer:
         if hello.role in _CLIENTS and self._clients.get(hello.name) is peer:
             del self._clients[hello.name]
             self.reactor.on_client_left(hello.name)
+            self._questions.on_client_left(hello.name)
             self._on_client_left(hello.name)
         elif hello.role == "worker" and self._workers.get(hello.name) is peer:
             del self._workers[hello.name]

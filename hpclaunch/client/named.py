@@ -1,0 +1,224 @@
+"""What clients and tasks share by name: ``Lock``, ``Semaphore``, ``Event``, ``Queue``, ``Variable``.
+
+Any two of one kind and name are the same thing, in whatever process of the cluster. They can be passed to tasks.
+What a client holds goes back when it is closed or dies. Values may contain futures, whose results are kept for as
+long as the value is there. Waiting in a task lets others have its thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, Self
+
+from hpclaunch.comm import serialize
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+_MISSING = object()
+
+
+class _Named:
+    """One thing; ``client`` is the one that is meant where it is used, unless one is given."""
+
+    kind = ""
+
+    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
+        self.name = name or f"{type(self).__name__.lower()}-{secrets.token_hex(8)}"
+        self._given = client
+
+    def _ask(self, do: str, timeout: float | None = None, **how: Any) -> Any:
+        """Ask for something and wait; TimeoutError if it takes too long."""
+        from hpclaunch.client.current import get_client
+
+        client = self._given or get_client()
+        return client._ask_named(self.kind, do, self.name, timeout, **how)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name,)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class Semaphore(_Named):
+    """At most ``max_leases`` holders at once. The first to acquire it says how many."""
+
+    kind = "permit"
+
+    def __init__(self, max_leases: int = 1, name: str | None = None, client: Client | None = None) -> None:
+        if not isinstance(max_leases, int) or max_leases < 1:
+            raise ValueError(f"max_leases is a whole number of 1 or more, not {max_leases!r}")
+        super().__init__(name, client)
+        self.max_leases = max_leases
+        self._leases: list[int] = []
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Wait for a place; False if there was none within ``timeout`` seconds."""
+        try:
+            self._leases.append(self._ask("acquire", timeout, limit=self.max_leases))
+        except TimeoutError:
+            return False
+        return True
+
+    def release(self) -> bool:
+        """Give a place back.
+
+        :raises RuntimeError: this object has none.
+        """
+        if not self._leases:
+            raise RuntimeError(f"{self!r} is released without having been acquired, by this object")
+        return bool(self._ask("release", lease=self._leases.pop()))
+
+    def get_value(self) -> int:
+        """Return how many places are taken."""
+        return int(self._ask("count"))
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.max_leases, self.name)
+
+
+class Lock(Semaphore):
+    """At most one holder."""
+
+    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
+        super().__init__(1, name, client)
+
+    def acquire(  # type: ignore[override]  # as threading's and dask.distributed's
+        self, blocking: bool = True, timeout: float | None = None
+    ) -> bool:
+        """Wait for the lock; False if it was not free in ``timeout`` seconds, or at once if not ``blocking``."""
+        return super().acquire(timeout if blocking else 0)
+
+    def locked(self) -> bool:
+        """Say whether anybody has it."""
+        return self.get_value() > 0
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name,)
+
+
+class Event(_Named):
+    """A flag that many can wait for."""
+
+    kind = "event"
+
+    def set(self) -> None:
+        """Set it: nobody waits any more."""
+        self._ask("set")
+
+    def clear(self) -> None:
+        """Unset it."""
+        self._ask("clear")
+
+    def is_set(self) -> bool:
+        """Say whether it is set."""
+        return bool(self._ask("is_set"))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; False if it was not within ``timeout`` seconds."""
+        try:
+            self._ask("wait", timeout)
+        except TimeoutError:
+            return False
+        return True
+
+
+class Queue(_Named):
+    """First in, first out. The first to put something in says how many values it takes (``maxsize``, 0: any)."""
+
+    kind = "queue"
+
+    def __init__(self, name: str | None = None, client: Client | None = None, maxsize: int = 0) -> None:
+        super().__init__(name, client)
+        self.maxsize = maxsize
+
+    def put(self, value: Any, timeout: float | None = None) -> None:
+        """Put a value in.
+
+        :raises TimeoutError: it was full for ``timeout`` seconds.
+        """
+        data, keys = serialize.dump_referring(value)
+        self._ask("put", timeout, data=data, keys=keys, maxsize=self.maxsize)
+
+    def get(self, timeout: float | None = None, batch: bool | int = False) -> Any:
+        """Take a value out.
+
+        :param batch: True: a list of all that is there, at once; a number: a list of 1 to so many.
+        :raises TimeoutError: it was empty for ``timeout`` seconds.
+        """
+        count = -1 if batch is True else int(batch)
+        values = self._ask("get", timeout, batch=count)
+        return values if batch else values[0]
+
+    def qsize(self) -> int:
+        """Return how many values are in it."""
+        return int(self._ask("size"))
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name, None, self.maxsize)
+
+
+class Variable(_Named):
+    """One value, that anybody can replace."""
+
+    kind = "variable"
+
+    def set(self, value: Any, timeout: float | None = None) -> None:
+        """Replace the value."""
+        data, keys = serialize.dump_referring(value)
+        self._ask("put", timeout, data=data, keys=keys)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Return the value; wait until there is one.
+
+        :raises TimeoutError: there was none for ``timeout`` seconds.
+        """
+        return self._ask("get", timeout)[0]
+
+    def delete(self) -> None:
+        """Forget the value."""
+        self._ask("delete")
+
+
+class Datasets(MutableMapping[str, Any]):
+    """The cluster's datasets, by name: what ``client.datasets`` is."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getitem__(self, name: str) -> Any:
+        return self._client.get_dataset(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._client.publish_dataset(value, name=name)
+
+    def __delitem__(self, name: str) -> None:
+        self._client.unpublish_dataset(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._client.list_datasets())
+
+    def __len__(self) -> int:
+        return len(self._client.list_datasets())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._client.list_datasets()
+
+
+def get_dataset(client: Client, name: str, default: Any = _MISSING) -> Any:
+    """Return a dataset, or the default if there is none."""
+    try:
+        return client._ask_named("dataset", "get", name, None)[0]
+    except KeyError:
+        if default is _MISSING:
+            raise
+        return default

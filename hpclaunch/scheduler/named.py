@@ -1,0 +1,319 @@
+"""Things that clients and tasks share by name: locks, semaphores, events, queues, variables and datasets.
+
+Pure: facts in, commands out. Rules:
+
+* A thing is made when it is first named, and forgotten when it is as it was then and nobody waits for it.
+* Every question has a ticket and is answered exactly once, at once or when its turn comes; those who wait are
+  served in the order in which they came. :meth:`NamedThings.on_withdrawn` answers one that gives up.
+* What a client holds (permits) goes back when the client leaves, and its questions with it.
+* Values are opaque, with the keys of the futures in them. These tasks are kept for as long as a value that names
+  them is here; whoever is given it becomes their heir.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+#: The client, in the scheduler's eyes, that wants what the values here name.
+KEEPER = "(named)"
+
+
+class Answer(NamedTuple):
+    """Answer a client's question."""
+
+    client: str
+    ticket: int
+    value: Any  # [True, value], [False] for one that gave up, or ["error", text]
+
+
+class Keep(NamedTuple):
+    """Want the results of these tasks on behalf of the values that are kept here."""
+
+    keys: list[str]
+
+
+class LetGo(NamedTuple):
+    """Want them no more, once their heir wants them."""
+
+    keys: list[str]
+
+
+class Bequeath(NamedTuple):
+    """Make a client want the results of these tasks: it has been given a value that names them."""
+
+    client: str
+    keys: list[str]
+
+
+Command = Answer | Keep | LetGo | Bequeath
+Ticket = tuple[str, int]  # client, and its number
+
+
+class Value(NamedTuple):
+    """A user's value."""
+
+    data: bytes
+    keys: list[str]
+
+
+class _Thing:
+    """One named thing: its permits, its values, and who waits."""
+
+    __slots__ = ("holders", "is_set", "limit", "size", "values", "waiting")
+
+    def __init__(self) -> None:
+        self.limit = 1  # permits
+        self.size = 0  # values that a queue takes; 0 is no limit
+        self.is_set = False
+        self.holders: dict[Ticket, None] = {}  # who has a permit
+        self.values: deque[Value] = deque()
+        self.waiting: dict[Ticket, tuple[str, Any]] = {}  # what they wait to do, and with what
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.holders or self.values or self.waiting or self.is_set)
+
+
+class NamedThings:
+    """All of them. ``commands`` are taken by :meth:`take_commands`."""
+
+    def __init__(self) -> None:
+        self.things: dict[tuple[str, str], _Thing] = {}  # kind and name
+        self.kept: Counter[str] = Counter()  # keys, by how many values name them
+        self._commands: list[Command] = []
+        self._asking: Ticket = ("", 0)
+        self._methods: dict[tuple[str, str], Callable[..., None]] = {
+            ("permit", "acquire"): self._acquire,
+            ("permit", "release"): self._release,
+            ("permit", "count"): self._count,
+            ("event", "set"): self._set,
+            ("event", "clear"): self._clear,
+            ("event", "is_set"): self._is_set,
+            ("event", "wait"): self._wait,
+            ("queue", "put"): self._put,
+            ("queue", "get"): self._get,
+            ("queue", "size"): self._size,
+            ("variable", "put"): self._assign,
+            ("variable", "get"): self._look,
+            ("variable", "delete"): self._delete,
+            ("dataset", "put"): self._publish,
+            ("dataset", "get"): self._dataset,
+            ("dataset", "list"): self._datasets,
+            ("dataset", "delete"): self._unpublish,
+        }
+
+    def take_commands(self) -> list[Command]:
+        """Return what is to be done for the facts since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    # --- facts
+
+    def on_asked(self, client: str, ticket: int, kind: str, do: str, name: str, **how: Any) -> None:
+        """A client asks for something.
+
+        :raises ValueError: there is no such thing to ask for.
+        """
+        method = self._methods.get((kind, do))
+        if method is None:
+            raise ValueError(f"nobody can {do} a {kind}")
+        self._asking = client, ticket
+        thing = self.things.setdefault((kind, name), _Thing())
+        method(thing, **how) if kind != "dataset" else method(thing, name, **how)
+        self._forget_idle(kind, name)
+
+    def on_withdrawn(self, client: str, ticket: int) -> None:
+        """A client waits no longer. If it has been answered meanwhile, that stands."""
+        for (kind, name), thing in list(self.things.items()):
+            if thing.waiting.pop((client, ticket), None) is not None:
+                self._answer((client, ticket), False)
+                self._serve(thing)
+                self._forget_idle(kind, name)
+
+    def on_client_left(self, client: str) -> None:
+        """A client is gone, and with it what it held and waited for."""
+        for (kind, name), thing in list(self.things.items()):
+            for group in (thing.holders, thing.waiting):
+                for one in [one for one in group if one[0] == client]:
+                    del group[one]
+            self._serve(thing)
+            self._forget_idle(kind, name)
+
+    def check(self) -> None:
+        """Assert every rule of this state; for tests, after each event."""
+        named: Counter[str] = Counter()
+        for thing in self.things.values():
+            assert not thing.is_idle
+            assert len(thing.holders) <= thing.limit
+            assert not thing.size or len(thing.values) <= thing.size
+            assert not thing.waiting.keys() & thing.holders.keys()
+            for value in thing.values:
+                named.update(value.keys)
+            words = {do for do, _ in thing.waiting.values()}
+            assert "acquire" not in words or len(thing.holders) == thing.limit
+            assert "wait" not in words or not thing.is_set
+            assert not words & {"get", "look"} or not thing.values
+            assert "put" not in words or len(thing.values) == thing.size > 0
+        assert +self.kept == +named
+
+    # --- permits: locks and semaphores
+
+    def _acquire(self, thing: _Thing, limit: int) -> None:
+        if not thing.holders and not thing.waiting:
+            thing.limit = max(1, limit)
+        thing.waiting[self._asking] = "acquire", None
+        self._serve(thing)
+
+    def _release(self, thing: _Thing, lease: int) -> None:
+        is_held = thing.holders.pop((self._asking[0], lease), 0) is None
+        self._answer(self._asking, True, is_held)
+        self._serve(thing)
+
+    def _count(self, thing: _Thing) -> None:
+        self._answer(self._asking, True, len(thing.holders))
+
+    # --- events
+
+    def _set(self, thing: _Thing) -> None:
+        thing.is_set = True
+        self._answer(self._asking, True)
+        self._serve(thing)
+
+    def _clear(self, thing: _Thing) -> None:
+        thing.is_set = False
+        self._answer(self._asking, True)
+
+    def _is_set(self, thing: _Thing) -> None:
+        self._answer(self._asking, True, thing.is_set)
+
+    def _wait(self, thing: _Thing) -> None:
+        thing.waiting[self._asking] = "wait", None
+        self._serve(thing)
+
+    # --- queues
+
+    def _put(self, thing: _Thing, data: bytes, keys: list[str], maxsize: int) -> None:
+        if not thing.values and not thing.waiting:
+            thing.size = max(0, maxsize)
+        thing.waiting[self._asking] = "put", Value(data, keys)
+        self._serve(thing)
+
+    def _get(self, thing: _Thing, batch: int) -> None:
+        """Take one value; ``batch`` is how many to take at once instead: all that are there if it is -1."""
+        if batch == -1:
+            self._give(self._asking, [thing.values.popleft() for _ in range(len(thing.values))])
+        else:
+            thing.waiting[self._asking] = "get", max(1, batch)
+        self._serve(thing)
+
+    def _size(self, thing: _Thing) -> None:
+        self._answer(self._asking, True, len(thing.values))
+
+    # --- variables and datasets
+
+    def _assign(self, thing: _Thing, data: bytes, keys: list[str]) -> None:
+        self._drop_values(thing)
+        self._keep(thing, Value(data, keys))
+        self._answer(self._asking, True)
+        self._serve(thing)
+
+    def _look(self, thing: _Thing) -> None:
+        thing.waiting[self._asking] = "look", None
+        self._serve(thing)
+
+    def _delete(self, thing: _Thing) -> None:
+        self._drop_values(thing)
+        self._answer(self._asking, True)
+
+    def _publish(self, thing: _Thing, name: str, data: bytes, keys: list[str], override: bool) -> None:
+        if thing.values and not override:
+            self._refuse(f"there is a dataset {name!r} already: override=True replaces it")
+            return
+        self._assign(thing, data, keys)
+
+    def _dataset(self, thing: _Thing, name: str) -> None:
+        if not thing.values:
+            self._refuse(f"there is no dataset {name!r}")
+            return
+        self._look(thing)
+
+    def _unpublish(self, thing: _Thing, name: str) -> None:
+        if not thing.values:
+            self._refuse(f"there is no dataset {name!r}")
+            return
+        self._delete(thing)
+
+    def _datasets(self, thing: _Thing, name: str) -> None:
+        names = [one for (kind, one), each in self.things.items() if kind == "dataset" and each.values]
+        self._answer(self._asking, True, sorted(names))
+
+    # --- steps
+
+    def _serve(self, thing: _Thing) -> None:
+        """Let those go on who can, in their order, until nobody can."""
+        go_on = True
+        while go_on:
+            go_on = False
+            for one, (do, what) in list(thing.waiting.items()):
+                if self._try(thing, one, do, what):
+                    thing.waiting.pop(one, None)
+                    go_on = True
+
+    def _try(self, thing: _Thing, one: Ticket, do: str, what: Any) -> bool:
+        if do == "acquire" and len(thing.holders) < thing.limit:
+            thing.holders[one] = None
+            self._answer(one, True, one[1])
+        elif do == "wait" and thing.is_set:
+            self._answer(one, True)
+        elif do == "put" and (not thing.size or len(thing.values) < thing.size):
+            self._keep(thing, what)
+            self._answer(one, True)
+        elif do == "look" and thing.values:
+            value = thing.values[0]
+            self._commands.append(Bequeath(one[0], value.keys))
+            self._answer(one, True, [value])
+        elif do == "get" and thing.values:
+            count = min(what, len(thing.values))
+            self._give(one, [thing.values.popleft() for _ in range(count)])
+        else:
+            return False
+        return True
+
+    def _give(self, one: Ticket, values: Sequence[Value]) -> None:
+        """Hand values out; they are not here any more."""
+        for value in values:
+            self._commands.append(Bequeath(one[0], value.keys))
+            self._let_go(value)
+        self._answer(one, True, list(values))
+
+    def _keep(self, thing: _Thing, value: Value) -> None:
+        thing.values.append(value)
+        new = [key for key in dict.fromkeys(value.keys) if not self.kept[key]]
+        self.kept.update(value.keys)
+        if new:
+            self._commands.append(Keep(new))
+
+    def _let_go(self, value: Value) -> None:
+        self.kept.subtract(value.keys)
+        gone = [key for key in dict.fromkeys(value.keys) if not self.kept[key]]
+        for key in gone:
+            del self.kept[key]
+        if gone:
+            self._commands.append(LetGo(gone))
+
+    def _drop_values(self, thing: _Thing) -> None:
+        while thing.values:
+            self._let_go(thing.values.popleft())
+
+    def _answer(self, one: Ticket, is_done: bool, value: Any = None) -> None:
+        self._commands.append(Answer(one[0], one[1], [True, value] if is_done else [False]))
+
+    def _refuse(self, text: str) -> None:
+        self._commands.append(Answer(*self._asking, ["error", text]))
+
+    def _forget_idle(self, kind: str, name: str) -> None:
+        thing = self.things.get((kind, name))
+        if thing is not None and thing.is_idle:
+            del self.things[kind, name]
