@@ -1,4 +1,4 @@
-"""How long a parallel job takes to its first result and to its end: ``initialize()`` beside dask-mpi and bare mpirun.
+"""How long a parallel job takes to its first result and its end: ``initialize()``, dask-mpi and bare mpirun.
 
 Open MPI from the package index, on this machine, with more ranks than it has cores. The clock starts with mpirun.
 """

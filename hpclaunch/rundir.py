@@ -21,8 +21,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
 import socket
 import stat
 import time
@@ -70,6 +68,8 @@ def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
     :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
     :raises ConfigError: it can't be made there.
     """
+    import secrets  # it takes a while to import, and whoever joins a cluster makes no directory
+
     directory = base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,6 +106,8 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 def remove(directory: Path) -> None:
     """Remove a run directory and the link to it; what can't be removed is left."""
+    import shutil
+
     for attempts_left in reversed(range(_REMOVALS)):
         shutil.rmtree(directory, ignore_errors=True)
         if not attempts_left or not directory.exists():

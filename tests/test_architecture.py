@@ -291,6 +291,13 @@ def test_import_hpclaunch_imports_nothing_heavy() -> None:
     assert not names & {"asyncio", "multiprocessing", "ssl", "socket", "logging"}
 
 
+def test_a_rank_that_serves_imports_next_to_nothing() -> None:
+    """A thousand ranks read their files from one file server, all at once."""
+    names = loaded("hpclaunch.mpi.api")
+    assert third_party(names) == set()
+    assert not names & {"asyncio", "ssl", "multiprocessing", "email", "http"}
+
+
 def test_a_worker_imports_only_what_tasks_need() -> None:
     worker = [f"hpclaunch.{name}" for name in modules() if name.partition(".")[0] == "worker"]
     names = loaded(*worker, "hpclaunch.comm.connection", "hpclaunch.comm.serialize")

@@ -80,6 +80,12 @@ def _sign(
     )
 
 
+def warm_up() -> None:
+    """Import what :func:`write_credentials` needs, which takes a while."""
+    import cryptography.hazmat.primitives.asymmetric.ec
+    import cryptography.x509  # noqa: F401
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")

@@ -185,12 +185,28 @@ class HeadProcess:
 
     :param argv: what the engine says starts a head.
     :param attached: the head ends when this process does.
+    :param waiting: a head that was started early (``--ordered``); it is told the directory, ``argv`` is not used.
     :raises HeadError: it did not become ready; the text has its own words.
     """
 
-    def __init__(self, argv: Sequence[str], directory: Path, *, attached: bool) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        *,
+        attached: bool,
+        waiting: subprocess.Popen[bytes] | None = None,
+    ) -> None:
         self.directory = directory
         self.owner_pid = os.getpid()
+        if waiting is not None:
+            self._process = waiting
+            assert waiting.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it has died; that is told below
+                waiting.stdin.write(os.fsencode(directory) + b"\n")
+                waiting.stdin.flush()
+            self._wait_until_ready()
+            return
         log = os.open(directory / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = subprocess.Popen(

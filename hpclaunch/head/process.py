@@ -268,8 +268,14 @@ class Head:
 def main(argv: list[str] | None = None) -> int:
     """Be a head; return the exit code. What goes wrong before ``ready`` is printed on standard output."""
     parser = argparse.ArgumentParser(prog="python -m hpclaunch.head")
-    parser.add_argument("--directory", type=Path, required=True, help="the cluster's run directory")
-    directory: Path = parser.parse_args(argv).directory
+    parser.add_argument("--directory", type=Path, help="the cluster's run directory")
+    parser.add_argument("--ordered", action="store_true", help="read the directory from standard input")
+    given = parser.parse_args(argv)
+    if given.ordered == bool(given.directory):
+        parser.error("one of --directory and --ordered is needed")
+    directory = _ordered_directory() if given.ordered else given.directory
+    if directory is None:
+        return 0
     with contextlib.suppress(PermissionError):
         os.setsid()  # already a leader if we were started as one
     os.umask(0o077)
@@ -285,6 +291,25 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(BrokenPipeError):
             print(f"failed: {error}", flush=True)
         return 1
+
+
+def _ordered_directory() -> Path | None:
+    """Import what a head needs, then wait to be told the directory on standard input; None if that ends."""
+    import hpclaunch.comm.tls
+    import hpclaunch.engines.embedded
+
+    hpclaunch.comm.tls.warm_up()
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, 1)  # nothing behind the line may be taken: it is the owner's pipe
+        if not piece:
+            return None
+        line += piece
+    directory = Path(os.fsdecode(line[:-1]))
+    log = os.open(directory / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    return directory
 
 
 async def _run(directory: Path, options: HeadOptions) -> int:

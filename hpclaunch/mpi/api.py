@@ -23,7 +23,7 @@ from hpclaunch.mpi.arguments import inclusive, overrides, patience
 from hpclaunch.mpi.gang import Alone, FileGang, Gang, MPIGang, time_limit
 from hpclaunch.mpi.launch import Launch, detect
 from hpclaunch.mpi.part import END_SIGNALS
-from hpclaunch.mpi.start import START_SECONDS, ReportedElsewhere, Started, Wish, start, take_leave
+from hpclaunch.mpi.start import START_SECONDS, ReportedElsewhere, Started, Wish, prepare, start, take_leave
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -155,12 +155,20 @@ def cluster(**arguments: Any) -> Iterator[Client]:
 
 
 def _take_part(comm: Any, wish: Callable[[], Wish]) -> tuple[Started | None, int]:
-    return take_part(lambda timeout: find_gang(comm, timeout), wish)
+    if comm is not None:
+        seat = comm.Get_rank(), comm.Get_size()
+    else:
+        launch = detect(os.environ)
+        seat = (0, 1) if launch is None else (launch.rank, launch.size)
+    return take_part(seat, lambda timeout: find_gang(comm, timeout), wish)
 
 
-def take_part(find: Callable[[float], Gang], wish: Callable[[], Wish]) -> tuple[Started | None, int]:
+def take_part(
+    seat: tuple[int, int], find: Callable[[float], Gang], wish: Callable[[], Wish]
+) -> tuple[Started | None, int]:
     """Start this rank's part; ranks that do not go on with the script serve to the end.
 
+    :param seat: this rank and how many there are.
     :param find: returns the ranks, given the seconds that this may take.
     :param wish: returns what is wanted.
     :return: what was started, for :func:`go_on`; or None, and the exit code of a rank that is done.
@@ -170,9 +178,14 @@ def take_part(find: Callable[[float], Gang], wish: Callable[[], Wish]) -> tuple[
         wanted = wish()
     except UserError as error:  # all ranks have it, and one is to say so
         wanted = Wish({}, error=error)
-    gang = find(wanted.start_timeout)
+    part = prepare(seat, wanted)
     try:
-        started = start(gang, wanted)
+        gang = find(wanted.start_timeout)
+    except BaseException:
+        part.stop()
+        raise
+    try:
+        started = start(gang, wanted, part)
     except ReportedElsewhere as elsewhere:
         return None, elsewhere.code
     if started.role.client:

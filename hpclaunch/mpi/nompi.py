@@ -52,7 +52,8 @@ def run(
     sys.path[0] = os.getcwd() if is_module else str(Path(script).resolve().parent)
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)  # what the script starts is no rank of this launch
-    started, code = api.take_part(lambda timeout: _gang(launch), lambda: api.wish_of(dict(options)))
+    seat = (0, 1) if launch is None else (launch.rank, launch.size)
+    started, code = api.take_part(seat, lambda timeout: _gang(launch), lambda: api.wish_of(dict(options)))
     if started is None:
         return code
     api.go_on(started)

@@ -8,6 +8,7 @@ nothing of MPI is in a worker; and the rank is free to hear signals. It imports 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch import rundir
 from hpclaunch.errors import SiteError
@@ -25,6 +26,7 @@ from hpclaunch.mpi.launch import without_rank
 
 if TYPE_CHECKING:
     from hpclaunch.head.launch import HeadProcess
+    from hpclaunch.mpi.roles import Role
 
 #: Seconds that a rank which was told to end by a signal waits for the script's rank to end the cluster in order.
 GRACE_SECONDS = 10.0
@@ -39,12 +41,21 @@ _OWNER = "owner"
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class _Waiting(NamedTuple):
+    """A process that was started before it was known what it is to do."""
+
+    process: subprocess.Popen[bytes]
+    ready: int  # file descriptor at which it says that it is ready
+    its_end: int  # the number of the other end, in that process
+
+
 class Part:
     """The processes and files that this rank has for the cluster."""
 
     def __init__(self) -> None:
         self.head: HeadProcess | None = None
         self.supervisor: subprocess.Popen[bytes] | None = None
+        self._waiting: dict[str, _Waiting] = {}  # started early, not yet told what to do
         self._directories: list[Path] = []
 
     def keep(self, name: str, files: dict[str, bytes]) -> Path:
@@ -63,34 +74,65 @@ class Part:
             rundir.write_file(directory / file, data)
         return directory
 
+    def start_early(self, role: Role) -> None:
+        """Start the processes that this role will need: they import what they need while the ranks meet."""
+        for what, is_wanted in (("head", role.head), ("worker", role.worker)):
+            if is_wanted:
+                with contextlib.suppress(OSError):  # then it fails when it is needed, and that is told
+                    self._waiting[what] = self._start_waiting(what)
+
+    def _start_waiting(self, what: str) -> _Waiting:
+        reader, writer = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"hpclaunch.{what}", "--ordered"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if what == "head" else None,
+                pass_fds=(writer,),
+                env=without_rank(os.environ),
+                start_new_session=True,  # signals come to the rank, which decides
+            )
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return _Waiting(process, reader, writer)
+
+    def take_waiting_head(self) -> subprocess.Popen[bytes] | None:
+        """Return a head that was started early, if there is one."""
+        head = self._waiting.pop("head", None)
+        if head is None:
+            return None
+        os.close(head.ready)
+        return head.process
+
+    def dismiss(self) -> None:
+        """End what was started early and is not needed."""
+        while self._waiting:
+            _, (process, ready, _) = self._waiting.popitem()
+            os.close(ready)
+            assert process.stdin is not None
+            process.stdin.close()
+            process.kill()
+            process.wait()
+
     def start_supervisor(self, directory: Path, job: str, arguments: list[str], timeout: float) -> str:
         """Start this rank's workers; return why that failed, empty if they reached the head.
 
         :param directory: holds ``cluster.json`` and the worker's credentials.
         """
-        reader, writer = os.pipe()
-        command = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", job]
-        command += [
-            *arguments,
-            "--own-directory",
-            "--ready-fd",
-            str(writer),
-            "--rank-pid",
-            str(os.getpid()),
-        ]
         try:
-            self.supervisor = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(writer,),
-                env=without_rank(os.environ),
-                start_new_session=True,  # signals come to the rank, which decides
-            )
+            waiting = self._waiting.pop("worker", None) or self._start_waiting("worker")
         except OSError as error:
-            os.close(reader)
             return f"its workers can't be started: {error}"
-        finally:
-            os.close(writer)
+        self.supervisor, reader, its_end = waiting
+        words = ["--directory", str(directory), "--job", job, *arguments, "--own-directory"]
+        words += ["--ready-fd", str(its_end), "--rank-pid", str(os.getpid())]
+        assert self.supervisor.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, which is seen below
+            self.supervisor.stdin.write(json.dumps(words).encode() + b"\n")
+            self.supervisor.stdin.close()
         with os.fdopen(reader, "rb") as pipe:
             ready, _, _ = select.select([pipe], [], [], timeout)
             said = pipe.read().decode(errors="replace") if ready else ""
@@ -144,6 +186,7 @@ class Part:
 
     def stop(self) -> None:
         """End what this rank has started, in order if that is possible, and remove its files."""
+        self.dismiss()
         if self.head is not None and self.head.exit_code() is None:
             self.head.let_go()
         supervisor = self.supervisor

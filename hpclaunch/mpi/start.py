@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shlex
 import socket
 import sys
@@ -27,7 +26,7 @@ from hpclaunch import __version__, rundir
 from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import Part, failed_to_start
-from hpclaunch.mpi.roles import Role, assign, rank_of
+from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 
 if TYPE_CHECKING:
     from hpclaunch.client.session import HeadSession
@@ -37,9 +36,9 @@ START_SECONDS = 300.0
 
 #: Seconds that ranks wait for one another at the end.
 PART_SECONDS = 5.0
-#: Seconds that the script's rank lets the others end first: where it ends with another code than 0, mpirun kills
-#: those that are still there.
-_LAST_SECONDS = 0.1
+#: Seconds that a rank which may end with another code than 0 lets the others end first: mpirun then kills those
+#: that are still there.
+_LAST_SECONDS = 0.2
 
 #: The files that a rank gets of the head's.
 _FILES = ("ca.pem", "client.pem", "worker.pem")
@@ -77,8 +76,12 @@ class Started(NamedTuple):
 
 def take_leave(started: Started) -> None:
     """Go to the end together with the other ranks; this rank's part has ended."""
-    started.gang.part(PART_SECONDS)
-    if started.role.client and started.gang.size > 1:
+    _take_leave(started.gang, is_last=started.role.client)
+
+
+def _take_leave(gang: Gang, *, is_last: bool) -> None:
+    gang.part(PART_SECONDS)
+    if is_last and gang.size > 1:
         time.sleep(_LAST_SECONDS)
 
 
@@ -90,13 +93,29 @@ class ReportedElsewhere(Exception):  # it is no error of this rank
         self.code = code
 
 
-def start(gang: Gang, wish: Wish) -> Started:
+def prepare(seat: tuple[int, int], wish: Wish) -> Part:
+    """Start what this rank will most probably need, and import what it will, while MPI itself starts.
+
+    :param seat: this rank and how many there are, as the environment tells.
+    """
+    part = Part()
+    likely = _likely_role(seat, wish)
+    part.start_early(likely)
+    if likely.head:
+        import hpclaunch.config.layers
+        import hpclaunch.head.launch
+    if likely.client:
+        import hpclaunch.client.client  # noqa: F401
+    return part
+
+
+def start(gang: Gang, wish: Wish, part: Part) -> Started:
     """Start this rank's part of a cluster.
 
+    :param part: what :func:`prepare` has started.
     :raises HPCLaunchError: the start failed, and this rank is the one to say so.
     :raises ReportedElsewhere: it failed, and another one is.
     """
-    part = Part()
     try:
         return _start(gang, wish, part)
     except RanksMissingError as error:
@@ -105,10 +124,10 @@ def start(gang: Gang, wish: Wish) -> Started:
         print(f"hpclaunch: {error}", file=sys.stderr, flush=True)
         gang.abort(1)
         raise
-    except (ReportedElsewhere, HPCLaunchError):
+    except (ReportedElsewhere, HPCLaunchError) as error:
         part.stop()
         gang.close()
-        gang.part(PART_SECONDS)
+        _take_leave(gang, is_last=not (isinstance(error, ReportedElsewhere) and error.code == 0))
         raise
     except BaseException:
         part.stop()
@@ -138,6 +157,24 @@ def _start(gang: Gang, wish: Wish, part: Part) -> Started:
     return _join(gang, json.loads(plan), part, hellos)
 
 
+def _likely_role(seat: tuple[int, int], wish: Wish) -> Role:
+    """Return what this rank will be, as far as that can be told before the configuration is read."""
+    rank, size = seat
+    if wish.error is not None:
+        return Role()
+    try:
+        return assign(
+            size,
+            head_rank=wish.head_rank,
+            client_rank=wish.client_rank,
+            has_head=wish.join is None,
+            has_client=wish.has_client,
+            inclusive=bool(wish.inclusive),
+        )[rank]
+    except TooFewRanksError:  # the root will say so
+        return Role()
+
+
 def _hello() -> bytes:
     python = "{}.{}".format(*sys.version_info)
     return json.dumps({"host": socket.gethostname(), "hpclaunch": __version__, "Python": python}).encode()
@@ -148,6 +185,8 @@ def _hello() -> bytes:
 
 def _begin(wish: Wish, hellos: list[dict[str, str]], part: Part) -> dict[str, Any]:
     """Start the head, or find the one to join; return all that the others need."""
+    import secrets
+
     from hpclaunch.config.layers import load
 
     if wish.error is not None:
@@ -215,7 +254,8 @@ def _start_head(
         is_listed=wish.is_public,
     )
     try:
-        part.head = HeadProcess(prepared.command, prepared.directory, attached=True)
+        waiting = part.take_waiting_head() if config.engine == "embedded" else None
+        part.head = HeadProcess(prepared.command, prepared.directory, attached=True, waiting=waiting)
     except BaseException:
         rundir.remove(prepared.directory)
         raise
@@ -283,6 +323,7 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
         if gang.rank == reporter:
             raise failed_to_start(reasons, len(roles))
         raise ReportedElsewhere(1 if failure else 0)
+    part.dismiss()
     has_head = rank_of(roles, "head") is not None
     return Started(gang, role, part, plan["facts"], directory, plan["workers"], session, has_head)
 

@@ -50,8 +50,22 @@ def parse_resources(text: str) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a job's supervisor; return the exit code."""
-    options = parse(sys.argv[1:] if argv is None else argv)
+    """Run a job's supervisor; return the exit code.
+
+    With ``--ordered`` alone the arguments come as a line of JSON on standard input: whoever will need a worker
+    soon can have it import what it needs meanwhile.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if words == ["--ordered"]:
+        import json
+
+        import hpclaunch.worker.supervisor  # noqa: F401  # what takes the time
+
+        line = sys.stdin.readline()
+        if not line:
+            return 0  # none was needed
+        words = json.loads(line)
+    options = parse(words)
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
