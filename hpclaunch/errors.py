@@ -157,6 +157,10 @@ class SerializationError(TaskError, TypeError):
     """A function, argument, result or exception cannot be pickled or unpickled."""
 
 
+class ActorError(TaskError):
+    """An actor was lost with its worker, or a call of it had no answer for that reason."""
+
+
 class LostResultError(TaskError):
     """The result was on a worker that is gone, and the task cannot be run again."""
 

@@ -44,6 +44,7 @@ PURE = {
     "mpi.launch",
     "mpi.roles",
     "scheduler.batches",
+    "scheduler.actors",
     "scheduler.commands",
     "scheduler.load",
     "scheduler.named",

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpclaunch.client import data as data_calls
 from hpclaunch.client import graph, graphs, named
+from hpclaunch.client.actor import submit_actor
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
@@ -79,6 +80,8 @@ class Client(ClientCore):
         workers: str | Iterable[str] | None = None,
         allow_other_workers: bool = False,
         duration: str | float | None = None,
+        actor: bool = False,
+        restarts: int = 0,
         **kwargs: Any,
     ) -> Future:
         """Run ``function(*args, **kwargs)`` on the cluster.
@@ -94,9 +97,14 @@ class Client(ClientCore):
         :param allow_other_workers: on others too, if these are busy.
         :param duration: how long it runs, such as ``"20 min"`` or seconds; it goes to no worker whose job ends
             before that. Else it is learned from the function's earlier calls.
+        :param actor: ``function`` is a class: leave the object on a worker. The result is an
+            :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
+        :param restarts: how often an actor is made anew when its worker is lost.
         :raises SerializationError: the function or an argument can't be pickled.
         """
         terms = make_terms(resources, workers, allow_other_workers, duration)
+        if actor:
+            return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
         check_size(len(data), sent.name)
@@ -118,6 +126,8 @@ class Client(ClientCore):
         workers: str | Iterable[str] | None = None,
         allow_other_workers: bool = False,
         duration: str | float | None = None,
+        actor: bool = False,
+        restarts: int = 0,
         **kwargs: Any,
     ) -> list[Future]:
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
@@ -127,6 +137,15 @@ class Client(ClientCore):
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
+        if actor:
+            words: dict[str, Any] = {"resources": resources, "workers": workers, "duration": duration, **kwargs}
+            words |= {"allow_other_workers": allow_other_workers, "restarts": restarts}
+            rows = list(zip(*iterables, strict=False))
+            names = [f"{key}-{i}" for i in range(len(rows))] if isinstance(key, str) else key
+            return [
+                self.submit(function, *call, key=names[i] if names else None, actor=True, **words)
+                for i, call in enumerate(rows)
+            ]
         terms = make_terms(resources, workers, allow_other_workers, duration)
         if kwargs:
             function, kwargs = self._bind(function, kwargs)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpclaunch.client.actor import Actor, ActorCalls
 from hpclaunch.client.callbacks import CallbackThread, call_back
 from hpclaunch.client.current import meaning
 from hpclaunch.client.functions import FunctionCache
@@ -76,6 +77,7 @@ class ClientCore:
         # Guards the forgetting of futures against the making of others of their keys.
         self._lock = threading.Lock()
         self._callbacks: CallbackThread | None = None
+        self._actor_calls: ActorCalls | None = None
         self._thread = loop_thread()
         self._session: HeadSession = self._thread.run(self._open(cluster, timeout))
 
@@ -195,7 +197,10 @@ class ClientCore:
                     left = None if until is None else max(0.0, until - time.monotonic())
                     values.append(future.result(left))
                 else:
-                    values.append(serialize.load_value(*payload))
+                    value = serialize.load_value(*payload)
+                    if type(value) is Actor:
+                        value._future, value._client = future, self
+                    values.append(value)
         return values
 
     async def _fetch_all(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
@@ -217,6 +222,16 @@ class ClientCore:
                     future._data, future._status = None, PENDING
                     self._send(m.LocateKeys([future.key], [holders]))
         return None
+
+    def _actors(self) -> ActorCalls:
+        """Return what calls actors for this client."""
+        if self._actor_calls is None:
+            with self._lock:
+                if self._actor_calls is None:
+                    calls = self._actor_calls = ActorCalls(self)
+                    self._fetcher.on_reply = calls.on_reply
+                    self._fetcher.on_source_lost = calls.on_source_lost
+        return self._actor_calls
 
     # --- releasing
 
@@ -318,6 +333,8 @@ class ClientCore:
                 self._end([(key, CANCELLED, None) for key in message.keys])
             elif type(message) is m.Data:
                 self._fetcher.on_data(message, buffers)
+            elif type(message) is m.ActorReply:
+                self._actors().on_reply(message, buffers, "head")
 
     def _on_done(self, message: m.TasksDone) -> None:
         """Take small results in: the hot path."""
@@ -409,6 +426,8 @@ class ClientCore:
             self._closed = self._closed or "it was closed by close()"
             self._thread.run(self._close())
             error = CommClosedError("the client was closed")
+            if self._actor_calls is not None:
+                self._thread.run(self._actor_calls.close(error))
             self._end([(key, LOST, error) for key in list(self._futures)])
         with self._lock:
             callbacks, self._callbacks = self._callbacks, None

@@ -29,6 +29,7 @@ SUBMIT_WORDS = frozenset(
         "priority",
         "pure",
         "resources",
+        "restarts",
         "retries",
         "timeout",
         "workers",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.framing import Buffer, Frame
-from hpclaunch.comm.messages import Data, Fetch, Hello, Message
+from hpclaunch.comm.messages import ActorReply, Data, Fetch, Hello, Message
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import CommClosedError, PeerError
 
@@ -40,6 +40,9 @@ class Fetcher:
         self._unreachable: set[str] = set()
         self._waiting: dict[tuple[int, str], asyncio.Future[Payload | None]] = {}
         self._last_request = 0
+        #: Called with (answer, buffers, source) for answers of actors, and (source, reason) when one is gone.
+        self.on_reply: Callable[[ActorReply, Sequence[Buffer], str], None] = lambda *_: None
+        self.on_source_lost: Callable[[str, str], None] = lambda *_: None
 
     async def fetch(self, holders: Sequence[str], key: str) -> Payload | None:
         """Return the result of task ``key`` from one of its holders; None if none of them has it."""
@@ -54,20 +57,39 @@ class Fetcher:
         return None
 
     async def _ask(self, address: str, key: str) -> Payload | None:
+        while True:
+            comm, via, source = await self.way_to(address)
+            try:
+                return await self._question(comm, key, via, source)
+            except PeerError as error:
+                if not via:
+                    self._warn(address, error)
+                    continue
+                raise
+
+    async def way_to(self, address: str) -> tuple[Comm, str, str]:
+        """Return a connection to a worker, straight or through the head.
+
+        :returns: the connection; what messages on it must say in ``via``; where answers will come from.
+        :raises PeerError: there is none, not even to the head.
+        """
         if address.startswith("worker:"):
             self._unreachable.add(address)
         if address not in self._unreachable:
             try:
-                connection = await asyncio.shield(self._connect(address))  # others may wait for it too
-                return await self._question(connection, key, "", address)
+                return await asyncio.shield(self._connect(address)), "", address  # others may wait for it too
             except PeerError as error:
-                if address not in self._unreachable:
-                    log.warning("%s can't be reached directly (%s); asking through the head", address, error)
-                self._unreachable.add(address)
+                self._warn(address, error)
         head = self._head()
         if head is None or head.is_closed:
             raise CommClosedError("the connection to the head is closed")
-        return await self._question(head, key, address, "head")
+        return head, address, "head"
+
+    def _warn(self, address: str, error: PeerError) -> None:
+        """Ask a worker through the head from now on."""
+        if address not in self._unreachable:
+            log.warning("%s can't be reached directly (%s); asking through the head", address, error)
+        self._unreachable.add(address)
 
     async def _question(self, comm: Comm, key: str, via: str, source: str) -> Payload | None:
         self._last_request += 1
@@ -108,6 +130,8 @@ class Fetcher:
             for message in messages:
                 if type(message) is Data:
                     self.on_data(message, buffers, address)
+                elif type(message) is ActorReply:
+                    self.on_reply(message, buffers, address)
 
     def _on_lost(self, address: str, reason: str) -> None:
         self._connections.pop(address, None)
@@ -117,6 +141,7 @@ class Fetcher:
         for (_, where), answer in list(self._waiting.items()):
             if where == source and not answer.done():
                 answer.set_exception(CommClosedError(reason))
+        self.on_source_lost(source, reason)
 
     def on_data(self, message: Data, buffers: Sequence[Buffer], source: str = "head") -> None:
         """Take an answer; the owner of the connection to the head passes those that come through it."""
@@ -140,7 +165,7 @@ class Fetcher:
             else:
                 task.cancel()
         self._connections.clear()
-        for _, source in list(self._waiting):
+        for source in {source for _, source in self._waiting}:
             self._fail(source, "closed on this side")
 
 

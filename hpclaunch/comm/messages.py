@@ -86,6 +86,7 @@ class SubmitTasks(_Message, tag=11):
     retries: int = 0
     priority: int = 0
     terms: Terms | None = None
+    actor: int = -1  # the results are actors, to be made anew so often when they are lost
 
 
 class ReleaseKeys(_Message, tag=12):
@@ -274,6 +275,30 @@ class Data(_Message, tag=31):
     buffers: int
 
 
+# --- actors -------------------------------------------------------------------------------------------------
+
+
+class ActorCall(_Message, tag=32):
+    """Call a method of an actor with these pickled arguments, or send its attribute (None)."""
+
+    request: int
+    key: str
+    name: str
+    args: bytes | None
+    via: str = ""  # to the head: relay the call to this worker address
+
+
+class ActorReply(_Message, tag=33):
+    """The answer to a call: pickled in ``data``; as raw buffers behind the frame, so many; or a failure."""
+
+    request: int
+    data: bytes = b""
+    buffers: int = 0
+    failure: Failure | None = None
+    is_gone: bool = False  # the actor is not there, and the call was not carried out
+    is_lost: bool = False  # its worker has gone; whether the call was carried out is not known
+
+
 # --- life of workers ----------------------------------------------------------------------------------------
 
 
@@ -382,6 +407,8 @@ Message = (
     | ReplaceWorkers
     | Fetch
     | Data
+    | ActorCall
+    | ActorReply
     | Heartbeat
     | WorkerDied
     | WorkerPaused

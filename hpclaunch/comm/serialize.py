@@ -288,6 +288,15 @@ def dump_failure(error: BaseException, *, skip_frames: int = 0) -> Failure:
     return Failure("", summary, text, data)
 
 
+def failure_of(error: BaseException) -> Failure:
+    """As :func:`dump_failure`, for the innermost call of ours; never raises."""
+    try:
+        return dump_failure(error, skip_frames=1)
+    except BaseException as worse:  # an exception whose __str__ raises
+        text = f"it raised a {type(error).__name__}, and turning that into text raised a {type(worse).__name__}"
+        return Failure("TaskError", text)
+
+
 class RemoteTraceback(Exception):
     """The traceback on the worker, as text; the ``__cause__`` of an exception that a task raised."""
 

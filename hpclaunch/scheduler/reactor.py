@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler import actors
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import recall
@@ -106,6 +107,7 @@ class Reactor:
             task = tasks[key] = wants[key] = Task(key, function, args, order + shift, alone, retries)
             if terms is not None:
                 task.terms = terms
+            task.actor = message.actor
             if with_inputs and message.inputs[i]:
                 self.link(task, message.inputs[i])
             else:
@@ -188,7 +190,7 @@ class Reactor:
             guilty = set()
         for task in list(worker.holds.values()):
             if task.holders and worker in task.holders:  # the loss of another may have freed it
-                self._lose_holder(task, worker)
+                self._lose_holder(task, worker, how)
         for key, task in assigned.items():
             if task.state == ASSIGNED and task.worker is worker:
                 self._unassign(task, how if key in guilty else "", blame)
@@ -319,7 +321,7 @@ class Reactor:
         unwanted = []
         for key in keys:
             task = self.state.tasks.get(key)
-            if task is not None and task.holders:
+            if task is not None and task.holders and task.actor < 0:
                 task.holders[worker] = None
                 worker.holds[key] = task
             elif key in worker.assigned:  # freeing it now might free the result of that instead
@@ -454,7 +456,7 @@ class Reactor:
 
     # --- steps: away from it
 
-    def _lose_holder(self, task: Task, worker: Worker) -> None:
+    def _lose_holder(self, task: Task, worker: Worker, how: str) -> None:
         """A worker does not have a task's result any more; without any other holder, the result is lost."""
         holders = task.holders
         assert holders is not None
@@ -473,14 +475,17 @@ class Reactor:
                 self.state.waiting += 1
             elif dependent.state == WAITING:
                 dependent.missing += 1
-        self._make_again(task)
+        if task.actor >= 0 and not actors.is_made_anew(task):
+            self.end_task(task, FAILED, actors.lost(task, worker, how))
+        else:
+            self._make_again(task)
 
     def _forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
         """Somebody asked for a result at these addresses and did not get it."""
-        for worker in list(task.holders or ()):
+        for worker in list(task.holders or ()) if task.actor < 0 else ():  # an actor is there, reached or not
             if worker.place in addresses and task.holders and worker in task.holders:
                 self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
-                self._lose_holder(task, worker)
+                self._lose_holder(task, worker, "")
 
     def end_task(self, task: Task, state: int, failure: m.Failure | None = None) -> None:
         """End a task and all that depend on it as failed or cancelled."""

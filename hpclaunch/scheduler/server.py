@@ -28,6 +28,7 @@ from hpclaunch.scheduler.load import Load, WorkerInfo
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.relays import Relays
 from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.state import LOST, Worker
 
@@ -54,7 +55,7 @@ class Peer:
         self.hello = hello
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
-        self.relays: dict[int, tuple[Peer, int]] = {}
+        self.relays: dict[int, tuple[Peer, int, type]] = {}  # whose questions it answers
 
 
 Nothing = Callable[..., None]
@@ -97,7 +98,7 @@ class SchedulerServer:
         self.replacing = Replacing(self)
         self._loop = asyncio.get_running_loop()
         self._round_due = False
-        self._last_relay = 0
+        self._relays = Relays(self._worker_at)
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
         self._failure: HPCLaunchError | None = None
@@ -111,6 +112,8 @@ class SchedulerServer:
             m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
             m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),
             m.Request: self._on_control,
+            m.Fetch: self._relays.fetch,
+            m.ActorCall: self._relays.call,
         }
         self._worker_handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
@@ -217,8 +220,6 @@ class SchedulerServer:
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
-        elif type(message) is m.Fetch:
-            self._relay_fetch(peer, message)
         elif type(message) is m.Put:
             self._on_put(peer, message, buffers)
         else:
@@ -230,10 +231,10 @@ class SchedulerServer:
         handler = self._worker_handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
-        elif type(message) is m.Data:
-            self._relay_data(peer, message, buffers)
+        elif type(message) is m.Data or type(message) is m.ActorReply:
+            self._relays.answer(peer, message, buffers)
         elif type(message) is m.Fetch:
-            self._relay_fetch(peer, message)
+            self._relays.fetch(peer, message)
         elif type(message) is m.Goodbye:
             self._stopping.setdefault(peer.hello.job_id, message.reason) if message.final else None
         else:
@@ -306,23 +307,6 @@ class SchedulerServer:
         """Return a worker's connection; None if it is gone."""
         return self._workers.get(name)
 
-    def _relay_fetch(self, asker: Peer, message: m.Fetch) -> None:
-        """Pass a question for results on to the worker that has them: the asker cannot reach it."""
-        holder = self._worker_at(message.via)
-        if holder is None:
-            for key in message.keys:
-                asker.comm.send(m.Data(message.request, key, -1))
-            return
-        for key in message.keys:  # one question each, so that its answer ends it
-            self._last_relay += 1
-            holder.relays[self._last_relay] = (asker, message.request)
-            holder.comm.send(m.Fetch(self._last_relay, [key]))
-
-    def _relay_data(self, holder: Peer, message: m.Data, buffers: list[memoryview]) -> None:
-        asker, request = holder.relays.pop(message.request, (None, 0))
-        if asker is not None and not asker.comm.is_closed:
-            asker.comm.send_buffers(m.Data(request, message.key, message.buffers), buffers)
-
     def _worker_at(self, address: str) -> Peer | None:
         for name, peer in self._workers.items():
             if address in peer.hello.addresses or address == f"worker:{name}":
@@ -355,8 +339,7 @@ class SchedulerServer:
     def _worker_gone(self, peer: Peer, reason: str) -> None:
         """A worker's connection is over. Its supervisor may say more; wait for that a moment."""
         name, job_id = peer.hello.name, peer.hello.job_id
-        for asker, request in peer.relays.values():
-            asker.comm.send(m.Data(request, "", -1))
+        self._relays.lose(peer)
         self.reactor.state.workers[name].refuses |= LOST
         self.reactor.state.index(self.reactor.state.workers[name])
         if job_id in self._stopping:
@@ -374,6 +357,7 @@ class SchedulerServer:
         if old is not None:
             old.comm.close("its process has ended")
             self._questions.on_worker_gone(message.name, how)
+            self._relays.lose(old)
             self._lose(message.name, peer.hello.job_id, message.running, whole, blame)
         else:
             self._explain_loss(message.name, message.running, whole, blame)

@@ -149,8 +149,8 @@ class Task:
     """One function call and its fate."""
 
     __slots__ = (
-        "again", "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs", "key",
-        "missing", "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by",
+        "actor", "again", "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs",
+        "key", "missing", "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by",
         "worker",
     )  # fmt: skip
 
@@ -177,6 +177,7 @@ class Task:
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
         self.again: tuple[str, ...] | None = None  # keys of the inputs of a failed task
+        self.actor = -1  # how often its result, an actor, is made anew when it is lost; -1: it is none
         self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 
     def __repr__(self) -> str:
@@ -450,6 +451,25 @@ class SchedulerState:
 def has_room(worker: Worker) -> bool:
     """Say whether a worker may be sent one more task: 100 ms of work per thread ahead, and one task extra."""
     return len(worker.assigned) <= worker.threads or worker.backlog < AHEAD_SECONDS * worker.threads
+
+
+def bad_input(task: Task) -> Task | None:
+    """Return an input that will never have a result, if there is one."""
+    for source in task.inputs:
+        if source.state >= FAILED:
+            return source
+    return None
+
+
+def cut(task: Task) -> tuple[Task, ...]:
+    """Cut a task that is not active off its inputs; return them."""
+    inputs, task.inputs, task.missing = task.inputs, (), 0
+    for source in inputs:
+        assert source.dependents is not None
+        del source.dependents[task]
+        if not source.dependents:
+            source.dependents = None
+    return inputs
 
 
 def _put(index: dict[Worker, None], worker: Worker, inside: bool) -> None:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
 from hpclaunch.comm.framing import LIMIT_PEER
-from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.context import Place, WorkerFacts, here
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class Executor:
             outcome = error.args[0]
         except BaseException as error:  # SystemExit and KeyboardInterrupt end the task, not the worker
             seconds = perf_counter() - start
-            outcome = _failure(error)
+            outcome = serialize.failure_of(error)
         self._outcomes.append((key, outcome, seconds))
         place.key = ""
         if self._cancelled:
@@ -305,7 +305,9 @@ class Executor:
             self._announced = True
             self._on_outcomes()
 
-    def _pack(self, value: Any) -> bytes | Payload:
+    def _pack(self, value: Any) -> bytes | Payload | NewActor:
+        if type(value) is NewActor:
+            return value
         payload = serialize.dump_value(value)
         if not payload.buffers and len(payload.pickle) <= self._inline_limit:
             return payload.pickle  # type: ignore[return-value]
@@ -333,16 +335,6 @@ def _read_back(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
             except OSError as error:
                 raise _Unreadable(UnreadableInput(key, value, error)) from None
     return values
-
-
-def _failure(error: BaseException) -> Failure:
-    try:
-        return serialize.dump_failure(error, skip_frames=1)
-    except BaseException as worse:  # an exception whose __str__ raises
-        text = (
-            f"the task raised a {type(error).__name__}, and turning that into text raised a {type(worse).__name__}"
-        )
-        return Failure("TaskError", text)
 
 
 def read_slots(slots: bytes, threads: int) -> list[str]:

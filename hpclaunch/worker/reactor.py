@@ -112,6 +112,12 @@ class WorkerReactor:
         """A task's result is too large to travel to the head."""
         self._keep(key, payload)
 
+    def on_actor_made(self, key: str, address: Payload) -> None:
+        """A task has made an actor: its address is small, and never goes to disk."""
+        self._forget(key)
+        self.state.store[key] = address
+        self.state.pinned.add(key)
+
     def on_results_freed(self, keys: Sequence[str]) -> None:
         """Nobody wants these results any more."""
         for key in keys:
@@ -157,6 +163,7 @@ class WorkerReactor:
             if key in self.state.ledger.disk.sizes:
                 self._commands.append(DeleteFile(value))
             self.state.ledger.remove(key)
+            self.state.pinned.discard(key)
 
     def _write_some(self) -> None:
         for key in self.state.ledger.choose(self._now):

@@ -23,6 +23,7 @@ from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.serialize import Payload
+from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
 from hpclaunch.worker.executor import Executor, Outcome, UnreadableInput
@@ -82,6 +83,7 @@ class WorkerServer:
         )
         self._executor: Executor | None = None
         self._questions: WorkerQuestions | None = None
+        self._actors: Actors | None = None
         self._head: Comm | None = None
         self._listener: Listener | None = None
         self.has_lost_head = False
@@ -96,7 +98,8 @@ class WorkerServer:
             m.RunTask: self._reactor.on_task_sent,
             m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
             m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
-            m.FreeResults: lambda msg: self._reactor.on_results_freed(msg.keys),
+            m.FreeResults: self._on_freed,
+            m.ActorCall: lambda msg: self._call_actor(self._head, msg),
             m.Fetch: lambda msg: answer_fetch(self._head, msg, self._stored),  # type: ignore[arg-type]
             m.Goodbye: lambda msg: self.end(msg.reason),
             m.StopWorkers: self._on_stop,
@@ -142,6 +145,8 @@ class WorkerServer:
             make_client=self._make_client,
         )
         self._questions = WorkerQuestions(self, self._executor)
+        place = self.hello.addresses[0] if self.hello.addresses else f"worker:{self.hello.name}"
+        self._actors = Actors(self.hello.name, place, self._executor)
         self._storage.start()
         self._carry_out()  # what came right behind the welcome
 
@@ -151,6 +156,8 @@ class WorkerServer:
             self.ended.set_result(reason)
         if self._executor is not None:
             self._executor.stop()
+        if self._actors is not None:
+            self._actors.close()
         if self._head is not None and not self._head.is_closed:
             self._head.close(reason)
         self._fetcher.close()
@@ -229,6 +236,17 @@ class WorkerServer:
             for message in messages:
                 if type(message) is m.Fetch:
                     answer_fetch(connection, message, self._stored)
+                elif type(message) is m.ActorCall:
+                    self._call_actor(connection, message)
+
+    def _call_actor(self, comm: Any, message: m.ActorCall) -> None:
+        if self._actors is not None:
+            self._actors.call(comm, message)
+
+    def _on_freed(self, message: m.FreeResults) -> None:
+        self._reactor.on_results_freed(message.keys)
+        if self._actors is not None:
+            self._actors.drop(message.keys)
 
     def _stored(self, key: str) -> Payload | None:
         """Return a result for somebody who asks for it; None if it is not here."""
@@ -374,6 +392,11 @@ class WorkerServer:
             if isinstance(value, Payload):
                 self._reactor.on_result_stored(key, value)
                 self._send(m.TasksStored([key], [value.size], [took]))
+            elif isinstance(value, NewActor):
+                assert self._actors is not None
+                address = self._actors.add(key, value.instance)
+                self._reactor.on_actor_made(key, address)
+                self._send(m.TasksStored([key], [address.size], [took]))
             elif isinstance(value, UnreadableInput):
                 self._on_unreadable(value.key, value.file, value.error)
                 self._send(m.InputMissing(key, [value.key], [*self.hello.addresses, f"worker:{self.hello.name}"]))

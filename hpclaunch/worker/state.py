@@ -28,19 +28,21 @@ class FetchingTask:
 class WorkerState:
     """All of it."""
 
-    __slots__ = ("fetching", "functions", "ledger", "store", "waiting_for")
+    __slots__ = ("fetching", "functions", "ledger", "pinned", "store", "waiting_for")
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
         self.ledger = Ledger(limits)
         self.functions: dict[bytes, FunctionBytes] = {}
         self.store: dict[str, Any] = {}  # results and copies of results, by key: a Payload, or its file on disk
+        self.pinned: set[str] = set()  # of them, those that stay in memory
         self.fetching: dict[str, FetchingTask] = {}
         self.waiting_for: dict[str, list[FetchingTask]] = {}  # input's key -> tasks
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
         self.ledger.check()
-        assert self.ledger.keys() == self.store.keys()
+        assert self.ledger.keys() | self.pinned == self.store.keys()
+        assert not self.ledger.keys() & self.pinned
         for key, value in self.store.items():
             assert (key in self.ledger.disk.sizes) != isinstance(value, Payload)
         for key, task in self.fetching.items():

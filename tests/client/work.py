@@ -139,3 +139,47 @@ def fail_if_odd_sum(x: int, data: bytes) -> int:
     if (x + len(data)) % 2:
         raise ValueError("odd")
     return x
+
+
+class Counter:
+    """Something with a state."""
+
+    def __init__(self, n: int = 0) -> None:
+        self.n = n
+        self._end = ""
+
+    def add(self, by: int = 1) -> int:
+        self.n += by
+        return self.n
+
+    async def later(self, by: int) -> int:
+        return self.add(by)
+
+    def same(self, value: Any) -> Any:
+        return value
+
+    def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    def unpicklable(self) -> Any:
+        return (x for x in "abc")
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def call_other(self, other: Any) -> Any:
+        return other.add(1).result(10)
+
+    def note_end(self, path: str) -> None:
+        self._end = path
+
+    def __del__(self) -> None:
+        if self._end:
+            Path(self._end).touch()
+
+
+def count_up(counter: Any) -> Any:
+    return counter.add(1).result(10)

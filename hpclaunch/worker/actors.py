@@ -1,0 +1,161 @@
+"""Objects that live on a worker and are called there: a thread for each, in which its calls run in their order.
+
+An actor is the result of a task that never leaves its worker. What leaves it is an :class:`ActorAddress`, which
+becomes an :class:`hpclaunch.client.actor.Actor` where it is unpickled. Calls come straight from whoever calls, on
+the connections by which results are fetched, or through the head; each is answered on the way that it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpclaunch.comm import serialize
+from hpclaunch.comm.connection import Comm
+from hpclaunch.comm.messages import ActorCall, ActorReply, Failure
+from hpclaunch.worker.context import Place, here
+
+if TYPE_CHECKING:
+    from hpclaunch.worker.executor import Executor
+
+#: Bytes of an answer that go inside its message.
+_INLINE_BYTES = 1 << 16
+
+
+class NewActor(NamedTuple):
+    """The outcome of a task that has made an actor."""
+
+    instance: Any
+
+
+def make_actor(cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> NewActor:
+    """Make an actor: what the task of ``submit(cls, actor=True)`` calls."""
+    return NewActor(cls(*args, **kwargs))
+
+
+class ActorAddress:
+    """Where an actor is and what it can do."""
+
+    def __init__(self, key: str, instance: Any, place: str, worker: str) -> None:
+        cls = type(instance)
+        methods = tuple(n for n in dir(cls) if not n.startswith("_") and callable(getattr(cls, n, None)))
+        self._facts = key, place, worker, cls.__qualname__, methods
+
+    def __reduce__(self) -> Any:
+        return restore_actor, self._facts
+
+
+def restore_actor(key: str, place: str, worker: str, class_name: str, methods: tuple[str, ...]) -> Any:
+    """Return the proxy of an actor."""
+    from hpclaunch.client.actor import Actor
+
+    return Actor(key, place, worker, class_name, methods)
+
+
+class Actors:
+    """The actors of one worker. Called on its event loop.
+
+    :param worker: its name.
+    :param place: the address at which it can be asked.
+    :param executor: whose tasks the actors' methods are taken for, when they ask who they are.
+    """
+
+    def __init__(self, worker: str, place: str, executor: Executor) -> None:
+        self._worker = worker
+        self._place = place
+        self._executor = executor
+        self._loop = asyncio.get_running_loop()
+        self._actors: dict[str, _Running] = {}
+        self._replies: deque[tuple[Comm, ActorReply, list[Any]]] = deque()
+        self._announced = False
+
+    def add(self, key: str, instance: Any) -> serialize.Payload:
+        """Start a thread for a new actor; return its address, pickled, which is the result of its task."""
+        self.drop([key])
+        self._actors[key] = _Running(key, instance, self._executor, self._reply)
+        return serialize.dump_value(ActorAddress(key, instance, self._place, self._worker))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Let actors go that nobody wants any more, after what they do now."""
+        if self._actors:
+            for key in keys:
+                running = self._actors.pop(key, None)
+                if running is not None:
+                    running.calls.put(None)
+
+    def call(self, comm: Comm, message: ActorCall) -> None:
+        """Somebody calls an actor."""
+        running = self._actors.get(message.key)
+        if running is not None:
+            running.calls.put((comm, message))
+        else:
+            why = f"actor {message.key} is not on worker {self._worker}: it was let go, or made anew elsewhere"
+            comm.send(ActorReply(message.request, failure=Failure("ActorError", why), is_gone=True))
+
+    def close(self) -> None:
+        """Let all go."""
+        self.drop(list(self._actors))
+
+    def _reply(self, comm: Comm, reply: ActorReply, buffers: list[Any]) -> None:
+        """Called in an actor's thread."""
+        self._replies.append((comm, reply, buffers))
+        if not self._announced:
+            self._announced = True
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for an answer
+                self._loop.call_soon_threadsafe(self._send_replies)
+
+    def _send_replies(self) -> None:
+        self._announced = False
+        while self._replies:
+            comm, reply, buffers = self._replies.popleft()
+            if comm.is_closed:
+                continue
+            if buffers:
+                comm.send_buffers(reply, buffers)
+            else:
+                comm.send(reply)
+
+
+class _Running:
+    """One actor and its thread."""
+
+    def __init__(
+        self, key: str, instance: Any, executor: Executor, reply: Callable[[Comm, ActorReply, list[Any]], None]
+    ) -> None:
+        self.key = key
+        self.calls: SimpleQueue[tuple[Comm, ActorCall] | None] = SimpleQueue()
+        self._instance = instance
+        self._executor = executor
+        self._reply = reply
+        threading.Thread(target=self._serve, name=f"hpclaunch-actor-{key}", daemon=True).start()
+
+    def _serve(self) -> None:
+        here.place = place = Place(self._executor, -1)  # as that of a task that has stepped aside
+        place.key = self.key
+        while (call := self.calls.get()) is not None:
+            comm, message = call
+            try:
+                reply, buffers = self._run(message)
+            except BaseException as error:  # whatever a method does, it is that call's outcome
+                reply, buffers = ActorReply(message.request, failure=serialize.failure_of(error)), []
+            self._reply(comm, reply, buffers)
+        self._instance = None
+
+    def _run(self, message: ActorCall) -> tuple[ActorReply, list[Any]]:
+        value = getattr(self._instance, message.name)
+        if message.args is not None:
+            args, kwargs = serialize.load_call(message.args, None)
+            value = value(*args, **kwargs)
+            if isinstance(value, CoroutineType):
+                value = asyncio.run(value)
+        payload = serialize.dump_value(value)
+        if not payload.buffers and len(payload.pickle) <= _INLINE_BYTES:
+            return ActorReply(message.request, bytes(payload.pickle)), []
+        buffers = [payload.pickle, *payload.buffers]
+        return ActorReply(message.request, buffers=len(buffers)), buffers

@@ -1,0 +1,171 @@
+"""Objects on workers: their methods, state, order and end, called by clients and by tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpclaunch.client.actor import Actor, ActorFuture
+from hpclaunch.client.client import Client
+from hpclaunch.errors import ActorError, SerializationError
+from tests.client import work
+from tests.client.conftest import until
+from tests.comm.minihead import MiniCluster
+
+Make = Callable[..., tuple[MiniCluster, Client]]
+
+
+def test_methods_attributes_and_state(client: Client) -> None:
+    future = client.submit(work.Counter, 10, actor=True)
+    counter = future.result(10)
+    assert type(counter) is Actor
+    answer = counter.add(1)
+    assert type(answer) is ActorFuture
+    assert answer.result(10) == 11
+    assert counter.n == 11
+    assert counter.add(by=4).result(10) == 15
+    assert client.submit(work.Counter, key="other", actor=True).result(10).n == 0
+    assert repr(counter).startswith("<Actor Counter, key: Counter-")
+    assert {"add", "fail"} <= set(dir(counter))
+    assert client.gather([future])[0].n == 15
+
+
+def test_calls_of_one_caller_keep_their_order(client: Client) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    answers = [counter.add(1) for _ in range(1000)]
+    assert [answer.result(10) for answer in answers] == list(range(1, 1001))
+
+
+def test_large_arguments_and_answers(client: Client) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    data = os.urandom(3_000_000)
+    assert counter.same(data).result(20) == data
+
+
+def test_what_a_method_raises_is_raised_here(client: Client) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    with pytest.raises(ValueError, match="no good"):
+        counter.fail("no good").result(10)
+    assert isinstance(counter.fail("x").exception(10), ValueError)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = counter.nothing
+    with pytest.raises(AttributeError, match="set by its own methods"):
+        counter.n = 3
+    with pytest.raises(SerializationError):
+        counter.same(lambda: client)
+    with pytest.raises(SerializationError):
+        counter.unpicklable().result(10)
+    with pytest.raises(TimeoutError):
+        counter.wait(0.5).result(0.01)
+    assert counter.add(1).result(10) == 1  # and it lives
+
+
+def test_a_class_that_cannot_be_made(client: Client) -> None:
+    with pytest.raises(TypeError):
+        client.submit(work.Counter, 1, 2, 3, actor=True).result(10)
+    with pytest.raises(ValueError, match="restarts"):
+        client.submit(work.Counter, actor=True, restarts=-1)
+
+
+def test_tasks_and_actors_call_actors(client: Client) -> None:
+    future = client.submit(work.Counter, actor=True)
+    counter = future.result(10)
+    assert sorted(client.gather(client.map(work.count_up, [counter] * 20))) == list(range(1, 21))
+    assert client.submit(work.count_up, future).result(10) == 21  # the future is as good
+    other = client.submit(work.Counter, actor=True).result(10)
+    assert other.call_other(counter).result(10) == 22
+
+
+def test_several_at_once(client: Client) -> None:
+    counters = [f.result(10) for f in client.map(work.Counter, range(5), actor=True)]
+    assert [c.add(1).result(10) for c in counters] == [1, 2, 3, 4, 5]
+
+
+def test_answers_can_be_awaited_and_methods_may_be_coroutines(client: Client) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+
+    async def run() -> Any:
+        first = await counter.add(2)
+        return first, await counter.later(3), await asyncio.gather(*[_await(counter.add(1)) for _ in range(3)])
+
+    async def _await(answer: ActorFuture) -> Any:
+        return await answer
+
+    assert asyncio.run(run()) == (2, 5, [6, 7, 8])
+
+
+def test_an_actor_goes_with_its_future(client: Client, tmp_path: Path) -> None:
+    future = client.submit(work.Counter, actor=True)
+    counter = future.result(10)
+    del future
+    assert counter.add(1).result(10) == 1  # the proxy holds it
+    gone = tmp_path / "gone"
+    counter.note_end(str(gone)).result(10)
+    del counter
+    until(gone.exists, "the end of the actor")
+
+
+def test_through_the_head_where_the_network_forbids_the_direct_way(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=1)
+    client._thread.run(client._session.request("hide_workers", port=9))
+    counter = client.submit(work.Counter, actor=True).result(10)
+    counter._place = "127.1.0.0:9"
+    assert [counter.add(1).result(10) for _ in range(3)] == [1, 2, 3]
+    data = os.urandom(1_000_000)
+    assert counter.same(data).result(10) == data
+
+
+def test_the_death_of_its_worker_is_an_error_that_says_how(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=2)
+    future = client.submit(work.Counter, actor=True, key="mine")
+    counter = future.result(10)
+    pid = counter.pid().result(10)
+    waiting = counter.wait(60)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ActorError) as caught:
+        waiting.result(20)
+    assert "actor mine (Counter) was lost with its worker" in str(caught.value)
+    assert "killed by signal 9 (SIGKILL)" in str(caught.value)
+    with pytest.raises(ActorError, match="was lost with its worker"):
+        counter.add(1).result(20)
+    with pytest.raises(ActorError, match="was lost with its worker"):
+        client.submit(work.count_up, counter).result(20)
+    assert client.submit(work.inc, 1).result(20) == 2
+
+
+def test_an_actor_is_made_anew_so_often(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=1, processes=2)
+    counter = client.submit(work.Counter, 5, actor=True, restarts=1).result(10)
+    assert counter.add(1).result(10) == 6
+    pid = counter.pid().result(10)
+    waiting = counter.wait(60)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ActorError, match=r"Whether that was carried out is not known"):
+        waiting.result(20)
+    assert counter.add(1).result(20) == 6  # from its arguments
+    assert client.submit(work.count_up, counter).result(20) == 7
+    os.kill(counter.pid().result(10), signal.SIGKILL)
+    until(lambda: isinstance(counter.add(1).exception(20), ActorError))
+
+
+def test_in_this_process() -> None:
+    from hpclaunch import LocalCluster
+
+    with LocalCluster(n_workers=1, processes=False) as cluster, Client(cluster) as client:
+        counter = client.submit(work.Counter, actor=True).result(10)
+        assert [counter.add(1).result(10) for _ in range(3)] == [1, 2, 3]
+
+
+def test_closing_the_client_ends_waiting_for_answers(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=1)
+    counter = client.submit(work.Counter, actor=True).result(10)
+    waiting = counter.wait(60)
+    client.close()
+    with pytest.raises(Exception, match="the client was closed"):
+        waiting.result(10)
