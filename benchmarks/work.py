@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,3 +54,43 @@ def dask_client(workers: int) -> Iterator[Any]:
         if workers:
             client.wait_for_workers(workers)
         yield client
+
+
+class Adder:
+    """An actor that counts."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, number: int) -> int:
+        """Add to the total and return it."""
+        self.total += number
+        return self.total
+
+
+class Block:
+    """Bytes that are pickled out of band, as an array is."""
+
+    def __init__(self, data: bytearray | memoryview | pickle.PickleBuffer) -> None:
+        self.data = memoryview(data)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return Block, (pickle.PickleBuffer(self.data),)
+
+
+def make_block(size: int) -> Block:
+    """Return a block of so many bytes, all of them touched."""
+    return Block(bytearray(b"x") * size)
+
+
+def measure_block(block: Block) -> int:
+    """Return a block's size."""
+    return block.data.nbytes
+
+
+def worker_name(number: int) -> str:
+    """Return the name of the worker that runs this, after a moment."""
+    from hpclaunch import get_worker
+
+    time.sleep(0.001)
+    return str(get_worker().name)

@@ -71,6 +71,7 @@ class ClusterMachine(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         function=st.sampled_from(FUNCTIONS),
         terms=st.sampled_from(TERMS),
+        actor=st.sampled_from([-1, -1, 0, 1]),
     )
     def client_submits(
         self,
@@ -81,13 +82,15 @@ class ClusterMachine(RuleBasedStateMachine):
         priority: int,
         function: bytes,
         terms: m.Terms | None,
+        actor: int = -1,
     ) -> None:
         client = self.a_client(who)
         inputs = []
         for i, key in enumerate(keys):
             there = [k for k in [*client.futures, *keys[:i]] if k != key]
             inputs.append(list(dict.fromkeys(there[n % len(there)] for n in sources[i])) if there else [])
-        self.world.submit(client, keys, inputs, retries=retries, priority=priority, function=function, terms=terms)
+        options = {"retries": retries, "priority": priority, "function": function, "terms": terms, "actor": actor}
+        self.world.submit(client, keys, inputs, **options)  # type: ignore[arg-type]
 
     @rule(who=pick, which=st.lists(pick, min_size=1, max_size=3))
     def client_releases(self, who: int, which: list[int]) -> None:
@@ -201,7 +204,9 @@ class ClusterMachine(RuleBasedStateMachine):
         world.settle("small")
         for client in world.clients.values():
             for key, how in client.futures.items():
-                assert how != "failed" or client.errors[key].kind in ("", "KilledWorkerError"), client.errors[key]
+                assert how != "failed" or client.errors[key].kind in ("", "KilledWorkerError", "ActorError"), (
+                    client.errors[key]
+                )
                 if isinstance(how, tuple):
                     world.fetch_result(client, key)
         world.settle("large")
@@ -254,7 +259,10 @@ class Walk:
         keys = self.rng.sample(self.keys, self.rng.randint(1, 2))
         sources = [[self.n() for _ in range(self.rng.choice((0, 1, 2, 3)))] for _ in keys]
         terms = self.rng.choice((None, None, None, *TERMS))
-        self.machine.client_submits(self.n(), keys, sources, self.rng.choice((0, 0, 1)), 0, FUNCTIONS[0], terms)
+        actor = self.rng.choice((-1, -1, -1, 0, 1))
+        self.machine.client_submits(
+            self.n(), keys, sources, self.rng.choice((0, 0, 1)), 0, FUNCTIONS[0], terms, actor
+        )
 
     def release(self) -> None:
         self.machine.client_releases(self.n(), [self.n()])

@@ -272,12 +272,20 @@ class World:
         priority: int = 0,
         function: bytes = FUNCTIONS[0],
         terms: m.Terms | None = None,
+        actor: int = -1,
     ) -> None:
         for i, key in enumerate(keys):
             self.submitted.setdefault(key, set()).add(frozenset(inputs[i] if inputs else ()))
             client.futures.setdefault(key, PENDING)
         message = m.SubmitTasks(
-            function, list(keys), [b"args"] * len(keys), [list(one) for one in inputs], retries, priority, terms
+            function,
+            list(keys),
+            [b"args"] * len(keys),
+            [list(one) for one in inputs],
+            retries,
+            priority,
+            terms,
+            actor,
         )
         self.reactor.on_tasks_submitted(client.name, through_the_wire(message))  # type: ignore[arg-type]
         self.check()
