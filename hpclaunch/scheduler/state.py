@@ -477,22 +477,3 @@ def _put(index: dict[Worker, None], worker: Worker, inside: bool) -> None:
         index[worker] = None
     else:
         index.pop(worker, None)
-
-
-def bad_input(task: Task) -> Task | None:
-    """Return an input that will never have a result, if there is one."""
-    for source in task.inputs:
-        if source.state >= FAILED:
-            return source
-    return None
-
-
-def cut(task: Task) -> tuple[Task, ...]:
-    """Cut a task that is not active off its inputs; return them."""
-    inputs, task.inputs, task.missing = task.inputs, (), 0
-    for source in inputs:
-        assert source.dependents is not None
-        del source.dependents[task]
-        if not source.dependents:
-            source.dependents = None
-    return inputs
