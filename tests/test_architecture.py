@@ -143,7 +143,7 @@ FILE_CALLS = {
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
-COMPUTE = {"comm", "client", "scheduler", "worker"}
+COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
 SHARED = {"", "config.units", "errors", "data_files", "notes", "rundir"}

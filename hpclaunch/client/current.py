@@ -6,12 +6,15 @@ Owns the clients that were made to be a default (``set_as_default``, as it is un
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hpclaunch.client import dask_default
+from hpclaunch.client.on_import import when_imported
 from hpclaunch.worker.context import task_client
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ def add_default(client: Client) -> None:
     with _lock:
         _defaults.append(client)
     dask_default.register()
+    when_imported("joblib.parallel", _offer_to_joblib)
 
 
 def remove_default(client: Client) -> None:
@@ -58,6 +62,15 @@ def remove_default(client: Client) -> None:
             _defaults.reverse()
     if default_client() is None:
         dask_default.unregister()
+
+
+def _offer_to_joblib(parallel: ModuleType) -> None:
+    """Have joblib find the backend "hpclaunch" by its name."""
+
+    def register() -> None:
+        importlib.import_module("hpclaunch.joblib")
+
+    getattr(parallel, "EXTERNAL_BACKENDS", {}).setdefault("hpclaunch", register)
 
 
 @contextlib.contextmanager

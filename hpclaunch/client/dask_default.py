@@ -6,12 +6,11 @@ after the client is made, or never; it is not imported for this.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.machinery
 import sys
-from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from hpclaunch.client.on_import import never_mind, when_imported
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -45,16 +44,13 @@ _before: Any = _MISSING  # what Dask had been told before
 
 def register() -> None:
     """Have Dask use the meant client, now or as soon as it is imported."""
-    if _CONFIG in sys.modules:
-        _register(sys.modules[_CONFIG])
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    when_imported(_CONFIG, _register)
 
 
 def unregister() -> None:
     """Undo :func:`register`, unless Dask has been told something else since."""
     global _before
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    never_mind(_CONFIG)
     config = sys.modules.get(_CONFIG)
     if config is None or config.config.get("scheduler") is not _meant:
         return
@@ -71,26 +67,3 @@ def _register(config: ModuleType) -> None:
     if now is not _meant:
         _before = now
         config.config["scheduler"] = _meant
-
-
-class _Finder:
-    """Finds ``dask.config`` as Python does, and registers right after it has been imported."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name != _CONFIG:
-            return None
-        with contextlib.suppress(ValueError):
-            sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            loader: Any = spec.loader
-            execute: Callable[[ModuleType], None] = loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                _register(module)
-
-            loader.exec_module = execute_and_register
-        return spec

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "02_word_count.py": ["--partitions", "3"],
     "03_array.py": ["--size", "500"],
     "04_graph.py": [],
+    "05_model_search.py": ["--draws", "12"],
     "demo.py": ["--jobs", "3", "--tasks", "30", "--darts", "20000"],
 }
 NUMBERED = sorted(name for name in ARGUMENTS if name[0].isdigit())
@@ -49,6 +50,15 @@ def check_graph(text: str) -> None:
     assert re.search(r"warmest at 1[3-7] h: 1[3-7]\.\d+ degrees", text)
 
 
+def check_model_search(text: str) -> None:
+    assert "60 fits on 600 images took" in text
+    scores = re.findall(
+        r"^(?:best score in cross-validation|score on the other images): ([\d.]+)", text, re.MULTILINE
+    )
+    assert len(scores) == 2
+    assert all(0.9 < float(score) <= 1 for score in scores)  # the draws are fixed by a seed
+
+
 def check_demo(text: str) -> None:
     estimate = re.search(r"pi is about ([\d.]+), after 600,000 darts", text)
     assert estimate is not None
@@ -65,6 +75,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "02_word_count.py": check_word_count,
     "03_array.py": check_array,
     "04_graph.py": check_graph,
+    "05_model_search.py": check_model_search,
     "demo.py": check_demo,
 }
 
