@@ -131,4 +131,3 @@ def test_what_is_not_there_yet_is_not_there() -> None:
     """The list of what is missing must shrink with the work."""
     assert not {"Executor"} & set(hpclaunch.__all__)
     assert not {"adapt"} & set(dir(hpclaunch.LocalCluster))
-    assert not {"scatter"} & set(dir(hpclaunch.Client))
