@@ -102,6 +102,13 @@ def test_runs_on_this_machine(name: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [], "files are left"
 
 
+def test_the_parallel_one_runs_as_one_process(tmp_path: Path):
+    text = run_here("mpi/array.py", ["--size", "500"], tmp_path)
+    assert "500 sums in" in text
+    assert "on 1 worker\n" in text
+    check_array(text)
+
+
 def test_word_count_takes_files(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one two two\n")
     (tmp_path / "b.txt").write_text("Three two three three\n")
