@@ -119,6 +119,32 @@ def _options_of(config_key: str, line: str, batch_system: str) -> list[Option]:
         raise ScriptError(f"{config_key}: {error}") from None
 
 
+def slurm_seconds(text: str) -> int | None:
+    """Read Slurm's ``--time``: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S; None if it is nothing of that."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if match is None:
+        return None
+    days, *rest = match.groups()
+    numbers = [int(one) for one in rest if one is not None]
+    if days is not None:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def sge_seconds(text: str) -> int | None:
+    """Read Grid Engine's times: seconds, or H:M:S in which a part may be empty; None if it is nothing of that."""
+    match = re.fullmatch(r"(\d+)|(\d*):(\d*):(\d*)", text.strip())
+    if match is None:
+        return None
+    if match[1]:
+        return int(match[1])
+    return int(match[2] or 0) * 3600 + int(match[3] or 0) * 60 + int(match[4] or 0)
+
+
 class Directives:
     """Answers, for each directive of ours, whether it is to stand in the script.
 
@@ -164,6 +190,17 @@ class Directives:
             count = re.search(r"\s(\d+)(?:-\d*)?$", self._given["-pe"])
             return max(1, int(count[1])) if count else 1
         return 1 if "-pe" in self._skipped else ours
+
+    def run_time(self, resource_spec: str = "") -> int | None:
+        """Return the seconds of run time that the user's own directives ask for; None if they don't say."""
+        if self._batch_system == "slurm":
+            return slurm_seconds(self._given.get("--time", ""))
+        own = [option.value for option in options(f"-l {resource_spec}", "sge")] if resource_spec.strip() else []
+        for one in (*own, self._given.get("-l h_rt", "")):
+            name, _, value = one.partition("=")
+            if name.strip() == "h_rt" and (seconds := sge_seconds(value)) is not None:
+                return seconds
+        return None
 
     def useless_skips(self) -> Iterable[str]:
         """Give what was to be left out but is nothing of ours; call it after the script is rendered."""

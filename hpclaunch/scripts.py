@@ -14,6 +14,7 @@ Pure, but for reading templates.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import traceback
@@ -24,6 +25,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
+from hpclaunch.cluster.expiry import margin_of
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
@@ -56,8 +58,9 @@ class ShellCode(str):
     __slots__ = ()
 
 
-#: The job's id, which only the job's shell knows.
+#: The job's id and the unix time of its end, which only the job's shell knows.
 JOB_ID = ShellCode('"$HPCLAUNCH_JOB"')
+ENDS = ShellCode('"${HPCLAUNCH_ENDS:-0}"')
 
 
 def worker_command(config: JobConfig, directory: Path) -> list[str]:
@@ -68,7 +71,7 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     :raises ScriptError: an item of worker-extra-args is not words of a command.
     """
     command = [config.python, "-m", "hpclaunch.worker", "--directory", str(directory)]
-    command += ["--job", JOB_ID]
+    command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
     if config.interface is not None:
@@ -104,6 +107,8 @@ def render(
     command = _default_command(config, directory) if worker_command is None else worker_command
     logs = log_directory(config, directory)
     directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
+    own_time = directives.run_time(config.resource_spec or "")
+    walltime = own_time if own_time is not None else config.walltime
     values: dict[str, Any] = {
         "config": config,
         "cluster_id": cluster_id,
@@ -114,6 +119,8 @@ def render(
         "worker_command": command,
         "wants": directives.wants,
         "resources": directives.wants_resources(_resources(config, directives.slots(config.cores))),
+        "walltime": walltime or 0,
+        "drain_margin": math.ceil(margin_of(walltime, config.drain_margin)) if walltime is not None else 0,
         "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
         "memory_mib": mebibytes_up(config.memory),
         "shell": shell,

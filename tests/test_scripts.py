@@ -359,7 +359,7 @@ def test_the_default_command(job: Job) -> None:
         "-m",
         "hpclaunch.worker",
         *("--directory", str(job.directory)),
-        *("--job", "7.3", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
+        *("--job", "7.3", "--ends", "0", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
         *("--death-timeout", "7.5", "--interface", "ib0"),
         *("--local-directory", "/home/u/scratch/u and w w"),
         *("--one", "a b", "w", "w", "--two=c;d", ";", "`$(#", "x#y", ";", "$("),
@@ -458,7 +458,8 @@ def test_the_epilogue_runs_also_after_a_failure(job: Job) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_goes_on_to_the_worker_whose_end_is_waited_for(job: Job, number: signal.Signals) -> None:
-    code = "trap 'sleep 0.2; echo done; exit 11' TERM; echo ready; while :; do sleep 0.05; done"
+    name = number.name.removeprefix("SIG")
+    code = f"trap 'sleep 0.2; echo done; exit 11' {name}; echo ready; while :; do sleep 0.05; done"
     process = job.start(job.script(["bash", "-c", code], job_script_epilogue=["echo epilogue"]))
     wait_until(
         lambda: "ready" in job.log if (job.directory / "logs" / "7.3.log").exists() else False, "the worker"
@@ -614,3 +615,39 @@ def test_logs_and_tickets_are_where_we_look_for_them(
 def test_workers_have_the_resources_of_the_configuration() -> None:
     command = scripts.worker_command(config("local", resources={"GPU": 1, "big-disk": 0.5}), Path("d"))
     assert command[-2:] == ["--resources", "GPU=1,big-disk=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("system", "changes", "expected"),
+    [
+        ("slurm", {}, 3600),
+        ("slurm", {"job_extra_directives": ["--time=90"]}, 5400),
+        ("slurm", {"job_extra_directives": ["-t 1-2"]}, 93600),
+        ("sge", {"resource_spec": "h_vmem=1G,h_rt=00:30:00"}, 1800),
+        ("sge", {"job_extra_directives": ["-l disk=1G,h_rt=77"]}, 77),
+        ("local", {"walltime": 60}, 60),
+    ],
+)
+def test_a_job_knows_its_end(system: str, changes: dict[str, Any], expected: int) -> None:
+    text = render(config(system, **{"walltime": "01:00:00", **changes}))
+    assert f"$(($(date +%s) + {expected}))" in text
+
+
+def test_slurm_is_asked_for_the_end_where_only_it_knows() -> None:
+    endless = {system: msgspec.structs.replace(config(system), walltime=None) for system in ("slurm", "sge")}
+    assert "squeue -h -o %e" in render(endless["slurm"])
+    assert "HPCLAUNCH_ENDS=0\n" in render(endless["sge"])
+
+
+def test_a_signal_is_asked_for_before_the_end() -> None:
+    assert "#SBATCH --signal=B:USR1@60\n" in render(config("slurm", walltime="10:00:00"))
+    assert "#SBATCH --signal=B:USR1@6\n" in render(config("slurm", walltime=60))
+    assert "#SBATCH --signal=B:USR1@20\n" in render(config("slurm", walltime=60, drain_margin=20))
+    assert "#$ -notify\n" in render(config("sge"))
+
+
+def test_users_own_signals_win() -> None:
+    own = render(config("slurm", job_extra_directives=["--signal=USR2@100"]))
+    assert own.count("--signal") == 1
+    assert "-notify" not in render(config("sge", job_directives_skip=["-notify"]))
+    assert render(config("sge", job_extra_directives=["-notify"])).count("-notify") == 1

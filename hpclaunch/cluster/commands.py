@@ -47,9 +47,15 @@ class ReadLog(NamedTuple):
 
 
 class RetireWorkers(NamedTuple):
-    """Let the workers of a job finish and close. Answer: ``on_retired``."""
+    """Let the workers of a job finish, move what they hold, and close. Answer: ``on_retired``.
+
+    It may take ``seconds`` at most, of which ``patience`` is to wait for somebody who can take what they hold.
+    """
 
     id: str
+    reason: str
+    seconds: float
+    patience: float
 
 
 class Journal(NamedTuple):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hpclaunch.batch.base import JobUsage
-from hpclaunch.cluster.reasons import Ending, Evidence
+from hpclaunch.cluster.reasons import Ending, Evidence, Terms, tail, why_ended
 from hpclaunch.errors import IllegalTransitionError
 
 
@@ -74,6 +74,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     explain: float = 5.0  # in the queue, before we ask why
     explain_cap: float = 300.0
     keep_ended: int = 1000  # jobs that stay in the table after their end
+    drain_margin: float | None = None  # before a job's end; None: see expiry.margin_of
+    overtime: float = 90.0  # batch systems look at limits now and then: a drained job may stay so long
 
 
 class JobFiles(msgspec.Struct, frozen=True):
@@ -132,6 +134,8 @@ class Job:
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
 
+    ends_at: float | None = None  # the end of its walltime
+    is_expiring: bool = False  # so near to that end that its replacement is wanted
     doom: Ending | None = None  # why we are ending it, or did
     cancel_due: float | None = None  # when to send the cancel command
     is_stuck: bool = False
@@ -168,8 +172,8 @@ class Job:
         self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
-        self.is_assumed = self.is_stuck = False
-        self.doom = None
+        self.is_assumed = self.is_stuck = self.is_expiring = False
+        self.doom = self.ends_at = None
 
     def on_seen(self) -> None:
         """It is there after all: forget what hinted at its end."""
@@ -269,15 +273,41 @@ class Job:
         """Return the story with times relative to the submission."""
         return [f"{_after(time - self.born)} {text}" for time, text in self.story]
 
-    def row(self) -> JobRow:
-        """Return the job's line of the table."""
+    def take_log(self, log: str, advice: str, now: float) -> None:
+        """Add to the reason what its log ends with, and what to do about it."""
+        last = tail(log, 1)
+        if last and last[0].strip() not in self.reason:
+            self.reason += f"; its log ends: {last[0].strip()}"
+        if advice and advice not in self.reason:
+            self.reason += f". {advice}"
+            self.note(advice, now)
+
+    def refine(self, usage: JobUsage | None, terms: Terms, now: float) -> None:
+        """Take in what accounting says after the end; its words may be better than our guess."""
+        if usage is None:
+            return
+        self.usage = usage
+        if self.doom is not None:
+            return
+        self.is_assumed = False
+        better = why_ended(self.evidence(), terms)
+        if better.text not in self.reason:
+            self.reason = better.text
+            self.note(f"accounting says: {better.text}", now)
+
+    def row(self, silence: str = "") -> JobRow:
+        """Return the job's line of the table.
+
+        :param silence: that the batch system does not answer; matters while only that could tell of the job.
+        """
+        parts = [self.reason, "" if self.workers or self.state is State.ENDED else silence]
         return JobRow(
             id=self.id,
             state=str(self.state),
             since=self.since,
             host=self.host,
             workers=len(self.workers),
-            reason=self.reason,
+            reason="; ".join(part for part in parts if part),
             story=self.story_lines(),
         )
 
@@ -289,6 +319,7 @@ class Job:
         assert self.state is not State.ENDED or self.reason, self
         assert self.state is not State.DRAINING or self.doom is not None, self
         assert self.doom is None or self.state in (State.DRAINING, State.ENDED), self
+        assert not self.is_expiring or self.ends_at is not None, self
         assert self.cancel_due is None or self.state is State.DRAINING or self.is_assumed, self
         assert self.over_since is not None or self.usage_due is None or self.state is State.ENDED, self
         times = list(self._times())

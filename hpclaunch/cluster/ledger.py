@@ -24,11 +24,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from random import Random
 
-import msgspec
-
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
 from hpclaunch.cluster import commands as c
 from hpclaunch.cluster import reasons
+from hpclaunch.cluster.expiry import Expiry
 from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
 from hpclaunch.cluster.scaling import decide
@@ -37,8 +36,6 @@ from hpclaunch.cluster.watch import Watch
 
 #: The end of every job that is alive when the cluster closes.
 _CLOSED = Ending(Kind.CANCELLED, "the cluster was closed")
-
-__all__ = ["Job", "JobFiles", "JobRow", "Ledger", "Limits", "State"]
 
 
 class Ledger:
@@ -58,6 +55,7 @@ class Ledger:
         self.tickets: dict[int, list[Job]] = {}  # being submitted; the ticket is the generation
         self.verdict = Verdict(terms, rng)
         self.watch = Watch(self.limits)
+        self.expiry = Expiry(self.limits.drain_margin)
         self.silent_since: float | None = None
         self.silence_text = ""
         self.refusal_text = ""
@@ -83,7 +81,7 @@ class Ledger:
 
     def live_count(self) -> int:
         """Return how many jobs count toward the wish."""
-        return sum(job.is_live for job in self.alive())
+        return sum(job.is_live and not job.is_expiring for job in self.alive())
 
     def to_cancel(self) -> list[str]:
         """Return the ids of all jobs that may still be there, also those whose end nobody confirmed."""
@@ -93,11 +91,14 @@ class Ledger:
         """Return the table of jobs, in order of submission."""
         submitting = [job for jobs in self.tickets.values() for job in jobs]
         known = sorted([*self.jobs.values(), *submitting], key=attrgetter("number"))
-        return [self._row(job, now) for job in known]
+        since = self.silent_since
+        silence = "" if since is None else reasons.no_answer(self.terms, now - since, self.silence_text)
+        return [job.row(silence) for job in known]
 
     def wake_at(self) -> float | None:
         """Return the unix time at which ``on_clock`` has something to do; None if it never has."""
         times = [time for job in self.jobs.values() for time in job.deadlines(self.limits)]
+        times += [time for job in self.jobs.values() for time in self.expiry.times(job)]
         times += self.watch.times()
         if self._wait_until is not None:
             times.append(self._wait_until)
@@ -168,7 +169,7 @@ class Ledger:
         """
         self.tickets.pop(ticket)
         if wish is not None:
-            self.wish = min(wish, self.live_count())
+            self.wish = min(wish, sum(job.is_live for job in self.alive()))
         elif not self.is_closing:
             self.refusal_text = text
             up = self._up_count()
@@ -186,6 +187,8 @@ class Ledger:
         job = self.jobs.get(job_id) or self._meet(job_id, now)
         if job.state is State.ENDED:
             job.put_back()
+        if job.first_join is None:
+            self.expiry.on_first_worker(job, now)
         job.on_worker(worker, host, now)
         if job.state in (State.UP, State.DRAINING):
             return self._take()
@@ -193,6 +196,20 @@ class Ledger:
         reached = f", reaching the head at {head_address}" if head_address else ""
         job.move(State.UP, now, f"up{on_host(job.host)}: worker {worker} connected{reached}{was_over}")
         job.reason = ""
+        return self._flush(now)
+
+    def on_job_ends(self, job_id: str, seconds_left: float, why: str, now: float) -> list[c.Command]:
+        """A job's walltime ends in so many seconds.
+
+        :param why: the batch system has told it to end, and how; empty if it has not.
+        """
+        job = self.jobs.get(job_id)
+        if job is None or not job.workers or job.state is not State.UP:
+            return self._take()
+        if why:
+            self._drain(job, self.expiry.told_to_end(job, why, now), now)
+        else:
+            job.ends_at = now + seconds_left
         return self._flush(now)
 
     def on_worker_left(self, job_id: str, worker: str, reason: str, now: float) -> list[c.Command]:
@@ -249,7 +266,7 @@ class Ledger:
                 continue
             usage = usages.get(job_id)
             if job.state is State.ENDED:
-                self._refine(job, usage, now)
+                job.refine(usage, self.terms, now)
             elif job.over_since is not None and usage is not None:
                 job.usage = usage
                 job.host = job.host or usage.host
@@ -317,13 +334,7 @@ class Ledger:
         reason = job.doom.text if job.doom else job.reason
         if not self.is_closing:
             self._commands += self.verdict.on_log(job, reason, path, log, others_up=self._up_count())
-        last = reasons.tail(log, 1)
-        advice = reasons.hint(log, self.terms)
-        if last and last[0].strip() not in job.reason:
-            job.reason += f"; its log ends: {last[0].strip()}"
-        if advice and advice not in job.reason:
-            job.reason += f". {advice}"
-            job.note(advice, now)
+        job.take_log(log, reasons.hint(log, self.terms), now)
         return self._take()
 
     # --- time
@@ -438,17 +449,6 @@ class Ledger:
         self._judge(job, ending, now)
         self._forget_old()
 
-    def _refine(self, job: Job, usage: JobUsage | None, now: float) -> None:
-        """Accounting was late; its words may be better than our guess."""
-        if usage is None or job.doom is not None:
-            return
-        job.usage = usage
-        job.is_assumed = False
-        better = reasons.why_ended(job.evidence(), self.terms)
-        if better.text not in job.reason:
-            job.reason = better.text
-            job.note(f"accounting says: {better.text}", now)
-
     def _on_time(self, job: Job, now: float) -> None:
         self._prove(job, now)
         if job.over_since is not None:
@@ -458,6 +458,8 @@ class Ledger:
             patience = self.limits.alone if had_workers else self.limits.startup
             ending = reasons.silent(job.host, patience, self.head_addresses, had_workers=had_workers)
             self._condemn(job, ending, now, now)
+        elif expired := self.expiry.look(job, now):
+            self._drain(job, expired, now)
 
     def _prove(self, job: Job, now: float) -> None:
         if not job.is_proved and job.has_proved(self.limits, now):
@@ -473,6 +475,12 @@ class Ledger:
         job.cancel_due = cancel_due
         job.move(State.DRAINING, now, f"to be cancelled: {ending.text}")
         self._judge(job, ending, now)
+
+    def _drain(self, job: Job, ending: Ending, now: float) -> None:
+        """Let a job end that has not long to live."""
+        left = job.ends_at - now if job.ends_at is not None else self.limits.retire
+        self._condemn(job, ending, now, now + left + self.limits.overtime)
+        self._commands.append(c.RetireWorkers(job.id, ending.text, max(0.0, left), max(0.0, left)))
 
     def _judge(self, job: Job, ending: Ending, now: float) -> None:
         if not self.is_closing:
@@ -514,7 +522,7 @@ class Ledger:
             self._condemn(self.jobs[job_id], ending, now, now)
         for job_id in decision.retire:
             self._condemn(self.jobs[job_id], ending, now, now + self.limits.retire + self.limits.goodbye)
-            self._commands.append(c.RetireWorkers(job_id))
+            self._commands.append(c.RetireWorkers(job_id, ending.text, self.limits.retire, self.limits.goodbye))
 
     def _submit(self, count: int, now: float) -> None:
         self._generation += 1
@@ -574,14 +582,6 @@ class Ledger:
         over = [job.id for job in self.jobs.values() if job.state is State.ENDED and not job.is_assumed]
         for job_id in over[: len(over) - self.limits.keep_ended]:
             del self.jobs[job_id]
-
-    def _row(self, job: Job, now: float) -> JobRow:
-        row = job.row()
-        if self.silent_since is None or job.workers or job.state is State.ENDED:
-            return row
-        silence = f"{self.terms.title} has not answered for {now - self.silent_since:.0f} s"
-        text = f"{silence}: {reasons.first_line(self.silence_text)}"
-        return msgspec.structs.replace(row, reason=f"{row.reason}; {text}" if row.reason else text)
 
     def check(self) -> None:
         """Assert what must hold between any two events."""

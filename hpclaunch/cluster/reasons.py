@@ -103,6 +103,11 @@ def silent(host: str, seconds: float, addresses: str, *, had_workers: bool) -> E
     return Ending(Kind.SILENT, f"it runs{where} but no worker connected within {seconds:.0f} s{tried}; cancelled")
 
 
+def no_answer(terms: Terms, seconds: float, text: str) -> str:
+    """Return what is to be said of jobs about which the batch system does not answer."""
+    return f"{terms.title} has not answered for {seconds:.0f} s: {first_line(text)}"
+
+
 def hint(log: str, terms: Terms) -> str:
     """Return what to do about a well-known mistake that a job's log shows; empty if it shows none."""
     if re.search(r"No module named '?hpclaunch\b", log):

@@ -5,6 +5,8 @@ Rules:
 
 * Only live jobs count: submitting, queued, starting, up. A draining job is already on its way out; it cannot be
   called back, so a grown wish is met by a new submission.
+* An expiring job works on, but its replacement is wanted: it counts among its like only, of which there may be as
+  many as there are wished jobs.
 * What is let go first has cost least: the youngest queued, then the youngest that have started but have no worker,
   then running jobs in the order that the engine gives (idle ones first), then the youngest of the rest.
 * A job that is being submitted has no name yet and cannot be let go; the surplus is settled when it has one.
@@ -43,10 +45,15 @@ def decide(
     :param is_stopped: nothing is submitted at all (too many early deaths).
     :param idle: ids of jobs with workers, from cheapest to lose.
     """
-    live = [job for job in jobs if job.is_live]
+    everything = [job for job in jobs if job.is_live]
+    live = [job for job in everything if not job.is_expiring]
+    expiring = [job for job in everything if job.is_expiring]
     surplus = len(live) - wish
-    if surplus > 0:
-        return _let_go(live, surplus, idle, f"{len(live)} jobs alive, {wish} wanted")
+    if surplus > 0 or len(expiring) > wish:
+        reason = f"{len(everything)} jobs alive, {wish} wanted"
+        first = _let_go(live, max(0, surplus), idle, reason)
+        second = _let_go(expiring, max(0, len(expiring) - wish), idle, reason)
+        return first._replace(cancel=first.cancel + second.cancel, retire=first.retire + second.retire)
     if surplus == 0 or is_stopped:
         return Decision()
     if now < not_before:

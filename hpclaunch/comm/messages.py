@@ -338,6 +338,19 @@ class WorkerPaused(_Message, tag=44):
     why: str = ""
 
 
+class JobEnding(_Message, tag=46):
+    """From a supervisor: the batch system has told its job to end, and by which signal."""
+
+    signal: str
+
+
+class KeepCopies(_Message, tag=47):
+    """From the head to a worker: fetch these results and keep copies, for their holders are about to end."""
+
+    keys: list[str]
+    holders: list[list[str]]  # addresses, per key
+
+
 class StopWorkers(_Message, tag=42):
     """End: the job is over. From the head to a supervisor or worker."""
 
@@ -411,6 +424,8 @@ Message = (
     | ActorReply
     | Heartbeat
     | WorkerDied
+    | JobEnding
+    | KeepCopies
     | WorkerPaused
     | StopWorkers
     | Request

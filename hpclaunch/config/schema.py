@@ -64,6 +64,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     submit_command_extra: tuple[str, ...]
     cancel_command_extra: tuple[str, ...]
     template_directory: str | None
+    drain_margin: float | None  # seconds before its end at which a job gets no new tasks
     walltime_limit: int | None  # seconds; stated by the site file, checked against walltime
     nanny: bool
     protocol: str | None
@@ -336,6 +337,7 @@ KEYS: dict[str, Key] = {
     "submit_command_extra": Key(_directives),
     "cancel_command_extra": Key(_directives),
     "template_directory": Key(_text, optional=True),
+    "drain_margin": Key(_seconds, optional=True),
     "walltime_limit": Key(_walltime, optional=True),
     "nanny": Key(_bool),
     "protocol": Key(_protocol, optional=True),
@@ -411,6 +413,10 @@ def rules(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     if walltime and limit and walltime > limit:
         text = f"{format_duration(walltime)} is over this site's limit of {format_duration(limit)}"
         wrong.append(("walltime", text))
+    margin = get("drain_margin")
+    if walltime and margin and margin >= walltime:
+        text = f"{format_duration(margin)} must be less than the walltime, {format_duration(walltime)}"
+        wrong.append(("drain_margin", text))
     if get("security") is False and get("protocol") == "tls":
         wrong.append(("protocol", "tls:// needs security: true"))
     levels = [(key, get(f"memory_{key}")) for key in MEMORY_LEVELS]

@@ -24,6 +24,8 @@ class HeadHooks(NamedTuple):
     worker_left: Callable[[str, str, str], None]  # job id, worker, how it ended
     request: Callable[[str, dict[str, Any]], Awaitable[Any]]  # a client's control request
     client_left: Callable[[str], None] = lambda name: None
+    job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None
+    # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
 
 
 class RunningEngine(Protocol):
@@ -45,8 +47,15 @@ class RunningEngine(Protocol):
     async def wait_for_change(self) -> None:
         """Return when a worker has joined or left."""
 
-    async def retire_job(self, job_id: str, reason: str) -> None:
-        """End a job's workers once they have finished what they run."""
+    async def retire_job(self, job_id: str, reason: str, *, seconds: float = 60.0, patience: float = 3.0) -> None:
+        """End a job's workers once they have finished what they run and moved what only they hold.
+
+        After so many seconds they are ended all the same, or the job's own end has come. ``patience``: seconds to
+        wait for a worker that can take what they hold.
+        """
+
+    def stop_jobs(self, reason: str) -> None:
+        """Have all workers end at once: the batch system is about to be told to cancel their jobs."""
 
     def notify(self, error: HPCLaunchError | None) -> None:
         """Tell clients that the cluster cannot work, and why; None: somebody tries again."""

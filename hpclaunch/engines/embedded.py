@@ -53,6 +53,7 @@ class EmbeddedEngine:
             on_worker_left=hooks.worker_left,
             on_request=hooks.request,
             on_client_left=hooks.client_left,
+            on_job_ends=hooks.job_ends,
         )
         listener = Listener(cluster_id, context, server.on_peer)
         await listener.start(hosts, options.get("port", 0))
@@ -94,9 +95,13 @@ class RunningEmbedded:
         """Return when a worker has joined or left."""
         await self.server.wait_for_change()
 
-    async def retire_job(self, job_id: str, reason: str) -> None:
-        """End a job's workers once they have finished what they run."""
-        await self.server.retire_job(job_id, drain=True, reason=reason)
+    async def retire_job(self, job_id: str, reason: str, *, seconds: float = 60.0, patience: float = 3.0) -> None:
+        """End a job's workers once they have finished what they run and moved what only they hold."""
+        await self.server.retire_job(job_id, drain=True, reason=reason, timeout=seconds, patience=patience)
+
+    def stop_jobs(self, reason: str) -> None:
+        """Have all workers end at once."""
+        self.server.stop_jobs(reason)
 
     def notify(self, error: HPCLaunchError | None) -> None:
         """Tell clients that the cluster cannot work, and why; None: somebody tries again."""

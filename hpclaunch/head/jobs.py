@@ -78,7 +78,7 @@ class JobManager:
         script: Path,
         directory: Path,
         *,
-        retire: Callable[[str], Awaitable[None]],
+        retire: Callable[[c.RetireWorkers], Awaitable[None]],
         idle_jobs: Callable[[], list[str]],
         on_failure: Callable[[JobsFailedError], None],
         clock: Callable[[], float] = time.time,
@@ -149,6 +149,10 @@ class JobManager:
     def worker_joined(self, job_id: str, worker_name: str, host: str, head_address: str) -> None:
         """A worker connected, and by which of the head's addresses."""
         self._feed(self._ledger.on_worker_joined(job_id, worker_name, host, head_address, self._clock()))
+
+    def job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
+        """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
+        self._feed(self._ledger.on_job_ends(job_id, seconds_left, why, self._clock()))
 
     def worker_left(self, job_id: str, worker_name: str, reason: str) -> None:
         """The connection to a worker ended."""
@@ -269,8 +273,8 @@ class JobManager:
                 commands = await self._cancel(ids)
             case c.ReadLog(job_id):
                 commands = await self._read_log(job_id)
-            case c.RetireWorkers(job_id):
-                commands = await self._retire_workers(job_id)
+            case c.RetireWorkers():
+                commands = await self._retire_workers(command)
             case _:
                 raise AssertionError(command)
         self._feed(commands)
@@ -352,12 +356,12 @@ class JobManager:
                 hint="Cancel them by hand when the batch system answers again.",
             ) from error
 
-    async def _retire_workers(self, job_id: str) -> list[c.Command]:
+    async def _retire_workers(self, command: c.RetireWorkers) -> list[c.Command]:
         try:
-            await self._retire(job_id)
+            await self._retire(command)
         except Exception:  # an engine is a plug-in; its job ends all the same
-            log.exception("the workers of job %s could not be retired", job_id)
-        return self._ledger.on_retired(job_id, self._clock())
+            log.exception("the workers of job %s could not be retired", command.id)
+        return self._ledger.on_retired(command.id, self._clock())
 
     async def _read_log(self, job_id: str) -> list[c.Command]:
         """Read the end of a log, which may reach us a moment after its job's end."""
@@ -403,4 +407,8 @@ def _terms(config: JobConfig) -> Terms:
 
 
 def _limits(config: JobConfig) -> Limits:
-    return Limits(startup=config.death_timeout + 60.0, alone=config.death_timeout + 10.0)
+    return Limits(
+        startup=config.death_timeout + 60.0,
+        alone=config.death_timeout + 10.0,
+        drain_margin=config.drain_margin,
+    )

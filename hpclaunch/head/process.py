@@ -32,6 +32,7 @@ import uvloop
 
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.cluster.commands import RetireWorkers
 from hpclaunch.config.schema import MEMORY_KEYS
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import HPCLaunchError, JobsFailedError
@@ -72,7 +73,7 @@ class Head:
             BatchQueue(codec, LocalTransport(umask=self.options.umask)),
             self.directory / "job.sh",
             self.directory,
-            retire=lambda job_id: self.engine.retire_job(job_id, "the cluster was scaled down"),
+            retire=self._retire,
             idle_jobs=self._idle_jobs,
             on_failure=self._on_failure,
         )
@@ -107,7 +108,11 @@ class Head:
         wanted = config.scheduler_options
         engine = engines.by_name(config.engine)
         hooks = engines.HeadHooks(
-            self._on_worker_joined, self._on_worker_left, self._control.answer, self._on_client_left
+            self._on_worker_joined,
+            self._on_worker_left,
+            self._control.answer,
+            self._on_client_left,
+            self._on_job_ends,
         )
         self.engine = await engine.start(
             self.directory,
@@ -231,6 +236,7 @@ class Head:
 
         :raises CancelError: jobs are left; they are named, and the run directory is kept.
         """
+        self.engine.stop_jobs(reason)
         try:
             await self.jobs.close()
         except HPCLaunchError as error:
@@ -250,6 +256,15 @@ class Head:
     def _on_worker_left(self, job_id: str, worker: str, reason: str) -> None:
         if self.options.ranks is not None or not is_rank(job_id):
             self.jobs.worker_left(job_id, worker, reason)
+
+    async def _retire(self, command: RetireWorkers) -> None:
+        await self.engine.retire_job(
+            command.id, command.reason, seconds=command.seconds, patience=command.patience
+        )
+
+    def _on_job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
+        if isinstance(self.jobs, JobManager):
+            self.jobs.job_ends(job_id, seconds_left, why)
 
     def _on_client_left(self, name: str) -> None:
         if name == self.options.script_client:

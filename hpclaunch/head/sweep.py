@@ -20,6 +20,7 @@ from pathlib import Path
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.client.session import HeadSession
+from hpclaunch.cluster.commands import RetireWorkers
 from hpclaunch.errors import CancelError, HPCLaunchError, SiteError
 from hpclaunch.head import options as head_options
 from hpclaunch.head.jobfiles import RunFiles
@@ -109,7 +110,7 @@ async def _is_answered(directory: Path) -> bool:
     return True
 
 
-async def _nothing(job_id: str) -> None:
+async def _nothing(command: RetireWorkers) -> None:
     """No engine runs any more that could drain workers."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from hpclaunch.scheduler.state import SchedulerState
+
 
 class Load(msgspec.Struct, frozen=True):
     """How much there is to do, for scaling."""
@@ -32,3 +34,25 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     address: str  # where others fetch its results
     resources: dict[str, float]
     seconds_left: float | None  # until its job ends, if that is known
+
+
+def load_of(state: SchedulerState) -> Load:
+    """Say how much there is to do."""
+    busy: dict[str, int] = {}
+    held: dict[str, int] = {}
+    for worker in state.workers.values():
+        busy[worker.job_id] = busy.get(worker.job_id, 0) + len(worker.assigned)
+        alone = sum(t.size for t in worker.holds.values() if t.holders and len(t.holders) == 1)
+        held[worker.job_id] = held.get(worker.job_id, 0) + alone
+    assigned = sum(busy.values())
+    ready = state.ready_count
+    return Load(
+        tasks_waiting=state.waiting,
+        tasks_ready=ready,
+        tasks_assigned=assigned,
+        workers=len(state.workers),
+        threads=sum(w.threads for w in state.workers.values()),
+        backlog_seconds=sum(w.backlog for w in state.workers.values()),
+        busy_jobs=busy,
+        held_bytes=held,
+    )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from operator import attrgetter
 
+from hpclaunch.config.units import format_duration
 from hpclaunch.scheduler import terms as t
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.state import HeldQueue, SchedulerState, Task, Worker, has_room
@@ -52,6 +53,19 @@ def can_take(worker: Worker, held: HeldQueue, now: float, *, any_time: bool = Fa
         and t.has_resources(worker, terms)
         and (any_time or t.can_end(worker, held.seconds, now))
     )
+
+
+def complaints(state: SchedulerState) -> list[str]:
+    """Return what users are to be told, once, of tasks that no job has time for."""
+    life = max(worker.life for worker in state.workers.values())
+    texts = [
+        f"tasks of {held.function.name} take about {format_duration(held.seconds)}, longer than any job of this "
+        f"cluster lives ({format_duration(life)}). They are run all the same, and will probably be cut off: ask "
+        "for a longer walltime, or split them"
+        for held in state.overlong
+    ]
+    state.overlong.clear()
+    return texts
 
 
 def _in_order(state: SchedulerState) -> list[HeldQueue]:

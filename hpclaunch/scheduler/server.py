@@ -20,16 +20,17 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
-from hpclaunch.config.units import format_duration
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import pressure, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
-from hpclaunch.scheduler.load import Load, WorkerInfo
+from hpclaunch.scheduler.load import Load, WorkerInfo, load_of
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.relays import Relays
 from hpclaunch.scheduler.replacing import Replacing
+from hpclaunch.scheduler.restricted import complaints
+from hpclaunch.scheduler.retiring import empty
 from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
@@ -66,6 +67,7 @@ class SchedulerServer:
 
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
+    :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
     :param on_client_left: called with the name of a client whose connection is over.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
@@ -80,6 +82,7 @@ class SchedulerServer:
         on_worker_left: Callable[[str, str, str], None] = lambda job, worker, how: None,
         on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
         on_client_left: Callable[[str], None] = lambda name: None,
+        on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
     ) -> None:
         self.cluster_id = cluster_id
         self.python_path = python_path or []
@@ -88,6 +91,7 @@ class SchedulerServer:
         self._on_worker_left = on_worker_left
         self._on_request = on_request
         self._on_client_left = on_client_left
+        self._on_job_ends = on_job_ends
         self._clients: dict[str, Peer] = {}
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
@@ -184,6 +188,8 @@ class SchedulerServer:
         self._failure = None
         self._on_worker_joined(hello)
         self._loop.call_soon(self._questions.on_worker_joined, peer)  # behind the welcome, before the first task
+        if hello.seconds_left > 0:
+            self._on_job_ends(hello.job_id, hello.seconds_left, "")
         self._news()
 
     def _join_supervisor(self, peer: Peer) -> None:
@@ -246,6 +252,8 @@ class SchedulerServer:
             peer.comm.send(m.Heartbeat())
         elif type(message) is m.WorkerDied:
             self._on_worker_died(peer, message)
+        elif type(message) is m.JobEnding:
+            self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
             self._stopping.setdefault(peer.hello.job_id, message.reason)
         else:
@@ -399,21 +407,10 @@ class SchedulerServer:
         commands = self.reactor.take_commands()
         if (state.ready.count or state.held) and (state.idle or state.open):
             commands += place(state, time.monotonic())
-            if state.overlong:
-                self._warn_of_overlong()
+            for text in complaints(state) if state.overlong else ():
+                self.warn(text)
         if commands:
             self._carry_out(commands)
-
-    def _warn_of_overlong(self) -> None:
-        """Tell the users which tasks no job has time for."""
-        life = max(worker.life for worker in self.reactor.state.workers.values())
-        for held in self.reactor.state.overlong:
-            self.warn(
-                f"tasks of {held.function.name} take about {format_duration(held.seconds)}, longer than any job "
-                f"of this cluster lives ({format_duration(life)}). They are run all the same, and will probably "
-                "be cut off: ask for a longer walltime, or split them"
-            )
-        self.reactor.state.overlong.clear()
 
     def warn(self, text: str) -> None:
         """Tell all users something that they should know and can live with."""
@@ -462,25 +459,7 @@ class SchedulerServer:
 
     def load(self) -> Load:
         """Say how much there is to do."""
-        state = self.reactor.state
-        busy: dict[str, int] = {}
-        held: dict[str, int] = {}
-        for worker in state.workers.values():
-            busy[worker.job_id] = busy.get(worker.job_id, 0) + len(worker.assigned)
-            alone = sum(t.size for t in worker.holds.values() if t.holders and len(t.holders) == 1)
-            held[worker.job_id] = held.get(worker.job_id, 0) + alone
-        assigned = sum(busy.values())
-        ready = state.ready_count
-        return Load(
-            tasks_waiting=state.waiting,
-            tasks_ready=ready,
-            tasks_assigned=assigned,
-            workers=len(state.workers),
-            threads=sum(w.threads for w in state.workers.values()),
-            backlog_seconds=sum(w.backlog for w in state.workers.values()),
-            busy_jobs=busy,
-            held_bytes=held,
-        )
+        return load_of(self.reactor.state)
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
@@ -512,21 +491,47 @@ class SchedulerServer:
         """Return when a worker has joined or left."""
         await self._changed.wait()
 
-    async def retire_job(self, job_id: str, *, drain: bool, reason: str, timeout: float = 10.0) -> None:
-        """Make a job's workers end, after the tasks that they run if ``drain``. Wait up to ``timeout`` seconds."""
+    async def retire_job(
+        self, job_id: str, *, drain: bool, reason: str, timeout: float = 10.0, patience: float = 5.0
+    ) -> None:
+        """Make a job's workers end. Wait up to ``timeout`` seconds.
+
+        :param drain: first let them finish what they run, and move what only they hold to others.
+        :param patience: seconds to wait for somebody who can take that; without, it is made again when needed.
+        """
         self._stopping[job_id] = reason
-        for peer in self._workers.values():
-            if peer.hello.job_id == job_id and peer.hello.name in self.reactor.state.workers:
-                self.reactor.on_worker_draining(peer.hello.name)
-                peer.comm.send(m.StopWorkers(reason, drain=drain))
+        until = time.monotonic() + timeout
+        for worker in self._workers_of(job_id):
+            self.reactor.on_worker_draining(worker.name)
         self.schedule_round()
+        if drain:
+            await empty(
+                self.reactor.state,
+                lambda: self._workers_of(job_id),
+                self._carry_out,
+                until=until,
+                patient_until=time.monotonic() + patience,
+            )
+        message = m.StopWorkers(reason, drain=drain)
+        for worker in self._workers_of(job_id):
+            self._workers[worker.name].comm.send(message)
         supervisor = self._supervisors.get(job_id)
         if supervisor is not None:
-            supervisor.comm.send(m.StopWorkers(reason, drain=drain))
+            supervisor.comm.send(message)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(1.0, until - time.monotonic())):
                 while any(p.hello.job_id == job_id for p in self._workers.values()):
                     await self._changed.wait()
+
+    def _workers_of(self, job_id: str) -> list[Worker]:
+        workers = self.reactor.state.workers
+        return [w for w in workers.values() if w.job_id == job_id and w.name in self._workers]
+
+    def stop_jobs(self, reason: str) -> None:
+        """Have all workers end at once, and no more come."""
+        for job_id, supervisor in self._supervisors.items():
+            self._stopping[job_id] = reason
+            supervisor.comm.send(m.StopWorkers(reason))
 
     def notify(self, error: HPCLaunchError) -> None:
         """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""

@@ -49,10 +49,7 @@ def serve(
     end_with_parent(parent)
     faulthandler.enable()  # a crash in native code leaves its Python lines in the job's output
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
-    for number in (
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):  # notices for the job, of batch systems that tell all processes
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts

@@ -74,6 +74,14 @@ class WorkerReactor:
                 del self.state.fetching[task.key]
                 self._execute(task)
 
+    def on_copies_wanted(self, message: m.KeepCopies) -> None:
+        """The head wants copies of results here, for those who hold them are about to end."""
+        for key, holders in zip(message.keys, message.holders, strict=True):
+            if key in self.state.store:
+                self._commands.append(ToHead(m.CopiesHeld([key])))
+            elif key not in self.state.waiting_for:  # else it is on its way already
+                self._commands.append(FetchInput(key, holders))
+
     def on_input_missing(self, key: str, asked: Sequence[str]) -> None:
         """None of these holders gave the result of task ``key``: give the tasks back that need it."""
         for task in self.state.waiting_for.pop(key, ()):

@@ -98,6 +98,7 @@ class WorkerServer:
             m.RunTask: self._reactor.on_task_sent,
             m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
             m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
+            m.KeepCopies: self._reactor.on_copies_wanted,
             m.FreeResults: self._on_freed,
             m.ActorCall: lambda msg: self._call_actor(self._head, msg),
             m.Fetch: lambda msg: answer_fetch(self._head, msg, self._stored),  # type: ignore[arg-type]

@@ -105,6 +105,8 @@ class Supervisor:
         self._is_connecting = False
         self._draining = ""
         self._end_reason = ""
+        self._warned_by = ""  # the signal by which the batch system announced the end
+        self._has_told = False  # the head knows of that
         self._exit_code = 0
         self._next_beat = 0.0
         self._next_look = 0.0
@@ -118,7 +120,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until the end; return the job's exit code."""
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._on_signal)
         if self.options.rank_pid is not None:
             for number in (signal.SIGUSR1, signal.SIGUSR2):
@@ -222,6 +224,10 @@ class Supervisor:
     def _serve_once(self) -> None:
         self._reap()
         self._listen_to_head()
+        if self._warned_by and not self._has_told:
+            self._has_told = True
+            self._say(f"the batch system announces the end of the job ({self._warned_by})")
+            self._tell(m.JobEnding(self._warned_by))
         now = time.monotonic()
         if now >= self._next_beat:
             self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
@@ -406,6 +412,11 @@ class Supervisor:
     # --- the end
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if number in (signal.SIGUSR1, signal.SIGUSR2):
+            self._warned_by = self._warned_by or signal.Signals(number).name
+            if self._is_connecting:  # there is nobody to whom anything could be moved
+                self._end(f"the batch system announced the end of the job ({self._warned_by})", 0)
+                raise _Signal
         if number == signal.SIGTERM and self.options.rank_pid == os.getppid():
             return  # batch systems tell all processes of a job; our rank has heard it too, and decides
         if number in (signal.SIGTERM, signal.SIGINT):

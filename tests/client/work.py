@@ -183,3 +183,15 @@ class Counter:
 
 def count_up(counter: Any) -> Any:
     return counter.add(1).result(10)
+
+
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def make_bytes(size: int, path: str) -> bytes:
+    """Return so many bytes, and note in a file that this was called."""
+    with open(path, "a") as file:
+        file.write("x")
+    return bytes(size)

@@ -123,7 +123,7 @@ class World:
                 return ledger.on_files(self._new_files(), now)
             case c.ReadLog(job_id):
                 return ledger.on_log(job_id, f"/run/logs/{job_id}.log", batch.jobs[job_id].log, now)
-            case c.RetireWorkers(job_id):
+            case c.RetireWorkers(job_id, _, _, _):
                 for worker in sorted(ledger.jobs[job_id].workers):
                     self.do(ledger.on_worker_left(job_id, worker, "retired", now))
                 return ledger.on_retired(job_id, now)

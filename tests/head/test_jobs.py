@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hpclaunch.batch.base import JobState
+from hpclaunch.cluster import commands as c
 from hpclaunch.cluster.job import Limits
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
@@ -100,7 +101,8 @@ class Rig:
         for job_id in ids:
             self.live(job_id)
 
-    async def _retire(self, job_id: str) -> None:
+    async def _retire(self, command: c.RetireWorkers) -> None:
+        job_id = command.id
         self.retired.append(job_id)
         self.manager.worker_left(job_id, f"{job_id}-w", "retired")
 
@@ -326,7 +328,7 @@ async def test_a_broken_engine_does_not_keep_a_job_alive(tmp_path: Path) -> None
     async with Rig(tmp_path) as rig:
         rig.live = rig.come_up
 
-        async def fail(job_id: str) -> None:
+        async def fail(command: c.RetireWorkers) -> None:
             raise RuntimeError("no such worker")
 
         rig.manager._retire = fail

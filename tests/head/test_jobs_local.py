@@ -11,6 +11,7 @@ import pytest
 
 from hpclaunch import batch
 from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.cluster import commands as c
 from hpclaunch.cluster.job import Limits
 from hpclaunch.config.layers import load
 from hpclaunch.errors import JobsFailedError, SubmitError
@@ -61,7 +62,8 @@ class Local:
         await self.runner
         assert not [job_id for job_id in self.pids() if self.is_running(job_id)]
 
-    async def _retire(self, job_id: str) -> None:
+    async def _retire(self, command: c.RetireWorkers) -> None:
+        job_id = command.id
         self.manager.worker_left(job_id, "w", "retired")
 
     def join(self, job_id: str) -> None:

@@ -137,6 +137,11 @@ class ClusterMachine(RuleBasedStateMachine):
         self.world.drain(self.a_worker(who))
 
     @precondition(lambda self: self.world.workers)
+    @rule()
+    def results_move(self) -> None:
+        self.world.move(*[worker for worker in self.world.workers.values() if worker.draining])
+
+    @precondition(lambda self: self.world.workers)
     @rule(who=pick, count=st.integers(1, 5))
     def worker_hears(self, who: int, count: int) -> None:
         worker = self.a_worker(who)
@@ -241,6 +246,7 @@ class Walk:
             self.machine.head_ticks: evil,
             self.cancel: 0.3 * evil,
             self.drain: 0.1 * evil,
+            self.move: 2,
             self.lose: evil,
         }
 
@@ -277,6 +283,10 @@ class Walk:
     def leave(self) -> None:
         if len(self.machine.world.clients) > 1:
             self.machine.client_leaves(self.n())
+
+    def move(self) -> None:
+        if self.machine.world.workers:
+            self.machine.results_move()
 
     def drain(self) -> None:
         self.machine.worker_drains(self.n())

@@ -17,6 +17,7 @@ from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.scheduler import pressure
 from hpclaunch.scheduler.commands import ToClient
+from hpclaunch.scheduler.leaving import moves
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Worker
@@ -125,6 +126,8 @@ class FakeWorker:
             self._owe(message.key, message.function)
             assert frozenset(i.key for i in message.inputs) in self.world.submitted[message.key]
             reactor.on_task_sent(message)
+        elif isinstance(message, m.KeepCopies):
+            reactor.on_copies_wanted(message)
         elif isinstance(message, m.RecallTasks):
             reactor.on_recall(message.count)
         elif isinstance(message, m.DropTasks):
@@ -241,6 +244,7 @@ class World:
         self.workers: dict[str, FakeWorker] = {}
         self.submitted: dict[str, set[frozenset[str]]] = {}
         self.now = 0.0
+        self.asked: dict[str, float] = {}  # results that were asked for by move()
         self._count = 0
 
     def check(self) -> None:
@@ -354,6 +358,12 @@ class World:
         worker.draining = True
         self.reactor.on_worker_draining(worker.name)
         self.check()
+
+    def move(self, *leaving: FakeWorker) -> None:
+        """The head has others take what only these workers hold."""
+        workers = [self.state.workers[worker.name] for worker in leaving]
+        for command in moves(self.state, workers, self.asked, self.now):
+            self.workers[command.worker].inbox.append(through_the_wire(command.message))
 
     # --- messages
 

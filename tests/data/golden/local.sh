@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A job of cluster demo-0a1b2c3d, for the local batch system.
 
+HPCLAUNCH_ENDS=0
 HPCLAUNCH_JOB="$HPCLAUNCH_JOB_ID.$HPCLAUNCH_TASK_ID"
 (umask 077; : > /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/"$HPCLAUNCH_JOB.log")
 exec >> /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/"$HPCLAUNCH_JOB.log" 2>&1
@@ -20,15 +21,15 @@ hpclaunch_end() {
 }
 trap hpclaunch_end EXIT
 
-# A signal for the job goes on to the worker, whose end is then waited for.
+# A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
 hpclaunch_worker=
 hpclaunch_forward() {
-    if [ -n "$hpclaunch_worker" ]; then kill -TERM "$hpclaunch_worker" 2> /dev/null; else exit "$1"; fi
+    if [ -n "$hpclaunch_worker" ]; then kill -"$1" "$hpclaunch_worker" 2> /dev/null; else exit "$2"; fi
 }
-trap 'hpclaunch_forward 143' TERM
-trap 'hpclaunch_forward 130' INT
-trap 'hpclaunch_forward 138' USR1
-trap 'hpclaunch_forward 140' USR2
+trap 'hpclaunch_forward TERM 143' TERM
+trap 'hpclaunch_forward INT 130' INT
+trap 'hpclaunch_forward USR1 138' USR1
+trap 'hpclaunch_forward USR2 140' USR2
 
 # Libraries that start threads of their own get the cores of one task, unless you said otherwise.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -40,7 +41,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 # Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
 hpclaunch_worker=$!
 hpclaunch_code=0
 wait "$hpclaunch_worker" || hpclaunch_code=$?

@@ -6,6 +6,7 @@
 #$ -j y
 #$ -o /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/$JOB_ID.$TASK_ID.log
 #$ -r n
+#$ -notify
 #$ -l h_rt=01:00:00
 #$ -l h_vmem=24G
 #$ -ac HPCLAUNCH_CLUSTER=demo-0a1b2c3d
@@ -13,6 +14,7 @@
 #$ -pe smp 1
 #$ -l disk=24G
 
+HPCLAUNCH_ENDS=$(($(date +%s) + 3600))
 HPCLAUNCH_JOB="$JOB_ID.$SGE_TASK_ID"
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
 if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
@@ -30,15 +32,15 @@ hpclaunch_end() {
 }
 trap hpclaunch_end EXIT
 
-# A signal for the job goes on to the worker, whose end is then waited for.
+# A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
 hpclaunch_worker=
 hpclaunch_forward() {
-    if [ -n "$hpclaunch_worker" ]; then kill -TERM "$hpclaunch_worker" 2> /dev/null; else exit "$1"; fi
+    if [ -n "$hpclaunch_worker" ]; then kill -"$1" "$hpclaunch_worker" 2> /dev/null; else exit "$2"; fi
 }
-trap 'hpclaunch_forward 143' TERM
-trap 'hpclaunch_forward 130' INT
-trap 'hpclaunch_forward 138' USR1
-trap 'hpclaunch_forward 140' USR2
+trap 'hpclaunch_forward TERM 143' TERM
+trap 'hpclaunch_forward INT 130' INT
+trap 'hpclaunch_forward USR1 138' USR1
+trap 'hpclaunch_forward USR2 140' USR2
 
 # Libraries that start threads of their own get the cores of one task, unless you said otherwise.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -50,7 +52,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 # Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 1 --threads 1 --memory 24000000000 --death-timeout 60 --interface ib0 --local-directory "/scratch/user/dask-worker-space" &
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 1 --threads 1 --memory 24000000000 --death-timeout 60 --interface ib0 --local-directory "/scratch/user/dask-worker-space" &
 hpclaunch_worker=$!
 hpclaunch_code=0
 wait "$hpclaunch_worker" || hpclaunch_code=$?

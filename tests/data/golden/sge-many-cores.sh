@@ -5,6 +5,7 @@
 #$ -cwd
 #$ -j y
 #$ -o "/home/user/my logs"/$JOB_ID.$TASK_ID.log
+#$ -notify
 #$ -q all.q
 #$ -P physics
 #$ -pe smp 8
@@ -12,6 +13,7 @@
 #$ -ac HPCLAUNCH_CLUSTER=demo-0a1b2c3d
 #$ -l h_rt=48:00:00,disk=1G
 
+HPCLAUNCH_ENDS=$(($(date +%s) + 172800))
 HPCLAUNCH_JOB="$JOB_ID.$SGE_TASK_ID"
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
 if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
@@ -29,15 +31,15 @@ hpclaunch_end() {
 }
 trap hpclaunch_end EXIT
 
-# A signal for the job goes on to the worker, whose end is then waited for.
+# A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
 hpclaunch_worker=
 hpclaunch_forward() {
-    if [ -n "$hpclaunch_worker" ]; then kill -TERM "$hpclaunch_worker" 2> /dev/null; else exit "$1"; fi
+    if [ -n "$hpclaunch_worker" ]; then kill -"$1" "$hpclaunch_worker" 2> /dev/null; else exit "$2"; fi
 }
-trap 'hpclaunch_forward 143' TERM
-trap 'hpclaunch_forward 130' INT
-trap 'hpclaunch_forward 138' USR1
-trap 'hpclaunch_forward 140' USR2
+trap 'hpclaunch_forward TERM 143' TERM
+trap 'hpclaunch_forward INT 130' INT
+trap 'hpclaunch_forward USR1 138' USR1
+trap 'hpclaunch_forward USR2 140' USR2
 
 # Libraries that start threads of their own get the cores of one task, unless you said otherwise.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -60,7 +62,7 @@ module load anaconda
 source activate work
 trap - ERR
 
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 4 --threads 2 --memory 24000000000 --death-timeout 60 --interface ib0 &
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 4 --threads 2 --memory 24000000000 --death-timeout 60 --interface ib0 &
 hpclaunch_worker=$!
 hpclaunch_code=0
 wait "$hpclaunch_worker" || hpclaunch_code=$?

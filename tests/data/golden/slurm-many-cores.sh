@@ -6,12 +6,14 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --mem=22889M
 #SBATCH --time=1-12:00:00
+#SBATCH --signal=B:USR1@60
 #SBATCH --account="phys 1"
 #SBATCH --no-requeue
 #SBATCH --comment=hpclaunch:demo-0a1b2c3d
 #SBATCH --exclusive
 #SBATCH -p short
 
+HPCLAUNCH_ENDS="${SLURM_JOB_END_TIME:-$(($(date +%s) + 129600))}"
 HPCLAUNCH_JOB="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
 if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
@@ -29,15 +31,15 @@ hpclaunch_end() {
 }
 trap hpclaunch_end EXIT
 
-# A signal for the job goes on to the worker, whose end is then waited for.
+# A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
 hpclaunch_worker=
 hpclaunch_forward() {
-    if [ -n "$hpclaunch_worker" ]; then kill -TERM "$hpclaunch_worker" 2> /dev/null; else exit "$1"; fi
+    if [ -n "$hpclaunch_worker" ]; then kill -"$1" "$hpclaunch_worker" 2> /dev/null; else exit "$2"; fi
 }
-trap 'hpclaunch_forward 143' TERM
-trap 'hpclaunch_forward 130' INT
-trap 'hpclaunch_forward 138' USR1
-trap 'hpclaunch_forward 140' USR2
+trap 'hpclaunch_forward TERM 143' TERM
+trap 'hpclaunch_forward INT 130' INT
+trap 'hpclaunch_forward USR1 138' USR1
+trap 'hpclaunch_forward USR2 140' USR2
 
 # Libraries that start threads of their own get the cores of one task, unless you said otherwise.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -59,7 +61,7 @@ trap 'hpclaunch_failed "$?" "$BASH_COMMAND"' ERR
 module load anaconda
 trap - ERR
 
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --processes 2 --threads 4 --memory 24000000000 --death-timeout 60 --local-directory "$TMPDIR" --processes 3 &
+/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 4 --memory 24000000000 --death-timeout 60 --local-directory "$TMPDIR" --processes 3 &
 hpclaunch_worker=$!
 hpclaunch_code=0
 wait "$hpclaunch_worker" || hpclaunch_code=$?
