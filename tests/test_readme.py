@@ -57,7 +57,8 @@ def test_local_programs_run(tmp_path: Path) -> None:
         script = tmp_path / f"script{number}.py"
         script.write_text(code)
         out.append(run(sys.executable, script, cwd=tmp_path))
-    walks, mean = out
+    walks, total, mean = out
+    assert total == "5050\n"
     assert re.fullmatch(r"100 walks, the longest way out: \d+\n", walks)
     assert float(mean) == pytest.approx(0.5708, abs=0.01)  # pi/2 - 1
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Eight ranks on Grid Engine; adapt the environment's name (-pe), the resources and the modules to your site.
-# `hpclaunch script sge --mpi 8 --pe ib array.py` writes such a file for you.
+# `hpclaunch script sge --mpi 8 --pe ib array_sum.py` writes such a file for you.
 #$ -N array
 #$ -cwd
 #$ -j y
@@ -12,4 +12,4 @@
 module load openmpi
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-mpirun -np $NSLOTS python array.py
+mpirun -np $NSLOTS python array_sum.py

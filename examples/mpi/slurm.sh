@@ -1,6 +1,6 @@
 #!/bin/bash
 # Eight ranks on Slurm; adapt memory and modules to your site.
-# `hpclaunch script slurm --mpi 8 --memory "2 GB" array.py` writes such a file for you.
+# `hpclaunch script slurm --mpi 8 --memory "2 GB" array_sum.py` writes such a file for you.
 #SBATCH --job-name=array
 #SBATCH --output=array.%j.log
 #SBATCH --time=00:15:00
@@ -10,4 +10,4 @@
 module load openmpi
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-srun python array.py
+srun python array_sum.py

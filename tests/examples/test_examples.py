@@ -103,7 +103,7 @@ def test_runs_on_this_machine(name: str, tmp_path: Path):
 
 
 def test_the_parallel_one_runs_as_one_process(tmp_path: Path):
-    text = run_here("mpi/array.py", ["--size", "500"], tmp_path)
+    text = run_here("mpi/array_sum.py", ["--size", "500"], tmp_path)
     assert "500 sums in" in text
     assert "on 1 worker\n" in text
     check_array(text)

@@ -109,9 +109,11 @@ def textual(text: str) -> str:
 def test_the_submission_files_of_the_examples(real: RealBed) -> None:
     """What the examples' folder has for this batch system can be submitted as it is, but for the site's words."""
     folder = Path(__file__).parents[2] / "examples" / "mpi"
-    for name in ("array.py", f"{real.name}.sh"):
+    for name in ("array_sum.py", f"{real.name}.sh"):
         text = (folder / name).read_text().replace("module load", ": module load")
-        text = text.replace("python array.py", f"{real.bed.python} array.py").replace("-pe ib 8", "-pe mpi 4")
+        text = text.replace("python array_sum.py", f"{real.bed.python} array_sum.py").replace(
+            "-pe ib 8", "-pe mpi 4"
+        )
         text = (
             text.replace("--ntasks=8", "--ntasks=4").replace("srun ", "srun --mpi=pmix ").replace("-np 8", "-np 4")
         )

@@ -1,7 +1,7 @@
 """The array computation in one parallel job: every rank runs this file, and one goes on behind initialize().
 
-    mpirun -np 8 python array.py          # six workers
-    python array.py                       # one process is everything, on a laptop
+    mpirun -np 8 python array_sum.py          # six workers
+    python array_sum.py                       # one process is everything, on a laptop
     qsub sge.sh                           # in a job of Grid Engine
     sbatch slurm.sh                       # in a job of Slurm
 
