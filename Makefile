@@ -1,6 +1,10 @@
 # Each target works as the first command after "git clone"; only Python 3.11 or newer and make must be there.
 
-FAST := not slurm and not sge and not slow
+REAL := slurm or sge or mpi
+FAST := not ($(REAL)) and not slow
+PYTEST := .venv/bin/python -m pytest
+# Several tests at a time, for those that share nothing but the machine; see pytest_xdist_auto_num_workers.
+SPREAD := --numprocesses=auto --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo lint check test bench docs clean
@@ -33,13 +37,15 @@ lint: setup
 	.venv/bin/mypy
 
 check: lint
-	.venv/bin/python -m pytest -q -m "$(FAST)"
+	HPCLAUNCH_TEST_PROFILE=quick $(PYTEST) -q $(SPREAD) -m "$(FAST)"
 
-# The tests run also when lint fails, so that one run tells all. guard.sh stops the test beds however the run ends.
+# The tests run also when lint fails, so that one run tells all. What needs a real system has the machine for itself,
+# one test after the other; guard.sh stops the test beds however the run ends.
 test: setup
 	@status=0; \
 	$(MAKE) --no-print-directory --keep-going lint || status=$$?; \
-	bash tests/testbed/guard.sh .venv/bin/python -m pytest --durations=10 || status=$$?; \
+	$(PYTEST) -q $(SPREAD) --durations=10 -m "not ($(REAL))" || status=$$?; \
+	bash tests/testbed/guard.sh $(PYTEST) --durations=10 -m "$(REAL)" || status=$$?; \
 	[ $$status = 0 ] && echo "make test: passed" || echo "make test: FAILED" >&2; \
 	exit $$status
 

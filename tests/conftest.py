@@ -22,14 +22,24 @@ BEDS: dict[str, Bed] = {}
 LOCAL_PATIENCE = 15.0  # seconds
 
 
-settings.register_profile("everyday", deadline=None)  # no test may fail for being slow
+# No test may fail for being slow.
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("everyday", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 
 
 def pytest_configure() -> None:
-    """Mark this test run; ``HPCLAUNCH_TEST_PROFILE=thorough`` has Hypothesis try ten times as many examples."""
+    """Mark this test run (each of its processes marks its own), and have Hypothesis try as much as is asked for.
+
+    ``HPCLAUNCH_TEST_PROFILE`` is "quick" (as in ``make check``), "everyday" or "thorough": 30, 100, 1000 examples.
+    """
     os.environ[MARK_NAME] = MARK
     settings.load_profile(os.environ.get("HPCLAUNCH_TEST_PROFILE", "everyday"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one more test at a time than there are processors, since many tests wait; but not dozens."""
+    return min(8, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

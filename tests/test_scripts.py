@@ -305,10 +305,14 @@ def job(tmp_path: Path) -> Job:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+#: Each example starts a shell.
+each_a_process = settings(
+    max_examples=settings().max_examples // 2, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 ODD = st.text(st.sampled_from(list(" \n\t'\"\\$`;|&<>(){}[]*?!#~=-%aü\r")), max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@each_a_process
 @given(words=st.lists(TEXT | ODD, max_size=8))
 def test_the_command_sees_its_words_as_they_were_given(
     words: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -318,7 +322,7 @@ def test_the_command_sees_its_words_as_they_were_given(
     assert job.words() == words
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@each_a_process
 @given(name=(TEXT | ODD).map(lambda text: f"x{text.replace('/', '')}").filter(lambda t: len(t.encode()) < 200))
 def test_a_run_directory_may_have_any_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     job = Job(tmp_path_factory.mktemp("job"), name)
@@ -327,7 +331,7 @@ def test_a_run_directory_may_have_any_name(name: str, tmp_path_factory: pytest.T
     assert job.ticket("exit") == "3\n"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@each_a_process
 @given(text=(TEXT | ODD).filter(lambda t: t and not re.search(r"\$[A-Za-z_{]|^~", t)))
 def test_only_variables_are_special_in_a_local_directory(
     text: str, tmp_path_factory: pytest.TempPathFactory

@@ -102,6 +102,7 @@ def test_each_benchmark_is_what_its_name_says(name: str):
     assert benchmark.contestants[0].name == "hpclaunch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noop", "roundtrip", "start", "imports"])
 def test_ours_can_be_measured(name: str):
     argv = [sys.executable, "-m", "benchmarks.contestant", name, "hpclaunch"]

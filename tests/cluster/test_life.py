@@ -192,5 +192,5 @@ class Life(RuleBasedStateMachine):
         assert world.ledger.wake_at() is None
 
 
-Life.TestCase.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
+Life.TestCase.settings = settings(max_examples=settings().max_examples * 5 // 2, stateful_step_count=50)
 TestLife = Life.TestCase

@@ -198,6 +198,7 @@ def test_a_template_with_a_mistake(tmp_path: Path) -> None:
         LocalCluster(n_workers=1, template_directory=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_jobs_that_die_early_stop_with_one_error_that_quotes_the_log() -> None:
     with LocalCluster(n_workers=0, job_script_prologue=["echo doing something", "cd /no/such/place"]) as cluster:
         cluster.scale(2)
@@ -314,7 +315,14 @@ def processes_of(directory: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path, number: int) -> None:
     owner, facts = start_owner(tmp_path)
     assert len(processes_of(facts["directory"])) >= 3
@@ -324,6 +332,7 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path, number: int) -
     wait_until(lambda: not Path(facts["directory"]).exists(), "the run directory to go")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_though_a_forked_child_of_the_owner_lives_on(tmp_path: Path) -> None:
     path = tmp_path / "owner.py"
     path.write_text(textwrap.dedent(OWNER).replace("time.sleep(600)", "import os; os.fork(); time.sleep(600)"))
@@ -359,6 +368,7 @@ def test_a_killed_head_is_told_and_leaves_no_jobs() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_workers_end_by_themselves_when_nobody_cleans_up() -> None:
     cluster = LocalCluster(n_workers=2, death_timeout=1)
     cluster.wait_for_workers(2, timeout=30)
@@ -379,6 +389,7 @@ def test_a_killed_worker_is_replaced_and_its_tasks_run_again() -> None:
         cluster.wait_for_workers(2, timeout=30)
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_replaced_and_its_tasks_run_again() -> None:
     with LocalCluster(n_workers=2) as cluster, Client(cluster) as client:
         cluster.wait_for_workers(2, timeout=30)

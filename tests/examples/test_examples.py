@@ -94,7 +94,13 @@ def run_here(name: str, arguments: Sequence[str], cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+EVERYDAY = "demo.py"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [EVERYDAY, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(ARGUMENTS) if name != EVERYDAY)],
+)
 def test_runs_on_this_machine(name: str, tmp_path: Path):
     text = run_here(name, ARGUMENTS[name], tmp_path)
     CHECKS[name](text)
@@ -109,6 +115,7 @@ def test_the_parallel_one_runs_as_one_process(tmp_path: Path):
     check_array(text)
 
 
+@pytest.mark.slow
 def test_word_count_takes_files(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one two two\n")
     (tmp_path / "b.txt").write_text("Three two three three\n")

@@ -222,7 +222,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
 
 TestCluster = ClusterMachine.TestCase
-TestCluster.settings = settings(stateful_step_count=60, deadline=None)
+TestCluster.settings = settings(stateful_step_count=60)
 
 
 class Walk:
