@@ -61,7 +61,7 @@ def test_every_batch_system_has_one(section: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["slurm", "--core", "3"], "Did you mean '--cores'?"),
+        (["slurm", "--core", "3"], "'--cores'"),
         (["slurn", "--cores", "3"], "did you mean 'slurm'?"),
         (["slurm", "--cores", "3", "--memory", "1 gigabyte"], "argument memory"),
         (["slurm", "--cores", "2", "--processes", "3", "--memory", "1 GB"], "processes"),

@@ -516,6 +516,7 @@ def test_pending_tasks_without_futures_are_not_run(client: Client, tmp_path: Pat
     until(lambda: client.scheduler_info()["tasks"] == 54)
     del futures
     until(lambda: client.scheduler_info()["tasks"] == 4)
+    client.run(work.pid)  # the workers have heard by now which tasks they were given are not wanted any more
     gate.touch()
     client.gather(blockers)
     assert client.submit(work.inc, 1).result(10) == 2

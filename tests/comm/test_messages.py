@@ -32,6 +32,9 @@ def a_value(kind: object) -> st.SearchStrategy[object]:
         return a_message(kind)
     if typing.get_origin(kind) is list:
         return st.lists(a_value(typing.get_args(kind)[0]), max_size=3)
+    if typing.get_origin(kind) is dict:
+        keys, values = typing.get_args(kind)
+        return st.dictionaries(a_value(keys), a_value(values), max_size=3)
     return st.one_of([a_value(one) for one in typing.get_args(kind)])  # a union
 
 
