@@ -281,6 +281,8 @@ def _arguments(config: Any) -> list[str]:
         words += ["--interface", config.interface]
     if config.local_directory is not None:
         words += ["--local-directory", config.local_directory]
+    if config.resources:
+        words += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
     return [*words, *(word for line in config.worker_extra_args for word in shlex.split(line))]
 
 
