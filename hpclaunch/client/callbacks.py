@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.future import Future
 
 log = logging.getLogger("hpclaunch.client")
@@ -42,6 +43,7 @@ class CallbackThread:
 def call_back(function: Callable[[Future], Any], future: Future) -> None:
     """Call a user's function; what it raises goes to the log."""
     try:
-        function(future)
+        with allowing_to_block():
+            function(future)
     except Exception:
         log.exception("a future's callback raised")

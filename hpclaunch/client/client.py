@@ -6,14 +6,16 @@ What a client is made of, and which thread does what, is in :mod:`hpclaunch.clie
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpclaunch.client import data as data_calls
 from hpclaunch.client import graph, graphs, named
 from hpclaunch.client.actor import submit_actor
+from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, nothing, wait_all
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, meaning, remove_default
 from hpclaunch.client.executor import ClientExecutor
@@ -40,6 +42,8 @@ class Client(ClientCore):
     :param timeout: seconds to wait for the head.
     :param set_as_default: be what :func:`hpclaunch.get_client` gives in this process, and where Dask's
         ``.compute()`` and ``.persist()`` go, until it is closed or a newer client is made.
+    :param asynchronous: for programs with an event loop: ``async with Client(asynchronous=True) as client``, or
+        ``client = await Client(asynchronous=True)``. Whatever waits is to be awaited then, futures too.
     :param local: further arguments go to the new LocalCluster.
     :raises ClusterNotFoundError: nothing runs by that name.
     """
@@ -51,9 +55,9 @@ class Client(ClientCore):
         name: str | None = None,
         timeout: float = 10.0,
         set_as_default: bool = True,
+        asynchronous: bool = False,
         **local: Any,
     ) -> None:
-        self.asynchronous = False
         self._own_cluster: Any = None
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
@@ -62,7 +66,7 @@ class Client(ClientCore):
             self._own_cluster = cluster if is_own else None
         elif local:
             raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
-        super().__init__(cluster, name=name, timeout=timeout)
+        super().__init__(cluster, name=name, timeout=timeout, asynchronous=asynchronous)
         if set_as_default:
             add_default(self)
 
@@ -200,6 +204,7 @@ class Client(ClientCore):
         self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
         return futures
 
+    @blocking
     def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
         """Run a task graph (a dict, as Dask makes and documents them) and return the results of ``keys``.
 
@@ -262,8 +267,6 @@ class Client(ClientCore):
         self, function: Callable[..., Any], kwargs: dict[str, Any]
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Make keywords a part of the function, which travels once, unless there are futures in them."""
-        import functools
-
         with serialize.collecting() as found:
             serialize.dump_inline(kwargs)
         if found:
@@ -279,6 +282,8 @@ class Client(ClientCore):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
         futures = list(futures) if isinstance(futures, Iterator) else futures
         flat = list(flatten(futures))
+        if self.asynchronous and is_awaiting(self):
+            return after(wait_all(self, flat), functools.partial(self.gather, futures, errors))
         for future in flat:
             if future._status == PENDING:
                 self._wait_for((future,), None)
@@ -302,7 +307,7 @@ class Client(ClientCore):
         """Cancel those of some tasks that have not begun; return their keys."""
         return list(self._ask("cancel_unstarted", keys=keys)) if keys else []
 
-    def cancel(self, futures: Future | Iterable[Future], force: bool = False) -> None:
+    def cancel(self, futures: Future | Iterable[Future], force: bool = False) -> Any:
         """Cancel tasks, and with them all that use their results.
 
         A task that runs already is left to end, and can see that it is not wanted (:func:`hpclaunch.get_task`).
@@ -315,8 +320,9 @@ class Client(ClientCore):
         self._end([(f.key, CANCELLED, None) for f in pending])
         if pending:
             self._send(m.CancelKeys([f.key for f in pending], force))
+        return nothing(self)
 
-    def retry(self, futures: Future | Iterable[Future]) -> None:
+    def retry(self, futures: Future | Iterable[Future]) -> Any:
         """Run failed tasks once more, and before them those of their inputs that have failed."""
         some = [futures] if isinstance(futures, Future) else list(futures)
         failed = [future for future in some if future._status == FAILED]
@@ -325,9 +331,11 @@ class Client(ClientCore):
                 future._status, future._data = PENDING, None
         if failed:
             self._send(m.RetryKeys([future.key for future in failed]))
+        return nothing(self)
 
     # --- datasets
 
+    @blocking
     def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
         """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
 
@@ -340,6 +348,7 @@ class Client(ClientCore):
             data, keys = serialize.dump_referring(value)
             self._ask_named("dataset", "put", one, None, data=data, keys=keys, override=override)
 
+    @blocking
     def get_dataset(self, name: str, **default: Any) -> Any:
         """Return a dataset; ``default=`` if there is none.
 
@@ -347,10 +356,12 @@ class Client(ClientCore):
         """
         return named.get_dataset(self, name, **default)
 
+    @blocking
     def list_datasets(self) -> list[str]:
         """Return the names of the datasets."""
         return list(self._ask_named("dataset", "list", "", None))
 
+    @blocking
     def unpublish_dataset(self, name: str) -> None:
         """Forget a dataset.
 
@@ -365,6 +376,7 @@ class Client(ClientCore):
 
     # --- data
 
+    @blocking
     def scatter(
         self,
         data: Any,
@@ -384,6 +396,7 @@ class Client(ClientCore):
         """
         return data_calls.scatter(self, data, workers, broadcast=broadcast, hash=hash)
 
+    @blocking
     def replicate(
         self, futures: Future | Iterable[Future], n: int | None = None, workers: list[str] | None = None
     ) -> None:
@@ -393,10 +406,12 @@ class Client(ClientCore):
         """
         self._ask("replicate", keys=data_calls.keys_of(futures), n=n, workers=workers)
 
+    @blocking
     def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
         """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
         return dict(self._ask("who_has", keys=data_calls.keys_of(futures)))
 
+    @blocking
     def has_what(self, workers: list[str] | None = None) -> dict[str, list[str]]:
         """Return the keys of the large results on each worker."""
         return dict(self._ask("has_what", workers=workers))
@@ -406,25 +421,30 @@ class Client(ClientCore):
         """The dashboard's address; None: there is no dashboard in this version."""
         return
 
+    @blocking
     def scheduler_info(self) -> dict[str, Any]:
         """Return what the head says of itself and its workers."""
         return dict(self._thread.run(self._session.request("info")))
 
+    @blocking
     def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
         """Return how many tasks each worker runs at once."""
         return dict(self._ask("nthreads", workers=workers))
 
     ncores = nthreads
 
+    @blocking
     def processing(self, workers: list[str] | None = None) -> dict[str, list[str]]:
         """Return the keys of the tasks that each worker runs or is about to run."""
         return dict(self._ask("processing", workers=workers))
 
+    @blocking
     def call_stack(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
         """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
         some = [futures] if isinstance(futures, Future) else futures
         return dict(self._ask("call_stack", keys=None if some is None else [future.key for future in some]))
 
+    @blocking
     def run(
         self,
         function: Callable[..., Any],
@@ -454,6 +474,7 @@ class Client(ClientCore):
             "can harm the others. Use run() for the workers, or scheduler_info(), who_has() and processing()"
         )
 
+    @blocking
     def upload_file(self, filename: str | os.PathLike[str]) -> None:
         """Send a .py, .zip, .egg or .whl file to all workers, also to those that come later, to be imported there.
 
@@ -461,6 +482,7 @@ class Client(ClientCore):
         """
         data_calls.upload_file(self, Path(filename))
 
+    @blocking
     def restart(self, timeout: float = 30.0) -> Client:
         """Cancel all tasks of all clients, forget all results and replace all worker processes.
 
@@ -470,6 +492,7 @@ class Client(ClientCore):
         self._ask("restart", timeout=timeout)
         return self
 
+    @blocking
     def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> None:
         """Wait until that many workers are connected.
 
@@ -481,6 +504,7 @@ class Client(ClientCore):
             None if timeout is None else timeout + 5,
         )
 
+    @blocking
     def close(self) -> None:
         """Release all futures and disconnect; a LocalCluster that was made by this client ends too."""
         remove_default(self)
@@ -503,12 +527,26 @@ class Client(ClientCore):
         return meaning(self)
 
     def __enter__(self) -> Client:
+        if self.asynchronous:
+            raise TypeError("an asynchronous client takes: async with Client(asynchronous=True) as client")
         return self
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Client:
+        await self._start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await in_thread(functools.partial(Client.close, self))
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
+        if not self._is_open:
+            return f"<Client {self.name}, not connected yet: await it>"
         state = f"closed: {self._closed}" if self._closed else f"connected to {self._session.address}"
         return f"<Client {self.name}, {state}>"
 

@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,13 @@ class ClientCore:
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file.
     :param name: shown on the cluster's side.
     :param timeout: seconds to wait for the head.
+    :param asynchronous: connect in :meth:`_start`, and have calls that block return awaitables.
     """
 
-    def __init__(self, cluster: Any, *, name: str | None, timeout: float) -> None:
+    def __init__(self, cluster: Any, *, name: str | None, timeout: float, asynchronous: bool = False) -> None:
+        self.asynchronous = asynchronous
+        self._is_open = False
+        self._complaints: set[Callable[[HPCLaunchError], None]] = set()  # who is told that the cluster can't work
         self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
         self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
         self._tag = secrets.token_hex(3)
@@ -79,7 +83,20 @@ class ClientCore:
         self._callbacks: CallbackThread | None = None
         self._actor_calls: ActorCalls | None = None
         self._thread = loop_thread()
-        self._session: HeadSession = self._thread.run(self._open(cluster, timeout))
+        self._opening = (cluster, timeout)
+        self._session: HeadSession
+        if not asynchronous:
+            self._session = self._thread.run(self._open(cluster, timeout))
+            self._is_open = True
+
+    async def _start(self) -> None:
+        """Connect; called on the user's own loop."""
+        if self._is_open:
+            return
+        opening = asyncio.run_coroutine_threadsafe(self._open(*self._opening), self._thread.loop)
+        self._session = await asyncio.wrap_future(opening)
+        self._is_open = True
+        self._schedule_flush()
 
     async def _open(self, cluster: Any, timeout: float) -> HeadSession:
         if hasattr(cluster, "open_session"):
@@ -300,6 +317,8 @@ class ClientCore:
     def _flush(self) -> None:
         """Send what has been queued; runs on the loop."""
         self._flush_due = False
+        if not self._is_open:
+            return
         comm = self._session.comm
         if comm is None or comm.is_closed:
             return
@@ -390,6 +409,19 @@ class ClientCore:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
+        for complain in list(self._complaints):
+            complain(error)
+
+    @contextlib.contextmanager
+    def _complaining(self, complain: Callable[[HPCLaunchError], None]) -> Iterator[None]:
+        """Have somebody told inside this block that the cluster can't work, from any thread."""
+        self._complaints.add(complain)
+        if self._failure is not None:
+            complain(self._failure)
+        try:
+            yield
+        finally:
+            self._complaints.discard(complain)
 
     def _on_lost(self, error: PeerError) -> None:
         self._closed = self._closed or str(error)
@@ -435,6 +467,8 @@ class ClientCore:
             callbacks.end()
 
     async def _close(self) -> None:
+        if not self._is_open:
+            return
         self._flush()
         self._fetcher.close()
         self._session.close()

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
 from hpclaunch.errors import CommClosedError
@@ -91,7 +92,8 @@ class TaskFuture(concurrent.futures.Future[Any]):
             if self.task is None:
                 return
             try:
-                self._result = task.result(_left(until))
+                with allowing_to_block():
+                    self._result = task.result(_left(until))
             except BaseException as error:
                 if isinstance(error, TimeoutError) and task.status != "error":
                     raise
@@ -221,7 +223,8 @@ def _results(left: list[Future], more: Callable[[], None], until: float | None, 
     """Give the results of tasks, the last one's first; who stops asking, or meets an error, ends the others."""
     try:
         while left:
-            value = left[-1].result(_left(until))
+            with allowing_to_block():
+                value = left[-1].result(_left(until))
             left.pop()
             more()
             if is_chunked:

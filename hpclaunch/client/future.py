@@ -6,9 +6,10 @@ Python lets go of it, the cluster does too. There is one object per key and clie
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.client.awaiting import allowing_to_block, in_thread, is_awaiting, wait_all
 from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
@@ -46,6 +47,8 @@ class Future:
         :raises JobsFailedError: the cluster cannot start workers.
         :raises CommClosedError: the connection to the cluster is over.
         """
+        if self._client.asynchronous and is_awaiting(self._client):
+            return self._later(self.result, timeout)
         if self._status == PENDING:
             self._client._wait_for((self,), timeout)
         if self._status == DONE:
@@ -60,6 +63,8 @@ class Future:
         :raises TimeoutError: it took longer than ``timeout`` seconds.
         :raises CancelledError: it was cancelled.
         """
+        if is_awaiting(self._client):
+            return self._later(self.exception, timeout)  # type: ignore[return-value]
         if self._status == PENDING:
             self._client._wait_for((self,), timeout)
         if self._status in (DONE, STORED):
@@ -71,8 +76,21 @@ class Future:
 
     def traceback(self, timeout: float | None = None) -> str | None:
         """Wait until the task has ended; return the traceback on the worker as text, or None."""
+        if is_awaiting(self._client):
+            return self._later(self.traceback, timeout)  # type: ignore[return-value]
         self.exception(timeout)
         return self._data.traceback if isinstance(self._data, Failure) else None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._later(self.result, None).__await__()
+
+    async def _later(self, ask: Callable[[], Any], timeout: float | None) -> Any:
+        """Wait on the caller's own loop, and ask then."""
+        await wait_all(self._client, (self,), timeout)
+        if self._status == STORED:
+            return await in_thread(ask)
+        with allowing_to_block():
+            return ask()
 
     def done(self) -> bool:
         """True once the task has ended, in whatever way."""
@@ -87,13 +105,13 @@ class Future:
         """ "pending", "finished", "error", "cancelled" or "lost"."""
         return _WORDS[self._status]
 
-    def cancel(self, force: bool = False) -> None:
+    def cancel(self, force: bool = False) -> Any:
         """Cancel the task, and with it all tasks that use its result: see :meth:`hpclaunch.Client.cancel`."""
-        self._client.cancel([self], force=force)
+        return self._client.cancel([self], force=force)
 
-    def retry(self) -> None:
+    def retry(self) -> Any:
         """Run the task once more if it has failed."""
-        self._client.retry([self])
+        return self._client.retry([self])
 
     def release(self) -> None:
         """Let go of the result, as Python does when nobody has this object any more. It can't be used then."""

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
+from hpclaunch.client.awaiting import blocking, in_thread
 from hpclaunch.comm import serialize
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ class _Named:
         client = self._given or get_client()
         return client._ask_named(self.kind, do, self.name, timeout, **how)
 
+    @property
+    def asynchronous(self) -> bool:
+        """True if methods return awaitables, because the client's do."""
+        from hpclaunch.client.current import get_client
+
+        return (self._given or get_client()).asynchronous
+
     def __reduce__(self) -> Any:
         return type(self), (self.name,)
 
@@ -54,6 +62,7 @@ class Semaphore(_Named):
         self.max_leases = max_leases
         self._leases: list[int] = []
 
+    @blocking
     def acquire(self, timeout: float | None = None) -> bool:
         """Wait for a place; False if there was none within ``timeout`` seconds."""
         try:
@@ -62,6 +71,7 @@ class Semaphore(_Named):
             return False
         return True
 
+    @blocking
     def release(self) -> bool:
         """Give a place back.
 
@@ -71,6 +81,7 @@ class Semaphore(_Named):
             raise RuntimeError(f"{self!r} is released without having been acquired, by this object")
         return bool(self._ask("release", lease=self._leases.pop()))
 
+    @blocking
     def get_value(self) -> int:
         """Return how many places are taken."""
         return int(self._ask("count"))
@@ -82,6 +93,13 @@ class Semaphore(_Named):
     def __exit__(self, *exc: object) -> None:
         self.release()
 
+    async def __aenter__(self) -> Self:
+        await in_thread(self.acquire)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await in_thread(self.release)
+
     def __reduce__(self) -> Any:
         return type(self), (self.max_leases, self.name)
 
@@ -92,12 +110,14 @@ class Lock(Semaphore):
     def __init__(self, name: str | None = None, client: Client | None = None) -> None:
         super().__init__(1, name, client)
 
+    @blocking
     def acquire(  # type: ignore[override]  # as threading's and dask.distributed's
         self, blocking: bool = True, timeout: float | None = None
     ) -> bool:
         """Wait for the lock; False if it was not free in ``timeout`` seconds, or at once if not ``blocking``."""
         return super().acquire(timeout if blocking else 0)
 
+    @blocking
     def locked(self) -> bool:
         """Say whether anybody has it."""
         return self.get_value() > 0
@@ -111,18 +131,22 @@ class Event(_Named):
 
     kind = "event"
 
+    @blocking
     def set(self) -> None:
         """Set it: nobody waits any more."""
         self._ask("set")
 
+    @blocking
     def clear(self) -> None:
         """Unset it."""
         self._ask("clear")
 
+    @blocking
     def is_set(self) -> bool:
         """Say whether it is set."""
         return bool(self._ask("is_set"))
 
+    @blocking
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; False if it was not within ``timeout`` seconds."""
         try:
@@ -141,6 +165,7 @@ class Queue(_Named):
         super().__init__(name, client)
         self.maxsize = maxsize
 
+    @blocking
     def put(self, value: Any, timeout: float | None = None) -> None:
         """Put a value in.
 
@@ -149,6 +174,7 @@ class Queue(_Named):
         data, keys = serialize.dump_referring(value)
         self._ask("put", timeout, data=data, keys=keys, maxsize=self.maxsize)
 
+    @blocking
     def get(self, timeout: float | None = None, batch: bool | int = False) -> Any:
         """Take a value out.
 
@@ -159,6 +185,7 @@ class Queue(_Named):
         values = self._ask("get", timeout, batch=count)
         return values if batch else values[0]
 
+    @blocking
     def qsize(self) -> int:
         """Return how many values are in it."""
         return int(self._ask("size"))
@@ -172,11 +199,13 @@ class Variable(_Named):
 
     kind = "variable"
 
+    @blocking
     def set(self, value: Any, timeout: float | None = None) -> None:
         """Replace the value."""
         data, keys = serialize.dump_referring(value)
         self._ask("put", timeout, data=data, keys=keys)
 
+    @blocking
     def get(self, timeout: float | None = None) -> Any:
         """Return the value; wait until there is one.
 
@@ -184,6 +213,7 @@ class Variable(_Named):
         """
         return self._ask("get", timeout)[0]
 
+    @blocking
     def delete(self) -> None:
         """Forget the value."""
         self._ask("delete")

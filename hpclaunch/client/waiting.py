@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpclaunch.client.awaiting import is_awaiting, soon, wait_all
 from hpclaunch.client.future import CANCELLED, FAILED, LOST, STORED, Future
 from hpclaunch.worker.context import TaskFacts, stepping_aside
 
@@ -34,6 +36,8 @@ def wait(
     if return_when not in words:
         raise ValueError(f"return_when is one of {', '.join(words)}, not {return_when!r}")
     everything = [futures] if isinstance(futures, Future) else list(dict.fromkeys(futures))
+    if everything and is_awaiting(everything[0]._client):
+        return _wait_later(everything, timeout, return_when)  # type: ignore[return-value]
     if everything:
         if return_when == "ALL_COMPLETED":
             everything[0]._client._wait_for(everything, timeout)
@@ -41,12 +45,27 @@ def wait(
             for future in as_completed(everything, timeout=timeout):
                 if return_when == "FIRST_COMPLETED" or future._status > STORED:
                     break
-    done = {f for f in everything if f.done()}
-    return DoneAndNotDone(done, set(everything) - done)
+    return _sort(everything)
+
+
+async def _wait_later(futures: list[Future], timeout: float | None, return_when: str) -> DoneAndNotDone:
+    """As :func:`wait`, on the caller's own loop."""
+    if return_when == "ALL_COMPLETED":
+        await wait_all(futures[0]._client, futures, timeout)
+        return _sort(futures)
+    async for future in as_completed(futures, timeout=timeout):
+        if return_when == "FIRST_COMPLETED" or future._status > STORED:
+            break
+    return _sort(futures)
+
+
+def _sort(futures: list[Future]) -> DoneAndNotDone:
+    done = {f for f in futures if f.done()}
+    return DoneAndNotDone(done, set(futures) - done)
 
 
 class as_completed:
-    """Iterate over futures as they end, in that order. More can be added on the way.
+    """Iterate over futures as they end, in that order, also with ``async for``. More can be added on the way.
 
     :param with_results: give (future, result) pairs; a task's error is raised.
     :param timeout: seconds for the whole iteration, after which TimeoutError is raised.
@@ -61,6 +80,7 @@ class as_completed:
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._left: dict[Future, None] = {}
         self._client: Client | None = None
+        self._wake: tuple[asyncio.AbstractEventLoop, Callable[[], None]] | None = None  # who waits on a loop
         self.update(futures)
 
     def add(self, future: Future) -> None:
@@ -69,7 +89,12 @@ class as_completed:
             return
         self._left[future] = None
         self._client = future._client
-        future._client._watch(future, self._ended.put)
+        future._client._watch(future, self._note)
+
+    def _note(self, future: Future) -> None:
+        self._ended.put(future)
+        if self._wake is not None:
+            soon(*self._wake)
 
     def update(self, futures: Iterable[Future]) -> None:
         """Add more futures."""
@@ -93,6 +118,38 @@ class as_completed:
         future = self._next()
         self._left.pop(future, None)
         return (future, future.result()) if self._with_results else future
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._left:
+            raise StopAsyncIteration
+        future = await self._next_later()
+        self._left.pop(future, None)
+        return (future, await future) if self._with_results else future
+
+    async def _next_later(self) -> Future:
+        """Return the next future, waiting for it on the caller's own loop."""
+        assert self._client is not None
+        come = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._wake = loop, come.set
+        with self._client._complaining(lambda _: soon(loop, come.set)):
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    return self._ended.get_nowait()
+                if self._client._failure is not None:
+                    raise self._client._failure
+                come.clear()
+                left = None if self._until is None else self._until - time.monotonic()
+                try:
+                    async with asyncio.timeout(left):
+                        await come.wait()
+                except TimeoutError:
+                    raise TimeoutError(
+                        f"{len(self._left)} futures have not ended within {self._timeout:g} s"
+                    ) from None
 
     def _next(self) -> Future:
         with contextlib.suppress(queue.Empty):
