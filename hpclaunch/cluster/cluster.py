@@ -17,12 +17,13 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from hpclaunch import rundir
+from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
 from hpclaunch.cluster.current import enter, leave, user_python_path
@@ -53,7 +54,8 @@ class JobQueueCluster:
 
     :param config_name: the section below ``jobqueue:`` to use, such as a site's own.
     :param name: the cluster's name, by which it is found; the jobs' name in the batch system is ``job_name``.
-    :param asynchronous: not in this version; only False.
+    :param asynchronous: for programs with an event loop: calls that block, such as ``scale`` and ``close``, return
+        awaitables. Making the cluster itself, which takes a fraction of a second, does block.
     :param arguments: any configuration key (``_`` for ``-``), in today's or dask-jobqueue's older spelling.
     :raises ConfigError: a value can't be used; the text says which, where it came from and what to write.
     :raises HeadError: the head could not be started.
@@ -73,8 +75,7 @@ class JobQueueCluster:
         section = config_name or self.config_name
         if section is None:
             raise ConfigError("say which section to use: JobQueueCluster(config_name=...)", key="config-name")
-        if asynchronous:
-            raise ConfigError("asynchronous=True is not in this version; leave it out", key="asynchronous")
+        self.asynchronous = False  # until it is made
         self.config: JobConfig = load(section, _with_scheduler_options(arguments)).job
         if name is not None and not (isinstance(name, str) and name.isprintable()):
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
@@ -92,6 +93,7 @@ class JobQueueCluster:
             except BaseException:
                 self.close()
                 raise
+        self.asynchronous = asynchronous
 
     def _begin(self) -> None:
         """Prepare the run directory and start the head."""
@@ -124,6 +126,7 @@ class JobQueueCluster:
 
     # --- size
 
+    @blocking
     def scale(
         self,
         n: int | None = None,
@@ -161,6 +164,7 @@ class JobQueueCluster:
         }
         return math.ceil(size / per_job[what])
 
+    @blocking
     def wait_for_workers(self, n_workers: int | None = None, timeout: float | None = None) -> None:
         """Wait until that many workers are connected.
 
@@ -186,14 +190,17 @@ class JobQueueCluster:
         """The directives of the job script."""
         return "\n".join(line for line in self._script.splitlines() if line.startswith(("#$", "#SBATCH")))
 
+    @blocking
     def jobs(self) -> JobTable:
         """Return this cluster's jobs with the story of each; prints as a table."""
         return JobTable(self._ask("jobs"))
 
+    @blocking
     def logs(self, job_id: str | None = None) -> dict[str, str]:
         """Return the output of one job, or of all, by job id."""
         return dict(self._ask("logs", job_id=job_id))
 
+    @blocking
     def workers(self) -> list[dict[str, Any]]:
         """Return the connected workers: name, job, host, threads, memory, and the address that they reached."""
         return list(self._ask("info")["worker_list"])
@@ -241,6 +248,7 @@ class JobQueueCluster:
 
     # --- the end
 
+    @blocking
     def close(self) -> None:
         """Cancel all jobs, see to it that they are gone, and end the head. Again is no error.
 
@@ -271,16 +279,24 @@ class JobQueueCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         leave(self)
-        self.close()
+        with allowing_to_block():
+            self.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._here().__await__()
+
+    async def _here(self) -> Self:
+        return self
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        enter(self)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         leave(self)
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     if not TYPE_CHECKING:
 
@@ -293,7 +309,8 @@ class JobQueueCluster:
             return f"<{type(self).__name__} that did not start>"
         config = self.config
         try:
-            jobs = count_states(self.jobs()) if self._status == "running" else self._status
+            with allowing_to_block():
+                jobs = count_states(self.jobs()) if self._status == "running" else self._status
         except HPCLaunchError:
             jobs = "head gone"
         except RuntimeError:  # in a forked child, or where waiting is not possible
@@ -307,7 +324,8 @@ class JobQueueCluster:
 
         table = ""
         with contextlib.suppress(HPCLaunchError, RuntimeError):
-            table = self.jobs()._repr_html_() if self._status == "running" else ""
+            with allowing_to_block():
+                table = self.jobs()._repr_html_() if self._status == "running" else ""
         return f"<p>{escape(repr(self)[1:-1])}</p>{table}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpclaunch import Event, Lock, Queue, Variable, as_completed, delayed, get_client, wait
+from hpclaunch import Event, LocalCluster, Lock, Queue, Variable, as_completed, delayed, get_client, wait
 from hpclaunch.client.client import Client
 from hpclaunch.errors import CommClosedError, TaskError
 from tests.client import work
@@ -217,3 +217,22 @@ def test_a_loop_that_closes_early(client: Client, cluster: MiniCluster, tmp_path
     until(lambda: own.keep.done())  # type: ignore[attr-defined]
     asyncio.run(own.__aexit__())
     assert client.submit(work.inc, 1).result(10) == 2
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_asynchronous_cluster(processes: bool) -> None:
+    async def main() -> None:
+        async with (
+            LocalCluster(n_workers=1, processes=processes, asynchronous=True) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            assert await cluster is cluster
+            assert await client.submit(work.inc, 1) == 2
+            await cluster.scale(2)
+            await cluster.wait_for_workers(2, timeout=20)
+            assert len(await cluster.workers()) == 2
+            assert len(await cluster.jobs()) == 2
+            assert "2" in repr(cluster)
+        assert cluster.status == "closed"
+
+    asyncio.run(main())
