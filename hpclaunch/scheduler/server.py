@@ -49,13 +49,14 @@ _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 class Peer:
     """A connection that has shown who it is."""
 
-    __slots__ = ("comm", "hello", "last_seen", "relays", "vitals")
+    __slots__ = ("comm", "frozen", "hello", "last_seen", "relays", "vitals")
 
     def __init__(self, comm: Any, hello: m.Hello, now: float) -> None:
         self.comm: Comm = comm
         self.hello = hello
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
+        self.frozen: dict[str, float] = {}  # workers that are stopped, and since when
         self.relays: dict[int, tuple[Peer, int, type]] = {}  # whose questions it answers
 
 
@@ -249,6 +250,7 @@ class SchedulerServer:
     def _from_supervisor(self, peer: Peer, message: m.Message) -> None:
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
+            self._drop_frozen_workers(peer)
             peer.comm.send(m.Heartbeat())
         elif type(message) is m.WorkerDied:
             self._on_worker_died(peer, message)
@@ -443,6 +445,21 @@ class SchedulerServer:
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
                 self._drop_silent_job(job_id)
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+
+    def _drop_frozen_workers(self, supervisor: Peer) -> None:
+        """Take workers as lost that were stopped (SIGSTOP, a debugger) for as long as a job may be silent.
+
+        What one of them says when it runs again comes on a connection that is over: it makes way for another.
+        """
+        now = time.monotonic()
+        frozen = {name for name, vitals in supervisor.vitals.items() if vitals.stopped}
+        supervisor.frozen = {name: supervisor.frozen.get(name, now) for name in frozen}
+        for name, since in supervisor.frozen.items():
+            peer = self._workers.get(name)
+            if peer is not None and now - since > SILENCE_SECONDS:
+                reason = f"its process has been stopped (SIGSTOP?) for {now - since:.0f} s"
+                log.warning("worker %s: %s", name, reason)
+                peer.comm.abort(reason)  # type: ignore[attr-defined]
 
     def _drop_silent_job(self, job_id: str) -> None:
         reason = f"nothing was heard of it for {SILENCE_SECONDS:g} s"

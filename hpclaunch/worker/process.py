@@ -47,7 +47,7 @@ def serve(
     :param is_part_of_rank: the supervisor alone decides about the end, and says only what goes wrong.
     """
     end_with_parent(parent)
-    faulthandler.enable()  # a crash in native code leaves its Python lines in the job's output
+    faulthandler.enable(all_threads=False)  # a crash in native code leaves its Python lines in the job's output
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)

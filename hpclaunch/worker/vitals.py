@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-_LINES, _BYTES = 10, 4096
+_LINES, _BYTES = 15, 4096
 
 
 def memory_of(pid: int | str = "self") -> int:

@@ -195,3 +195,35 @@ def make_bytes(size: int, path: str) -> bytes:
     with open(path, "a") as file:
         file.write("x")
     return bytes(size)
+
+
+def read_nowhere() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def hold_the_gil(seconds: float) -> str:
+    import ctypes
+
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return "held"
+
+
+def recurse(limit: int) -> int:
+    sys.setrecursionlimit(limit)
+
+    def deeper(n: int) -> int:
+        return sorted([1, 2], key=lambda _: deeper(n + 1))[0]
+
+    return deeper(0)
+
+
+def big_array(size: int) -> Any:
+    import numpy as np
+
+    return np.ones(size, dtype=np.uint8)
+
+
+def array_size(array: Any) -> int:
+    return len(array)

@@ -16,6 +16,7 @@ import uvloop
 
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import Listener
+from hpclaunch.scheduler import server as scheduler
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -80,6 +81,7 @@ def main() -> None:
     async def stdin_closed() -> None:
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
+    scheduler.HEARTBEAT_SECONDS, scheduler.SILENCE_SECONDS = map(float, sys.argv[2:])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(directory, lambda: print("ready", flush=True), stdin_closed))
 
@@ -98,6 +100,8 @@ class MiniCluster:
         memory: dict[str, Any] | None = None,
         memory_limit: int = 0,
         tmp: Path | None = None,
+        heartbeat: float = scheduler.HEARTBEAT_SECONDS,
+        silence: float = scheduler.SILENCE_SECONDS,
     ) -> None:
         self.death_timeout = death_timeout
         self.memory_limit = memory_limit
@@ -106,7 +110,7 @@ class MiniCluster:
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / "jobs").mkdir(mode=0o700)
         self.head = subprocess.Popen(
-            [sys.executable, "-m", "tests.comm.minihead", str(self.directory)],
+            [sys.executable, "-m", "tests.comm.minihead", str(self.directory), str(heartbeat), str(silence)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(errors := (self.directory / "head.err").open("wb")),
