@@ -241,7 +241,7 @@ class ActorCalls:
         for watcher in watchers:
             watcher()
 
-    async def close(self, error: BaseException) -> None:
+    def close(self, error: BaseException) -> None:
         """No more answers will come."""
         for line in self._lines.values():
             for call in [*line.waiting.values(), *line.backlog]:

@@ -214,11 +214,15 @@ class ClientCore:
                     left = None if until is None else max(0.0, until - time.monotonic())
                     values.append(future.result(left))
                 else:
-                    value = serialize.load_value(*payload)
-                    if type(value) is Actor:
-                        value._future, value._client = future, self
-                    values.append(value)
+                    values.append(self._load(future, payload))
         return values
+
+    def _load(self, future: Future, payload: serialize.Payload) -> Any:
+        """Unpickle a large result; an actor's proxy holds its future from then on."""
+        value = serialize.load_value(*payload)
+        if type(value) is Actor:
+            value._future, value._client = future, self
+        return value
 
     async def _fetch_all(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
         return await asyncio.gather(*(self._fetch_one(future) for future in futures))
@@ -458,8 +462,6 @@ class ClientCore:
             self._closed = self._closed or "it was closed by close()"
             self._thread.run(self._close())
             error = CommClosedError("the client was closed")
-            if self._actor_calls is not None:
-                self._thread.run(self._actor_calls.close(error))
             self._end([(key, LOST, error) for key in list(self._futures)])
         with self._lock:
             callbacks, self._callbacks = self._callbacks, None
@@ -470,6 +472,8 @@ class ClientCore:
         if not self._is_open:
             return
         self._flush()
+        if self._actor_calls is not None:  # before their connections close, which would have them looked for
+            self._actor_calls.close(CommClosedError("the client was closed"))
         self._fetcher.close()
         self._session.close()
 
