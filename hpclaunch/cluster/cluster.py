@@ -323,9 +323,8 @@ class JobQueueCluster:
         from html import escape
 
         table = ""
-        with contextlib.suppress(HPCLaunchError, RuntimeError):
-            with allowing_to_block():
-                table = self.jobs()._repr_html_() if self._status == "running" else ""
+        with contextlib.suppress(HPCLaunchError, RuntimeError), allowing_to_block():
+            table = self.jobs()._repr_html_() if self._status == "running" else ""
         return f"<p>{escape(repr(self)[1:-1])}</p>{table}"
 
 
