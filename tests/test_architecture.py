@@ -58,6 +58,7 @@ PURE = {
     "scheduler.restricted",
     "scheduler.state",
     "scheduler.terms",
+    "scheduler.why",
     "scheduler.wishes",
     "worker.commands",
     "worker.memory",

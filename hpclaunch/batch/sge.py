@@ -50,6 +50,8 @@ _HINTS = (
     ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
     ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
 )
+#: What is said of a site where the scheduler keeps its reasons for itself, as most large ones have it.
+_NOT_TOLD = "this site does not tell why jobs wait (schedd_job_info is off); `qstat -g c` shows the queues"
 #: Signs that the master did not answer, though it may have heard.
 _LOST = ("failed receiving gdi request", "answer list from qmaster", "got read error", "got read timeout")
 
@@ -166,7 +168,7 @@ class GridEngine:
                 field = name
             value = text.strip() if colon and not line.startswith(" ") else line.strip()
             if field == "scheduling info" and value:
-                waits.append(value)
+                waits.append(_NOT_TOLD if "turned off" in value else value)
         return "; ".join(dict.fromkeys(errors)) or _condense(waits)
 
     # --- cancelling

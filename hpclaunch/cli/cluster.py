@@ -15,7 +15,7 @@ from hpclaunch.cli.keys import config_options, given
 from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
-from hpclaunch.errors import HPCLaunchError, PeerError, SiteError
+from hpclaunch.errors import HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare
 
 T = TypeVar("T")
@@ -88,6 +88,22 @@ def jobs(name: str, story: bool) -> None:
     table = JobTable(_ask(rundir.find_cluster(name), "jobs"))
     click.echo(table.stories() if story else str(table))
     click.echo(count_states(table))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("what", metavar="KEY|JOB")
+def why(name: str, what: str) -> None:
+    """Say why a task (by its KEY) or a JOB of cluster NAME is where it is."""
+    directory = rundir.find_cluster(name)
+    said = _ask(directory, "why", key=what)
+    table = [job for job in _ask(directory, "jobs") if job["id"] == what]
+    if not said and not table:
+        raise UserError(f"cluster {name!r} knows no task and no job {what!r}; `hpclaunch jobs {name}` lists jobs")
+    if said:
+        click.echo(said)
+    for job in JobTable(table).told():
+        click.echo(job)
 
 
 @click.command()

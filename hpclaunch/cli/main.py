@@ -27,6 +27,7 @@ COMMANDS = {
     "scale": "hpclaunch.cli.cluster:scale",
     "script": "hpclaunch.cli.script:script",
     "up": "hpclaunch.cli.cluster:up",
+    "why": "hpclaunch.cli.cluster:why",
 }
 
 

@@ -407,6 +407,16 @@ class Client(ClientCore):
         self._ask("replicate", keys=data_calls.keys_of(futures), n=n, workers=workers)
 
     @blocking
+    def why(self, task: Future | str) -> str:
+        """Say how a task stands and why: what it waits for, who runs that, what rules each worker out.
+
+        :param task: a future, or a task's key.
+        """
+        key = task.key if isinstance(task, Future) else task
+        said = str(self._ask("why", key=key))
+        return said or f"task {key} is not known: its futures were released, or it was never submitted"
+
+    @blocking
     def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
         """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
         return dict(self._ask("who_has", keys=data_calls.keys_of(futures)))

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hpclaunch.batch.base import JobUsage
-from hpclaunch.cluster.reasons import Ending, Evidence, Terms, tail, why_ended
+from hpclaunch.cluster.reasons import Ending, Evidence, Terms, accounted, tail, why_ended
 from hpclaunch.errors import IllegalTransitionError
 
 
@@ -100,6 +100,7 @@ class JobRow(msgspec.Struct, frozen=True):
     workers: int
     reason: str  # why it waits, or how it ended
     story: list[str]
+    usage: JobUsage | None = None  # what accounting says of it after its end
 
 
 @dataclass(slots=True, eq=False)
@@ -282,11 +283,17 @@ class Job:
             self.reason += f". {advice}"
             self.note(advice, now)
 
+    def note_usage(self, terms: Terms, now: float) -> None:
+        """Have in the story what accounting says, if it has said something."""
+        if self.usage is not None:
+            self.note(f"accounting: {accounted(self.usage, terms)}", now)
+
     def refine(self, usage: JobUsage | None, terms: Terms, now: float) -> None:
         """Take in what accounting says after the end; its words may be better than our guess."""
         if usage is None:
             return
         self.usage = usage
+        self.note_usage(terms, now)
         if self.doom is not None:
             return
         self.is_assumed = False
@@ -309,6 +316,7 @@ class Job:
             workers=len(self.workers),
             reason="; ".join(part for part in parts if part),
             story=self.story_lines(),
+            usage=self.usage,
         )
 
     def check(self) -> None:

@@ -91,8 +91,7 @@ class Ledger:
         """Return the table of jobs, in order of submission."""
         submitting = [job for jobs in self.tickets.values() for job in jobs]
         known = sorted([*self.jobs.values(), *submitting], key=attrgetter("number"))
-        since = self.silent_since
-        silence = "" if since is None else reasons.no_answer(self.terms, now - since, self.silence_text)
+        silence = reasons.no_answer(self.terms, self.silent_since, self.silence_text, now)
         return [job.row(silence) for job in known]
 
     def wake_at(self) -> float | None:
@@ -439,10 +438,11 @@ class Ledger:
     def _end(self, job: Job, ending: Ending, now: float) -> None:
         job.workers.clear()
         job.cancel_due = None
-        late = job.usage is None and ending.kind in (Kind.OUTSIDE, Kind.LOST, Kind.FAILED)
+        late = job.usage is None and ending.kind in (Kind.OUTSIDE, Kind.LOST, Kind.FAILED, Kind.WALLTIME)
         job.usage_due = now + 3 * self.limits.usage if late and not self.is_closing else None
         job.over_since = None
         job.move(State.ENDED, now, f"ended: {ending.text}")
+        job.note_usage(self.terms, now)
         if not job.reason.startswith(ending.text):  # it may have grown by what the log says
             job.reason = ending.text
         self._commands.append(c.Journal("ended", (job.id,)))

@@ -103,9 +103,24 @@ def silent(host: str, seconds: float, addresses: str, *, had_workers: bool) -> E
     return Ending(Kind.SILENT, f"it runs{where} but no worker connected within {seconds:.0f} s{tried}; cancelled")
 
 
-def no_answer(terms: Terms, seconds: float, text: str) -> str:
-    """Return what is to be said of jobs about which the batch system does not answer."""
-    return f"{terms.title} has not answered for {seconds:.0f} s: {first_line(text)}"
+def no_answer(terms: Terms, since: float | None, text: str, now: float) -> str:
+    """Return what is to be said of jobs about which the batch system does not answer; empty if it does."""
+    return "" if since is None else f"{terms.title} has not answered for {now - since:.0f} s: {first_line(text)}"
+
+
+def accounted(usage: JobUsage, terms: Terms) -> str:
+    """Return what accounting knows of an ended job, against what was asked for."""
+    facts = []
+    if usage.exit_code is not None:
+        facts.append(f"exit code {usage.exit_code}")
+    if usage.signal is not None:
+        facts.append(f"killed by {_signal_name(usage.signal)}")
+    if usage.wall_seconds is not None:
+        limit = f" of {format_duration(terms.walltime)}" if terms.walltime is not None else ""
+        facts.append(f"ran {format_duration(usage.wall_seconds)}{limit}")
+    if usage.max_memory_bytes is not None:
+        facts.append(f"used {about(usage.max_memory_bytes)} of the {format_bytes(terms.memory)} asked for")
+    return ", ".join(facts) or usage.reason
 
 
 def hint(log: str, terms: Terms) -> str:

@@ -36,6 +36,11 @@ class JobTable(list[dict[str, Any]]):
             lines += [f"  {line}" for line in job["story"]]
         return "\n".join(lines)
 
+    def told(self) -> list[str]:
+        """Return each job's state, the reason for it, and all that happened to it."""
+        heads = [f"job {job['id']} is {job['state']}: {job['reason']}".rstrip(": ") for job in self]
+        return ["\n  ".join([head, *job["story"]]) for head, job in zip(heads, self, strict=True)]
+
     def __str__(self) -> str:
         if not self:
             return "no jobs"

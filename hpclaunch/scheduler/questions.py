@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import wishes
 from hpclaunch.scheduler.named import KEEPER, Answer, Bequeath, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.server import Peer, SchedulerServer
@@ -43,6 +45,7 @@ class Questions:
             "nthreads": self._nthreads,
             "processing": self._processing,
             "who_has": self._who_has,
+            "why": self._why,
         }
         self._later: dict[str, Callable[..., Awaitable[Any]]] = {
             "cancel_unstarted": self._cancel_unstarted,
@@ -212,6 +215,10 @@ class Questions:
     def _nthreads(self, peer: Peer, workers: list[str] | None = None) -> dict[str, int]:
         known = self._server.reactor.state.workers
         return {name: known[name].threads - len(known[name].seceded) for name in self._names(workers)}
+
+    def _why(self, peer: Peer, key: str) -> str:
+        """Return in words how a task stands; empty if it is not known."""
+        return why(self._server.reactor.state, key, time.monotonic())
 
     def _who_has(self, peer: Peer, keys: list[str] | None = None) -> dict[str, list[str]]:
         tasks = self._server.reactor.state.tasks

@@ -502,3 +502,9 @@ def test_accounting_is_asked_once_per_number() -> None:
     assert GridEngine().usage(["4.1", "4.2", "5.1"]) == [("qacct", "-j", "4"), ("qacct", "-j", "5")]
     (argv,) = Slurm().usage(["4_1", "4_2", "5_1"])
     assert argv[-1] == "--jobs=4,5"
+
+
+def test_a_site_that_does_not_tell_why_jobs_wait() -> None:
+    text = "job_number:  7\nscheduling info:            (Collecting of scheduler job information is turned off)\n"
+    said = GridEngine().parse_explain(Completed(("qstat", "-j", "7"), 0, text, ""), "7.1")
+    assert said.startswith("this site does not tell why jobs wait (schedd_job_info is off)")

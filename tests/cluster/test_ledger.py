@@ -58,9 +58,11 @@ def test_a_story_tells_the_whole_life(world: World) -> None:
     assert row.story[3:] == [
         "+1.5 s up on node1: worker 1.1/w0 connected, reaching the head at 10.1.0.1:40123",
         "+0:03:21 its last worker, 1.1/w0, left: connection lost",
+        "+0:03:21 ended: walltime reached (00:01:00)",
         row.story[-1],
     ]
-    assert row.story[-1].endswith(" ended: walltime reached (00:01:00)")
+    assert "accounting: ran 00:03:2" in row.story[-1]
+    assert row.story[-2].endswith(" ended: walltime reached (00:01:00)")
 
 
 def test_n_jobs_are_one_submission(world: World) -> None:

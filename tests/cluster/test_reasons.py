@@ -148,3 +148,12 @@ def test_a_log_is_quoted_by_its_last_lines() -> None:
     assert quote.endswith("  | line 49")
     assert quote.count("|") == reasons.TAIL_LINES
     assert reasons.quote_log("/x.log", "") == "  its log is empty or missing: /x.log"
+
+
+def test_what_accounting_knows_against_what_was_asked_for() -> None:
+    usage = JobUsage("1.1", "killed", None, 9, "node1", 50.0, 3.0, 2 * 10**9)
+    terms = Terms(title="Slurm", walltime=60, memory=4 * 10**9, python="python")
+    assert reasons.accounted(usage, terms) == (
+        "killed by SIGKILL, ran 00:00:50 of 00:01:00, used 2 GB of the 4 GB asked for"
+    )
+    assert reasons.accounted(JobUsage("1.1", "finished", 0), terms) == "exit code 0"

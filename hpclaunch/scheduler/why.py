@@ -1,0 +1,161 @@
+"""Why a task is where it is, in words: what it waits for, who runs that, and what rules each worker out. Pure.
+
+A function of the state alone, so that it says what placement would do: the same questions are asked in
+:mod:`hpclaunch.scheduler.restricted`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hpclaunch.config.units import format_bytes, format_duration
+from hpclaunch.scheduler import terms as t
+from hpclaunch.scheduler.state import (
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    DRAINING,
+    FAILED,
+    NAMES,
+    PAUSED,
+    READY,
+    WAITING,
+    SchedulerState,
+    Task,
+    Worker,
+    has_room,
+)
+
+#: Inputs, and workers of one kind, that are told of one by one.
+_SOME = 5
+
+
+def why(state: SchedulerState, key: str, now: float) -> str:
+    """Return how a task stands and why; empty if it is not known."""
+    task = state.tasks.get(key)
+    if task is None:
+        return ""
+    lines = [f"task {key} ({task.function.name}) {_stands(state, task)}"]
+    if task.state == READY:
+        lines += _workers(state, task, now)
+    elif task.state == WAITING:
+        lines += _inputs(state, task)
+    elif task.state == FAILED and task.failure is not None:
+        lines.append(f"  {task.failure.text}")
+    lines += [f"  before: {how}" for _, how in task.deaths or ()]
+    return "\n".join(lines)
+
+
+def _stands(state: SchedulerState, task: Task) -> str:
+    if task.state == DONE:
+        where = ", ".join(_place(worker) for worker in task.holders or ()) or "the head"
+        return f"is done; its result is on {where}"
+    if task.state == ASSIGNED:
+        return f"is on {_assigned(task)}"
+    if task.state == CANCELLED:
+        return "was cancelled, or a task that it needs was"
+    if task.state == WAITING:
+        return f"waits for {task.missing} of its {len(task.inputs)} inputs"
+    if task.state == READY:
+        return "has all that it needs, and waits for a worker"
+    return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": nobody needs its result now")
+
+
+def _place(worker: Worker) -> str:
+    where = ", ".join(
+        f"{word} {value}" for word, value in (("job", worker.job_id), ("host", worker.host)) if value
+    )
+    return f"worker {worker.name} ({where})" if where else f"worker {worker.name}"
+
+
+def _assigned(task: Task) -> str:
+    worker = task.worker
+    assert worker is not None
+    ahead = list(worker.assigned).index(task.key) - worker.threads + 1
+    if ahead <= 0:
+        return f"{_place(worker)}, which runs it or is about to"
+    return f"{_place(worker)}, behind {ahead} other{'s' if ahead > 1 else ''} that it has to run first"
+
+
+# --- inputs
+
+
+def _inputs(state: SchedulerState, task: Task) -> list[str]:
+    """Say of each missing input how it stands; of one that waits itself, what it waits for in the end."""
+    lines = []
+    missing = [source for source in task.inputs if source.state != DONE]
+    for source in missing[:_SOME]:
+        lines.append(f"  {source.key} ({source.function.name}) {_stands(state, source)}")
+        root = _root(source)
+        if root is not source:
+            lines.append(f"    in the end for {root.key} ({root.function.name}), which {_stands(state, root)}")
+    if len(missing) > _SOME:
+        lines.append(f"  and {len(missing) - _SOME} more")
+    return lines
+
+
+def _root(task: Task) -> Task:
+    """Return a task that is not waiting, for which this one waits at the end of the chain."""
+    while task.state == WAITING:
+        task = next(source for source in task.inputs if source.state != DONE)
+    return task
+
+
+# --- workers
+
+
+def _workers(state: SchedulerState, task: Task, now: float) -> list[str]:
+    """Say what rules the workers out."""
+    if not state.workers:
+        return ["  no worker is connected"]
+    reasons: dict[str, list[str]] = {}
+    for worker in state.workers.values():
+        reasons.setdefault(_ruled_out(worker, task, now), []).append(worker.name)
+    free = reasons.pop("", [])
+    lines = [f"  {_some(names)}: {reason}" for reason, names in reasons.items()]
+    if free:
+        lines.append(f"  {_some(free)}: could take it; {state.ready_count - 1} other tasks are ready, too")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    listed = ", ".join(names[:_SOME])
+    if len(names) > _SOME:
+        return f"{len(names)} workers ({listed}, ...)"
+    return f"worker{'s' if len(names) > 1 else ''} {listed}"
+
+
+def _ruled_out(worker: Worker, task: Task, now: float) -> str:
+    """Return what keeps a worker from taking a task now; empty if nothing does. What lasts longest first."""
+    terms = task.terms or t.Terms()
+    if terms.workers and not terms.allow_others and not t.is_named(worker, terms.workers):
+        return f"not one of workers={sorted(terms.workers)}"
+    lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
+    if lacking:
+        have = ", ".join(f"{name} {amount:g}" for name, amount in worker.resources.items()) or "none"
+        return f"the task asks for {', '.join(lacking)}; its resources: {have}"
+    if worker.refuses & DRAINING:
+        return "it is about to end, and takes no more tasks"
+    seconds = terms.seconds or task.function.cost
+    if not t.can_end(worker, seconds, now):
+        left = format_duration(max(0.0, worker.deadline - now))
+        return f"its job ends in {left}, and the task takes {format_duration(seconds)}"
+    if worker.refuses & PAUSED:
+        limit = f" of {format_bytes(worker.memory_limit)}" if worker.memory_limit else ""
+        return f"its memory{limit} is full"
+    if worker.refuses:
+        return "its connection is lost"
+    return _busy(worker, task, terms)
+
+
+def _busy(worker: Worker, task: Task, terms: t.Terms) -> str:
+    used = [name for name, amount in terms.resources if worker.free[name] < amount]
+    if used:
+        return f"other tasks use its {', '.join(used)}"
+    if task.key in worker.assigned:
+        return "it has yet to answer for an earlier task of this name"
+    if not has_room(worker):
+        seconds = worker.backlog / worker.threads
+        about = f", about {format_duration(seconds)} of work" if 1 <= seconds < math.inf else ""
+        return f"it has enough to do ({len(worker.assigned)} tasks{about})"
+    return ""
