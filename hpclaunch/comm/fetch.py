@@ -8,14 +8,17 @@ through the head from then on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.framing import Buffer, Frame
 from hpclaunch.comm.messages import ActorReply, Data, Fetch, Hello, Message
 from hpclaunch.comm.serialize import Payload
+from hpclaunch.comm.sharing import Shared, node_id, open_shared
 from hpclaunch.errors import CommClosedError, PeerError
 
 log = logging.getLogger("hpclaunch.fetch")
@@ -38,7 +41,7 @@ class Fetcher:
         self._head = head
         self._connections: dict[str, asyncio.Task[Connection]] = {}
         self._unreachable: set[str] = set()
-        self._waiting: dict[tuple[int, str], asyncio.Future[Payload | None]] = {}
+        self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | None]] = {}
         self._last_request = 0
         #: Called with (answer, buffers, source) for answers of actors, and (source, reason) when one is gone.
         self.on_reply: Callable[[ActorReply, Sequence[Buffer], str], None] = lambda *_: None
@@ -46,6 +49,11 @@ class Fetcher:
 
     async def fetch(self, holders: Sequence[str], key: str) -> Payload | None:
         """Return the result of task ``key`` from one of its holders; None if none of them has it."""
+        result = await self.fetch_shared(holders, key)
+        return result if result is None or isinstance(result, Payload) else result.read()
+
+    async def fetch_shared(self, holders: Sequence[str], key: str) -> Payload | Shared | None:
+        """As :meth:`fetch`; gives the file if the result is in one that its holder shares with this host."""
         for address in holders:
             try:
                 payload = await self._ask(address, key)
@@ -56,11 +64,15 @@ class Fetcher:
                 return payload
         return None
 
-    async def _ask(self, address: str, key: str) -> Payload | None:
+    async def _ask(self, address: str, key: str) -> Payload | Shared | None:
+        node = node_id()
         while True:
             comm, via, source = await self.way_to(address)
             try:
-                return await self._question(comm, key, via, source)
+                return await self._question(comm, key, via, source, "" if via else node)
+            except OSError as error:  # it could not be opened: have it sent
+                log.info("%s is not shared by %s: %s", key, address, error)
+                node = ""
             except PeerError as error:
                 if not via:
                     self._warn(address, error)
@@ -91,12 +103,12 @@ class Fetcher:
             log.warning("%s can't be reached directly (%s); asking through the head", address, error)
         self._unreachable.add(address)
 
-    async def _question(self, comm: Comm, key: str, via: str, source: str) -> Payload | None:
+    async def _question(self, comm: Comm, key: str, via: str, source: str, node: str) -> Payload | Shared | None:
         self._last_request += 1
         number = self._last_request
-        answer: asyncio.Future[Payload | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Payload | Shared | None] = asyncio.get_running_loop().create_future()
         self._waiting[number, source] = answer
-        comm.send(Fetch(number, [key], via))
+        comm.send(Fetch(number, [key], via, node))
         try:
             return await answer
         finally:
@@ -148,7 +160,12 @@ class Fetcher:
         answer = self._waiting.get((message.request, source))
         if answer is None or answer.done():
             return
-        if message.buffers < 1 or len(buffers) != message.buffers:
+        if message.place and source != "head":
+            try:
+                answer.set_result(open_shared(message.place, message.inode, message.lengths))
+            except OSError as error:
+                answer.set_exception(error)
+        elif message.buffers < 1 or len(buffers) != message.buffers:
             answer.set_result(None)
         else:
             answer.set_result(Payload(buffers[0], list(buffers[1:])))
@@ -169,12 +186,38 @@ class Fetcher:
             self._fail(source, "closed on this side")
 
 
-def answer_fetch(comm: Comm, message: Fetch, stored: Callable[[str], Payload | None]) -> None:
-    """Send the results that are asked for, or say that they are not here.
+class InFile(Protocol):
+    """A result in a file that another process of this host can open."""
+
+    lengths: tuple[int, ...]
+
+    @property
+    def place(self) -> str:
+        """Its path."""
+
+    @property
+    def inode(self) -> int:
+        """Its number in its file system."""
+
+
+def answer_fetch(
+    comm: Comm,
+    message: Fetch,
+    stored: Callable[[str], Payload | None],
+    shared: Callable[[str], InFile | None] = lambda key: None,
+) -> None:
+    """Send the results that are asked for, or say where they are to be opened, or that they are not here.
 
     :param stored: gives a result by its key.
+    :param shared: gives it in a file that others of this host can open, if it is better had so.
     """
+    is_near = message.node != "" and message.node == node_id()
     for key in message.keys:
+        with contextlib.suppress(OSError):  # then it is sent
+            file = shared(key) if is_near else None
+            if file is not None:
+                comm.send(Data(message.request, key, 0, file.place, file.inode, list(file.lengths)))
+                continue
         payload = stored(key)
         reply: Message
         if payload is None:

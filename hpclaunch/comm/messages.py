@@ -265,6 +265,7 @@ class Fetch(_Message, tag=30):
     request: int
     keys: list[str]
     via: str = ""  # to the head: relay the question to this worker address
+    node: str = ""  # of who asks: large results can be shared with processes of the same host
 
 
 class Data(_Message, tag=31):
@@ -273,6 +274,9 @@ class Data(_Message, tag=31):
     request: int
     key: str
     buffers: int
+    place: str = ""  # or it is in this file of the same host (hpclaunch.comm.sharing)
+    inode: int = 0
+    lengths: list[int] = []
 
 
 # --- actors -------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hpclaunch.comm.messages import Message
-from hpclaunch.comm.serialize import Payload
 
 
 class Execute(NamedTuple):
@@ -42,7 +41,7 @@ class WriteResult(NamedTuple):
     """Write a result to disk; answer with ``on_result_written`` or ``on_result_not_written``."""
 
     key: str
-    payload: Payload
+    payload: Any  # a Payload, or a file that is shared
 
 
 class DeleteFile(NamedTuple):

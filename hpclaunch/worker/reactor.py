@@ -63,7 +63,13 @@ class WorkerReactor:
         else:
             self._execute(task)
 
-    def on_input_arrived(self, key: str, payload: Payload) -> None:
+    def on_result_shared(self, key: str, file: Any) -> Any:
+        """A result was copied into a file that other processes of this host can open: keep that instead."""
+        self.state.store[key] = file
+        self.state.ledger.use(key)
+        return file
+
+    def on_input_arrived(self, key: str, payload: Any) -> None:
         """A holder sent the result of task ``key``; it is kept as a copy for later tasks."""
         self._keep(key, payload)
         self._commands.append(ToHead(m.CopiesHeld([key])))
@@ -140,7 +146,7 @@ class WorkerReactor:
         self._write_some()
         self._judge()
 
-    def on_result_written(self, key: str, payload: Payload, file: Any) -> None:
+    def on_result_written(self, key: str, payload: Any, file: Any) -> None:
         """A result is on disk."""
         if self.state.store.get(key) is not payload:  # freed, or made again, meanwhile
             self._commands.append(DeleteFile(file))
@@ -148,7 +154,7 @@ class WorkerReactor:
         self.state.store[key] = file
         self.state.ledger.written(key)
 
-    def on_result_not_written(self, key: str, payload: Payload, why: str) -> None:
+    def on_result_not_written(self, key: str, payload: Any, why: str) -> None:
         """A result stays in memory: the disk did not take it."""
         if self.state.store.get(key) is payload:
             self.state.ledger.not_written(key, why, self._now)
@@ -159,7 +165,7 @@ class WorkerReactor:
         if self.state.store.get(key) is file:
             self._forget(key)
 
-    def _keep(self, key: str, payload: Payload) -> None:
+    def _keep(self, key: str, payload: Any) -> None:
         self._forget(key)
         self.state.store[key] = payload
         self.state.ledger.add(key, payload.size)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
-from hpclaunch.comm.fetch import Fetcher, answer_fetch
+from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.serialize import Payload
+from hpclaunch.comm.sharing import LEAST_BYTES, share
 from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
@@ -236,7 +237,7 @@ class WorkerServer:
         for messages, _ in frames:
             for message in messages:
                 if type(message) is m.Fetch:
-                    answer_fetch(connection, message, self._stored)
+                    answer_fetch(connection, message, self._stored, self._shared)
                 elif type(message) is m.ActorCall:
                     self._call_actor(connection, message)
 
@@ -261,6 +262,19 @@ class WorkerServer:
         except OSError as error:
             self._on_unreadable(key, stored, error)
             return None
+
+    def _shared(self, key: str) -> InFile | None:
+        """Return a large result as a file, for a process of this host; None if it is better sent.
+
+        :raises OSError: it can't be had so.
+        """
+        stored = self._reactor.state.store.get(key)
+        if isinstance(stored, Payload):
+            if stored.size < LEAST_BYTES or key in self._reactor.state.ledger.writing.sizes:
+                return None
+            stored = self._reactor.on_result_shared(key, share(stored))
+        file: InFile | None = stored
+        return file
 
     def _on_unreadable(self, key: str, file: Any, error: OSError) -> None:
         log.warning("the result of task %s can't be read back: %s", key, error)
@@ -297,7 +311,7 @@ class WorkerServer:
 
     async def _fetch(self, command: FetchInput) -> None:
         try:
-            payload = await self._fetcher.fetch(command.holders, command.key)
+            payload = await self._fetcher.fetch_shared(command.holders, command.key)
         except Exception:  # whatever it is, the tasks that wait for it must be answered
             log.exception("fetching %s failed", command.key)
             payload = None

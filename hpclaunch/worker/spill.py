@@ -14,21 +14,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import mmap
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hpclaunch.comm.framing import Buffer
-from hpclaunch.comm.serialize import Payload, PrivatePayload
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.comm.sharing import Shared, map_payload, write_payload
 
 _PREFIX = "hpclaunch-spill-"
 _LOCK = "lock"
-_ALIGN = 64
 
 
 def new_directory() -> Path:
@@ -59,13 +56,19 @@ class Spilled(NamedTuple):
         """
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if os.fstat(fd).st_size < _end(self.lengths):
-                raise OSError(f"{self.path} was cut short")
-            view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+            return map_payload(fd, self.lengths)
         finally:
             os.close(fd)
-        pieces = [view[at : at + length] for at, length in zip(_starts(self.lengths), self.lengths, strict=True)]
-        return PrivatePayload(pieces[0], list[Buffer](pieces[1:]))
+
+    @property
+    def place(self) -> str:
+        """Where another process of this host opens it."""
+        return str(self.path)
+
+    @property
+    def inode(self) -> int:
+        """What tells it from another file of that name."""
+        return self.path.stat().st_ino
 
 
 class SpillDirectory:
@@ -79,21 +82,19 @@ class SpillDirectory:
         self._lock = -1
         self._numbers = itertools.count()
 
-    def write(self, payload: Payload) -> Spilled:
+    def write(self, payload: Payload | Shared) -> Spilled:
         """Write a result.
 
         :raises OSError: the disk is full, or the like; nothing of it is left then.
         """
         if self._lock < 0:
             self._make()
+        if not isinstance(payload, Payload):
+            payload = payload.read()
         path = self.directory / str(next(self._numbers))
-        pieces = [memoryview(piece).cast("B") for piece in (payload.pickle, *payload.buffers)]
-        lengths = tuple(len(piece) for piece in pieces)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            for at, piece in zip(_starts(lengths), pieces, strict=True):
-                _write_at(fd, piece, at)
-            os.ftruncate(fd, _end(lengths))
+            lengths = write_payload(fd, payload)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -126,25 +127,6 @@ class SpillDirectory:
             os.close(lock)
             raise
         self._lock = lock
-
-
-def _write_at(fd: int, piece: memoryview, at: int) -> None:
-    while piece:
-        count = os.pwrite(fd, piece[: 1 << 30], at)  # Linux takes no more than 2 GiB at once
-        piece, at = piece[count:], at + count
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    """Return where pieces of these lengths begin in a file."""
-    starts, at = [], 0
-    for length in lengths:
-        starts.append(at)
-        at += -(-length // _ALIGN) * _ALIGN
-    return starts
-
-
-def _end(lengths: Sequence[int]) -> int:
-    return _starts(lengths)[-1] + lengths[-1]
 
 
 def _sweep(base: Path) -> None:

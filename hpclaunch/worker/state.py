@@ -44,7 +44,7 @@ class WorkerState:
         assert self.ledger.keys() | self.pinned == self.store.keys()
         assert not self.ledger.keys() & self.pinned
         for key, value in self.store.items():
-            assert (key in self.ledger.disk.sizes) != isinstance(value, Payload)
+            assert key not in self.ledger.disk.sizes or not isinstance(value, Payload)
         for key, task in self.fetching.items():
             assert task.key == key
             assert task.missing, f"{key} has all inputs and was not queued"

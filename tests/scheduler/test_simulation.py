@@ -1,8 +1,8 @@
 """A cluster of minutes in a moment: the real reactors of head and workers on a virtual clock.
 
 Links have latencies of their own, so what different peers say arrives in another order than it was said; links
-stall, and catch up late or are given up by the head while the worker goes on; workers crash, join, drain and run out
-of memory; disks are full. Whatever happens follows from a seed. The world checks every reactor after each event.
+stall, and catch up late or are given up by the head while the worker goes on; workers crash, join, drain and run
+out of memory; disks are full. All of it follows from a seed. The world checks all reactors after each event.
 """
 
 from __future__ import annotations
