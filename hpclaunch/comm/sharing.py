@@ -1,8 +1,8 @@
 """Results that processes of one host share as files in memory, instead of sending them to each other.
 
-The first of them that is asked for a large result writes it into a sealed file without a name (memfd), and answers
-with where that is to be opened, below ``/proc``. The kernel opens it for processes of the same user only. Who asked
-maps it privately: nothing is copied before it is written to. Files that hold results on disk are shared likewise.
+The first of them that is asked for a large result writes it into a sealed file without a name (memfd), and
+answers with where that is to be opened, below ``/proc``. The kernel opens it for processes of the same user only.
+Who asked maps it privately: nothing is copied before it is written to. Results on disk are shared likewise.
 
 Raw buffers begin at multiples of 64 bytes in such a file, as arrays like it.
 """
