@@ -1,4 +1,5 @@
-"""When to try again after something failed: waits that grow, and the point at which to give up. Pure.
+"""When to try again after something failed: waits that grow, and the point at which to give up. And how often to
+do a thing at all. Pure.
 
 Failures are counted in *rounds*, not one by one: eight jobs of one submission that die in the same second are one
 round. Every submission is a generation; a failure opens a new round only if its job was submitted after the last
@@ -81,3 +82,24 @@ class Pace:
         """Nothing changed: lengthen the interval, and return it."""
         self.interval = min(self.cap, self.interval * self.growth)
         return self.interval
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Permits: some at once, and from then on so many in a minute.
+
+    :param per_minute: at this rate permits come back.
+    :param most: permits that there are when none was used for long.
+    """
+
+    per_minute: float
+    most: int = 10
+    left: float = 10.0
+    not_before: float = 0.0  # unix time of the next permit
+    _since: float = 0.0
+
+    def take(self, now: float) -> None:
+        """Use a permit."""
+        self.left = min(self.most, self.left + (now - self._since) * self.per_minute / 60) - 1
+        self._since = now
+        self.not_before = now + max(0.0, 1 - self.left) * 60 / self.per_minute

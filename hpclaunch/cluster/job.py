@@ -74,6 +74,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     explain: float = 5.0  # in the queue, before we ask why
     explain_cap: float = 300.0
     keep_ended: int = 1000  # jobs that stay in the table after their end
+    submit_rate: float = 60.0  # submissions in a minute, after the first ten
     drain_margin: float | None = None  # before a job's end; None: see expiry.margin_of
     overtime: float = 90.0  # batch systems look at limits now and then: a drained job may stay so long
 

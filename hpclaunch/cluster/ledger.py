@@ -53,12 +53,11 @@ class Ledger:
         self.head_addresses = ""  # as sentences name them
         self.jobs: dict[str, Job] = {}  # by id, in order of submission
         self.tickets: dict[int, list[Job]] = {}  # being submitted; the ticket is the generation
-        self.verdict = Verdict(terms, rng)
-        self.watch = Watch(self.limits)
+        self.verdict = Verdict(terms, rng, self.limits.submit_rate)
+        self.watch = Watch(self.limits, rng)
         self.expiry = Expiry(self.limits.drain_margin)
         self.silent_since: float | None = None
-        self.silence_text = ""
-        self.refusal_text = ""
+        self.silence_text = self.refusal_text = ""
         self._idle: tuple[str, ...] = ()
         self._commands: list[c.Command] = []
         self._count = 0
@@ -525,6 +524,7 @@ class Ledger:
             self._commands.append(c.RetireWorkers(job_id, ending.text, self.limits.retire, self.limits.goodbye))
 
     def _submit(self, count: int, now: float) -> None:
+        self.verdict.submissions.take(now)
         self._generation += 1
         self.tickets[self._generation] = [self._new_job(now) for _ in range(count)]
         self._commands.append(c.Submit(self._generation, count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from hpclaunch.cluster import reasons
-from hpclaunch.cluster.backoff import Backoff
+from hpclaunch.cluster.backoff import Backoff, Bucket
 from hpclaunch.cluster.commands import Command, ReadLog, ReportFailure
 from hpclaunch.cluster.job import Job
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
@@ -19,8 +19,9 @@ from hpclaunch.config.units import format_duration
 class Verdict:
     """Judges ends of jobs. ``failure`` is the text of the error; empty while all is well."""
 
-    def __init__(self, terms: Terms, rng: Random) -> None:
+    def __init__(self, terms: Terms, rng: Random, submit_rate: float = 60.0) -> None:
         self._terms = terms
+        self.submissions = Bucket(submit_rate)
         self.deaths = Backoff(rng)
         self.removals = Backoff(rng)
         self.refusals = Backoff(rng, cap_seconds=30.0, limit=24, patient_limit=48)
@@ -32,7 +33,8 @@ class Verdict:
     @property
     def not_before(self) -> float:
         """Unix time before which nothing is submitted."""
-        return max(self.deaths.not_before, self.removals.not_before, self.refusals.not_before)
+        failed = max(self.deaths.not_before, self.removals.not_before, self.refusals.not_before)
+        return max(failed, self.submissions.not_before)
 
     def reset(self) -> None:
         """Somebody asked to try again: forget everything."""

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from random import Random
 
 from hpclaunch.cluster.backoff import Pace
 from hpclaunch.cluster.commands import AskReason, Command, LookAtFiles, Poll
 from hpclaunch.cluster.job import Limits
 
+#: Intervals between listings vary by so much, so that many clusters do not ask in step.
+_JITTER = 0.1
+
 
 class Watch:
     """The next times of the three questions."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, rng: Random) -> None:
+        self._rng = rng
         self._connected_seconds = limits.poll_connected
         self._poll_pace = Pace(limits.poll_floor, limits.poll_cap)
         self._look_pace = Pace(limits.poll_floor, limits.look_cap)
@@ -80,6 +85,7 @@ class Watch:
         """A listing came, or failed to."""
         self._is_polling = False
         interval = self._poll_pace.quicken() if changed else self._poll_pace.slacken()
+        interval *= 1 + _JITTER * self._rng.random()
         if watched:  # what happened meanwhile may have asked for an earlier one
             self._poll_at = min(self._poll_at, now + interval)
 

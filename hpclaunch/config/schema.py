@@ -61,6 +61,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_resource: str | None
     job_cpu: int | None
     job_mem: str | None
+    max_submit_rate: int  # submissions in a minute
     submit_command_extra: tuple[str, ...]
     cancel_command_extra: tuple[str, ...]
     template_directory: str | None
@@ -334,6 +335,7 @@ KEYS: dict[str, Key] = {
     "memory_resource": Key(_text, optional=True),
     "job_cpu": Key(_count, optional=True),
     "job_mem": Key(_slurm_size, optional=True),
+    "max_submit_rate": Key(_count),
     "submit_command_extra": Key(_directives),
     "cancel_command_extra": Key(_directives),
     "template_directory": Key(_text, optional=True),

@@ -411,4 +411,5 @@ def _limits(config: JobConfig) -> Limits:
         startup=config.death_timeout + 60.0,
         alone=config.death_timeout + 10.0,
         drain_margin=config.drain_margin,
+        submit_rate=config.max_submit_rate,
     )

@@ -39,8 +39,18 @@ def test_a_cluster_stays_until_it_is_taken_down(mine: str) -> None:
     with Client(mine) as client:
         client.wait_for_workers(2, timeout=30)
         assert client.submit(sum, [1, 2]).result(10) == 3
+        future = client.submit(sum, [1], resources={"GPU": 1}, key="no-gpu")
+        said = client.why(future)
+        assert "workers 1.1-0, 1.2-0: the task asks for GPU 1; its resources: none" in said
+        assert (
+            client.why("nothing")
+            == "task nothing is not known: its futures were released, or it was never submitted"
+        )
+        assert command("why", mine, "no-gpu").stdout == said + "\n"
     assert "2 up" in command("jobs", mine).stdout
     assert "submitting" in command("jobs", mine, "--story").stdout
+    assert command("why", mine, "1.2").stdout.startswith("job 1.2 is up\n  +0.0 s submitting\n")
+    assert "knows no task and no job 'x'" in command("why", mine, "x").stderr
     assert "==> job 1.2 <==" in command("logs", mine).stdout
     assert command("scale", mine, "1").returncode == 0
     wait_until(lambda: "1 up" in command("jobs", mine).stdout, "one job to go")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpclaunch.cluster.backoff import Backoff, Pace
+from hpclaunch.cluster.backoff import Backoff, Bucket, Pace
 
 
 def test_deaths_of_one_submission_are_one_round() -> None:
@@ -70,3 +70,16 @@ def test_pace_grows_to_its_cap_and_back() -> None:
     pace = Pace(0.2, 0.5, growth=1.5)
     assert [pace.slacken() for _ in range(3)] == pytest.approx([0.3, 0.45, 0.5])
     assert pace.quicken() == 0.2
+
+
+def test_some_permits_at_once_and_then_so_many_in_a_minute() -> None:
+    bucket = Bucket(60.0)
+    for _ in range(9):
+        bucket.take(100.0)
+        assert bucket.not_before <= 100.0
+    bucket.take(100.0)
+    assert bucket.not_before == 101.0
+    bucket.take(101.0)
+    assert bucket.not_before == 102.0
+    bucket.take(1000.0)
+    assert bucket.not_before <= 1000.0, "rest fills it again"
