@@ -22,9 +22,10 @@ hpclaunch_end() {
 trap hpclaunch_end EXIT
 
 # A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
-hpclaunch_worker=
-hpclaunch_forward() {
-    if [ -n "$hpclaunch_worker" ]; then kill -"$1" "$hpclaunch_worker" 2> /dev/null; else exit "$2"; fi
+hpclaunch_worker= hpclaunch_before=
+hpclaunch_forward() { # a signal may come when the worker is there and its name is not
+    local worker="${hpclaunch_worker:-${!:-}}"
+    if [ "$worker" != "$hpclaunch_before" ]; then kill -"$1" "$worker" 2> /dev/null; else exit "$2"; fi
 }
 trap 'hpclaunch_forward TERM 143' TERM
 trap 'hpclaunch_forward INT 130' INT
@@ -41,6 +42,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 # Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
+hpclaunch_before="${!:-}"
 /opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
 hpclaunch_worker=$!
 hpclaunch_code=0
@@ -49,5 +51,5 @@ while kill -0 "$hpclaunch_worker" 2> /dev/null; do # a signal ends `wait`, not t
     hpclaunch_code=0
     wait "$hpclaunch_worker" || hpclaunch_code=$?
 done
-hpclaunch_worker=
+hpclaunch_before="$hpclaunch_worker"
 exit "$hpclaunch_code"

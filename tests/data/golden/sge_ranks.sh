@@ -11,9 +11,10 @@
 #$ -l h_rt=01:00:00
 
 # A signal that the job is to end goes on to the ranks, whose end is then waited for.
-ranks=
-forward() {
-    if [ -n "$ranks" ]; then kill -"$1" "$ranks" 2> /dev/null; else exit "$2"; fi
+ranks= before=
+forward() { # a signal may come when the ranks are there and their name is not
+    local all="${ranks:-${!:-}}"
+    if [ "$all" != "$before" ]; then kill -"$1" "$all" 2> /dev/null; else exit "$2"; fi
 }
 trap 'forward TERM 143' TERM
 trap 'forward INT 130' INT
@@ -40,6 +41,7 @@ trap 'failed "$?" "$BASH_COMMAND"' ERR
 module load openmpi
 trap - ERR
 
+before="${!:-}"
 mpirun -np $NSLOTS /opt/python script.py -x 'a b' &
 ranks=$!
 code=0
@@ -48,5 +50,5 @@ while kill -0 "$ranks" 2> /dev/null; do # a signal ends `wait`, not the ranks
     code=0
     wait "$ranks" || code=$?
 done
-ranks=
+before="$ranks"
 exit "$code"

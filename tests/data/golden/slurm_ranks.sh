@@ -12,9 +12,10 @@
 
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # srun does not take it from the job by itself
 # A signal that the job is to end goes on to the ranks, whose end is then waited for.
-ranks=
-forward() {
-    if [ -n "$ranks" ]; then kill -"$1" "$ranks" 2> /dev/null; else exit "$2"; fi
+ranks= before=
+forward() { # a signal may come when the ranks are there and their name is not
+    local all="${ranks:-${!:-}}"
+    if [ "$all" != "$before" ]; then kill -"$1" "$all" 2> /dev/null; else exit "$2"; fi
 }
 trap 'forward TERM 143' TERM
 trap 'forward INT 130' INT
@@ -31,6 +32,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-2}"
 # Limits such as h_vmem count address space, of which glibc takes 64 MB for the arena of each thread.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
+before="${!:-}"
 srun /opt/python script.py -x 'a b' &
 ranks=$!
 code=0
@@ -39,5 +41,5 @@ while kill -0 "$ranks" 2> /dev/null; do # a signal ends `wait`, not the ranks
     code=0
     wait "$ranks" || code=$?
 done
-ranks=
+before="$ranks"
 exit "$code"
