@@ -101,11 +101,13 @@ def prepare_ranks(
     script_client: str = "",
     owner_pid: int,
     is_listed: bool = False,
+    prefix: str = "",
 ) -> Prepared:
     """As :func:`prepare`, for the ranks of a job that runs already: there is no script.
 
     :param ranks: number and host of those that have workers.
     :param hosts: addresses to listen on; None is what the configuration says.
+    :param prefix: what the directory's name begins with, before the cluster's.
     :param script_client: name of the client whose end is the head's end; empty for none.
     :raises ConfigError: the directory can't be made, or an option of the head is wrong.
     """
@@ -123,7 +125,7 @@ def prepare_ranks(
         ranks=ranks,
         script_client=script_client,
     )
-    directory = rundir.create(base, name, is_listed=is_listed)
+    directory = rundir.create(base, prefix + name, is_listed=is_listed)
     try:
         head_options.write(directory, msgspec.structs.replace(options, cluster_id=directory.name))
     except BaseException:

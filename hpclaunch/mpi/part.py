@@ -34,7 +34,7 @@ GRACE_SECONDS = 10.0
 _END_SECONDS = 10.0
 
 #: How private directories are named, and the file in them that says whose they are.
-_PREFIX = "hpclaunch-"
+PREFIX = "hpclaunch-"
 _OWNER = "owner"
 
 #: What the batch system, mpirun or a person sends when the job is to end.
@@ -67,11 +67,11 @@ class Part:
 
         base = Path(tempfile.gettempdir())
         _remove_dead(base)
-        directory = rundir.create(base, _PREFIX + name, is_listed=False)
+        directory = rundir.create(base, PREFIX + name, is_listed=False)
         self._directories.append(directory)
-        owner = f"{os.getpid()} {rundir.process_start(os.getpid())} {_process_space()}"
-        for file, data in {**files, _OWNER: owner.encode()}.items():
+        for file, data in files.items():
             rundir.write_file(directory / file, data)
+        mark(directory, os.getpid())
         return directory
 
     def start_early(self, role: Role) -> None:
@@ -215,9 +215,15 @@ class Part:
             rundir.remove(self._directories.pop())
 
 
+def mark(directory: Path, pid: int) -> None:
+    """Note whose a private directory is: a later start removes it once that process is gone."""
+    owner = f"{pid} {rundir.process_start(pid)} {_process_space()}"
+    rundir.write_file(directory / _OWNER, owner.encode())
+
+
 def _remove_dead(base: Path) -> None:
     """Remove the private directories of this user's ranks that are gone from this node."""
-    for path in base.glob(f"{_PREFIX}*/{_OWNER}"):
+    for path in base.glob(f"{PREFIX}*/{_OWNER}"):
         with contextlib.suppress(OSError, ValueError):
             info = path.stat()
             pid, start, space = path.read_text().split()

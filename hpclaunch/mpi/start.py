@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpclaunch import __version__, rundir
 from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
-from hpclaunch.mpi.part import Part, failed_to_start
+from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
 from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 
 if TYPE_CHECKING:
@@ -252,10 +252,12 @@ def _start_head(
         script_client=script_client,
         owner_pid=os.getpid(),
         is_listed=wish.is_public,
+        prefix="" if wish.is_public else PREFIX,
     )
     try:
         waiting = part.take_waiting_head() if config.engine == "embedded" else None
         part.head = HeadProcess(prepared.command, prepared.directory, attached=True, waiting=waiting)
+        mark(prepared.directory, part.head.pid)
     except BaseException:
         rundir.remove(prepared.directory)
         raise
