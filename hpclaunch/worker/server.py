@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hpclaunch.worker")
 
+#: Inputs that are fetched at the same time; more would only share the network, and fill the memory.
+_FETCHES = 16
 #: Seconds between two looks at whether a draining worker has nothing left to do.
 _DRAIN_SECONDS = 0.02
 
@@ -91,6 +93,7 @@ class WorkerServer:
         self.is_worn_out = False  # it ends so that a new process takes its place
         self._draining = ""
         self._fetches: set[asyncio.Task[None]] = set()
+        self._may_fetch = asyncio.Semaphore(_FETCHES)
         peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
         self._fetcher = Fetcher(peer, dial_context, lambda: self._head)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -311,7 +314,8 @@ class WorkerServer:
 
     async def _fetch(self, command: FetchInput) -> None:
         try:
-            payload = await self._fetcher.fetch_shared(command.holders, command.key)
+            async with self._may_fetch:
+                payload = await self._fetcher.fetch_shared(command.holders, command.key)
         except Exception:  # whatever it is, the tasks that wait for it must be answered
             log.exception("fetching %s failed", command.key)
             payload = None

@@ -203,3 +203,18 @@ def test_results_that_are_lost_with_the_head(own_cluster: Make, tmp_path: Path) 
     for _ in range(2):
         with pytest.raises(CommClosedError):
             future.result(20)
+
+
+def test_a_large_array_is_mapped_and_not_copied_on_one_host(client: Client) -> None:
+    made = client.submit(work.big_array, 20_000_000)
+    value = made.result(20)
+    assert work.memory_of(value) == "mmap"
+    value[0] = 7  # ours alone
+    elsewhere = client.map(work.memory_of, [made] * 8)
+    assert "mmap" in client.gather(elsewhere)
+    assert made.result(20)[0] == 1
+
+
+def test_more_inputs_than_are_fetched_at_once(client: Client) -> None:
+    made = client.map(work.big, [100_000] * 60, range(60))
+    assert client.submit(work.total_length, made).result(20) == 6_000_000

@@ -227,3 +227,15 @@ def big_array(size: int) -> Any:
 
 def array_size(array: Any) -> int:
     return len(array)
+
+
+def memory_of(array: Any) -> str:
+    """Say in what the bytes of an array are."""
+    base = array
+    while base is not None and type(base).__name__ in ("ndarray", "memoryview", "PickleBuffer"):
+        base = getattr(base, "base", None) if type(base).__name__ == "ndarray" else getattr(base, "obj", None)
+    return type(base).__name__
+
+
+def total_length(values: list[bytes]) -> int:
+    return sum(map(len, values))
