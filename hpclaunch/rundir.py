@@ -7,8 +7,8 @@ One private directory per cluster, on a file system that login and compute nodes
         head.json                               what the head is to do; written by whoever starts it
         cluster.json                            what the head says of itself: addresses, process, host
         head.log
-        job.sh                                  the job script as it is submitted
-        jobs/                                   start tickets, exit codes and reasons of jobs, by job id
+        job.sh                                  the job script as it is submitted; job-gpu.sh that of the group gpu
+        jobs/                                   start tickets, exit codes and reasons of jobs, by job id; jobs-gpu/
         logs/                                   the jobs' output, unless log-directory says otherwise
 
 All directories are 0700 and all files 0600. A run directory elsewhere than in the usual place has a symbolic link
@@ -92,6 +92,21 @@ def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
 def _link_of(directory: Path) -> Path:
     """Return where the link to a run directory in an unusual place is."""
     return base_directory() / directory.name
+
+
+def script_path(directory: Path, group: str = "") -> Path:
+    """Return where the job script of a group lies."""
+    return directory / (f"job-{group}.sh" if group else "job.sh")
+
+
+def tickets_path(directory: Path, group: str = "") -> Path:
+    """Return the directory of start tickets, exit codes and the journal of a group's jobs."""
+    return directory / (f"jobs-{group}" if group else "jobs")
+
+
+def groups_of(directory: Path) -> list[str]:
+    """Return the groups that a cluster has; the first is the cluster's own, whose name is empty."""
+    return ["", *sorted(path.stem.removeprefix("job-") for path in directory.glob("job-*.sh"))]
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
+from hpclaunch import rundir
 from hpclaunch.cluster.expiry import margin_of
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
@@ -115,7 +116,7 @@ def render(
         "directory": str(directory),
         "logs": str(logs),
         "work_directory": str(work_directory),
-        "tickets": str(directory / "jobs"),
+        "tickets": str(rundir.tickets_path(directory, config.group)),
         "worker_command": command,
         "wants": directives.wants,
         "resources": directives.wants_resources(_resources(config, directives.slots(config.cores))),

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
-from hpclaunch.errors import HPCLaunchError, PeerError, SiteError, UserError
-from hpclaunch.head.launch import HeadProcess, prepare
+from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
+from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
 
 T = TypeVar("T")
 
@@ -27,12 +28,26 @@ _END_SECONDS = 40.0
 @click.argument("section")
 @click.option("--name", "cluster_name", default=None, help="The cluster's name, for Client(NAME) and down.")
 @click.option("--jobs", "count", type=click.IntRange(0), default=0, help="Jobs to start with.")
+@click.option(
+    "--adapt", "bounds", type=(int, int), default=None, metavar="MIN MAX", help="Jobs by the work there is."
+)
 @config_options
-def up(section: str, cluster_name: str | None, count: int, **options: Any) -> None:
+def up(section: str, cluster_name: str | None, count: int, bounds: tuple[int, int] | None, **options: Any) -> None:
     """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
+    from hpclaunch.cluster.adaptation import read_policy
+    from hpclaunch.cluster.cluster import group_config
     from hpclaunch.cluster.current import user_python_path
 
     config = load(section, given(options)).job
+    groups = {
+        group: group_config(section, group, {**given(options), "groups": {}, **keys})
+        for group, keys in config.groups.items()
+    }
+    policy = None
+    if bounds is not None:
+        if count:
+            raise ConfigError("--jobs and --adapt contradict each other; give one of them", key="jobs")
+        policy = read_policy({"minimum_jobs": bounds[0], "maximum_jobs": bounds[1]}, config)
     name = cluster_name or config.name
     for one in rundir.all_clusters():
         if one.name == name and one.is_alive:
@@ -49,12 +64,20 @@ def up(section: str, cluster_name: str | None, count: int, **options: Any) -> No
     click.echo(
         f"Cluster {name!r} is up: process {head.pid} on {facts['host']}, at {', '.join(facts['addresses'])}"
     )
+    try:
+        for group, its in groups.items():
+            prepare_group(its, prepared.directory)
+            ask(prepared.directory, "add_group", name=group, config=msgspec.to_builtins(its))
+        if policy is not None:
+            ask(prepared.directory, "adapt", policy=msgspec.to_builtins(policy))
+        if count:
+            ask(prepared.directory, "scale", jobs=count)
+    except HPCLaunchError:
+        ask(prepared.directory, "close")
+        raise
+    if policy is not None:
+        click.echo(f"{policy.minimum} to {policy.maximum} jobs, by the work there is (`hpclaunch adapt {name}`)")
     if count:
-        try:
-            _ask(prepared.directory, "scale", jobs=count)
-        except HPCLaunchError:
-            _ask(prepared.directory, "close")
-            raise
         click.echo(f"{count} job{'s' if count > 1 else ''} submitted (`hpclaunch jobs {name}`)")
     click.echo(f"In Python:  from hpclaunch import Client; client = Client({name!r})")
     click.echo(f"To end it:  hpclaunch down {name}")
@@ -85,7 +108,7 @@ def ps() -> None:
 @click.option("--story", is_flag=True, help="Show all that happened to each job.")
 def jobs(name: str, story: bool) -> None:
     """Show the jobs of cluster NAME."""
-    table = JobTable(_ask(rundir.find_cluster(name), "jobs"))
+    table = JobTable(ask(rundir.find_cluster(name), "jobs"))
     click.echo(table.stories() if story else str(table))
     click.echo(count_states(table))
 
@@ -96,8 +119,8 @@ def jobs(name: str, story: bool) -> None:
 def why(name: str, what: str) -> None:
     """Say why a task (by its KEY) or a JOB of cluster NAME is where it is."""
     directory = rundir.find_cluster(name)
-    said = _ask(directory, "why", key=what)
-    table = [job for job in _ask(directory, "jobs") if job["id"] == what]
+    said = ask(directory, "why", key=what)
+    table = [job for job in ask(directory, "jobs") if job["id"] == what]
     if not said and not table:
         raise UserError(f"cluster {name!r} knows no task and no job {what!r}; `hpclaunch jobs {name}` lists jobs")
     if said:
@@ -111,16 +134,17 @@ def why(name: str, what: str) -> None:
 @click.argument("job", required=False)
 def logs(name: str, job: str | None) -> None:
     """Print the output of one JOB of cluster NAME, or of all its jobs."""
-    for job_id, text in _ask(rundir.find_cluster(name), "logs", job_id=job).items():
+    for job_id, text in ask(rundir.find_cluster(name), "logs", job_id=job).items():
         click.echo(f"==> job {job_id} <==\n{text.rstrip()}")
 
 
 @click.command()
 @click.argument("name")
 @click.argument("count", metavar="JOBS", type=click.IntRange(0))
-def scale(name: str, count: int) -> None:
+@click.option("--group", default="", help="The group of jobs; without it, the cluster's own.")
+def scale(name: str, count: int, group: str) -> None:
     """Have JOBS jobs in cluster NAME."""
-    _ask(rundir.find_cluster(name), "scale", jobs=count)
+    ask(rundir.find_cluster(name), "scale", jobs=count, **({"group": group} if group else {}))
     click.echo(f"cluster {name!r} is to have {count} job{'' if count == 1 else 's'}")
 
 
@@ -129,7 +153,7 @@ def scale(name: str, count: int) -> None:
 def down(name: str) -> None:
     """Cancel the jobs of cluster NAME, see to it that they are gone, and end its head."""
     directory = rundir.find_cluster(name)
-    _ask(directory, "close")
+    ask(directory, "close")
     until = time.monotonic() + _END_SECONDS
     while directory.exists() and time.monotonic() < until:
         time.sleep(0.05)
@@ -173,10 +197,13 @@ def clean() -> None:
         raise SiteError(f"{failed} of {len(dead)} dead clusters could not be cleaned up; try again later")
 
 
-def _ask(directory: Path, method: str, **params: Any) -> Any:
-    """Ask the head of a run directory one thing."""
+def ask(directory: Path, method: str, **params: Any) -> Any:
+    """Ask the head of a run directory one thing.
 
-    async def ask() -> Any:
+    :raises SiteError: it does not answer.
+    """
+
+    async def question() -> Any:
         session = await HeadSession.open(directory, name=f"cli-{time.time_ns():x}")
         try:
             return await session.request(method, **params)
@@ -184,7 +211,7 @@ def _ask(directory: Path, method: str, **params: Any) -> Any:
             session.close()
 
     try:
-        return _run(ask())
+        return _run(question())
     except PeerError as error:
         raise SiteError(f"the head of {directory.name} does not answer: {error}") from None
 

@@ -16,6 +16,7 @@ from hpclaunch.errors import HPCLaunchError, UserError
 
 #: Subcommand -> "module:name"; what each does is its own docstring.
 COMMANDS = {
+    "adapt": "hpclaunch.cli.adapt:adapt",
     "clean": "hpclaunch.cli.cluster:clean",
     "config": "hpclaunch.cli.config:config",
     "down": "hpclaunch.cli.cluster:down",

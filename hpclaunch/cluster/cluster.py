@@ -22,17 +22,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from hpclaunch import rundir
 from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
+from hpclaunch.cluster.adaptation import read_policy
 from hpclaunch.cluster.current import enter, leave, user_python_path
-from hpclaunch.cluster.table import JobTable, count_states
+from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
 from hpclaunch.config.layers import load
-from hpclaunch.config.schema import JobConfig
+from hpclaunch.config.schema import JobConfig, check_group_name
 from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError
-from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare
+from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare, prepare_group
 from hpclaunch.head.sweep import sweep_apart
 
 #: Constructor arguments that go into scheduler_options.
@@ -40,7 +43,6 @@ _SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")
 
 #: What other cluster classes have and these don't, and what to use.
 _NOT_HERE = {
-    "adapt": "not in this version; scale() changes the size",
     "get_logs": "it is logs() here",
     "scale_up": "it is scale() here",
     "scale_down": "it is scale() here",
@@ -80,6 +82,9 @@ class JobQueueCluster:
         if name is not None and not (isinstance(name, str) and name.isprintable()):
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
+        self._arguments = {**_with_scheduler_options(dict(arguments)), "n_workers": 0, "groups": {}}
+        self._groups: dict[str, JobConfig] = {}
+        self._scripts: dict[str, str] = {}
         self._thread: LoopThread = loop_thread()
         self._session: HeadSession | None = None
         self._error: HPCLaunchError | None = None
@@ -87,12 +92,14 @@ class JobQueueCluster:
         self.directory: Path
         self.facts: dict[str, Any]
         self._begin()
-        if self.config.n_workers:
-            try:
+        try:
+            for group, keys in self.config.groups.items():
+                self.add_group(group, **keys)
+            if self.config.n_workers:
                 self.scale(self.config.n_workers)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
         self.asynchronous = asynchronous
 
     def _begin(self) -> None:
@@ -134,19 +141,79 @@ class JobQueueCluster:
         jobs: int | None = None,
         cores: int | None = None,
         memory: str | int | None = None,
+        group: str | None = None,
     ) -> None:
         """Have this many workers (``n``), or jobs, cores or bytes of memory in all; rounded up to whole jobs.
 
-        The jobs have been submitted when this returns. The size is kept: a job that ends by its walltime is
-        replaced, one that fails is too, after a pause, and repeated early deaths end in a JobsFailedError.
+        :param group: the kind of jobs, as named in :meth:`add_group`; None: the cluster's own.
+
+        Ends :meth:`adapt`. The jobs have been submitted when this returns. The size is kept: a job that ends by
+        its walltime is replaced, one that fails is too, after a pause, and repeated early deaths end in a
+        JobsFailedError.
 
         :raises SubmitError: the batch system did not take the jobs; the text has its words.
         """
-        wanted = self._jobs_for(n, jobs, cores, memory)
+        wanted = self._jobs_for(self._config_of(group), n, jobs, cores, memory)
         self._error = None
-        self._ask("scale", jobs=wanted)
+        self._ask("scale", jobs=wanted, **_named(group))
 
-    def _jobs_for(self, n: int | None, jobs: int | None, cores: int | None, memory: str | int | None) -> int:
+    @blocking
+    def adapt(self, *, group: str | None = None, worker_key: None = None, **arguments: Any) -> None:
+        """Have as many jobs as the work is worth, from now on: the queue is asked for more, and idle jobs go.
+
+        Every argument may be left out. Calling it again replaces what was said; :meth:`scale` ends it.
+
+        :param group: the kind of jobs, as named in :meth:`add_group`; None: the cluster's own.
+        :param worker_key: accepted from Dask as None only: the workers of a job come and go together.
+        :param arguments: ``minimum``, ``maximum``: workers; also ``minimum_jobs``, ``minimum_cores``,
+            ``minimum_memory`` and the same with ``maximum``. ``interval``: between two looks ("1s").
+            ``target_duration``: so much work is to be there for each thread ("5s"). ``wait_count``: looks in a
+            row that must agree before a job goes (3). ``idle_timeout``: a job without tasks goes after so long
+            ("10s"). ``pending_grace``: so long a job stays in the queue that is not needed any more ("60s").
+            ``max_submit_rate``: submissions a minute (20). ``core_hours``: a budget; every job's walltime is set
+            aside when it is submitted, and what it did not use comes back.
+        :raises ConfigError: a value can't be used, or two contradict each other. Nothing has changed then.
+        """
+        if worker_key is not None:
+            raise ConfigError("adapt: worker_key has no meaning here, a job goes as a whole", key="worker_key")
+        policy = read_policy(arguments, self._config_of(group))
+        self._error = None
+        self._ask("adapt", policy=msgspec.to_builtins(policy), **_named(group))
+
+    @blocking
+    def adapt_log(self, *, group: str | None = None) -> AdaptLog:
+        """Return what :meth:`adapt` has decided and why, the oldest first; prints as a table."""
+        return AdaptLog(self._ask("adapt_log", **_named(group)))
+
+    @blocking
+    def add_group(self, name: str, **arguments: Any) -> None:
+        """Add one more kind of job to this cluster, for tasks that ask for what the others do not have.
+
+        :param name: for ``scale(group=name)`` and ``adapt(group=name)``.
+        :param arguments: configuration keys that differ from the cluster's own, such as ``cores``, ``memory``,
+            ``queue``, ``resources={"GPU": 1}``.
+        :raises ConfigError: a value can't be used, or there is such a group.
+        """
+        config = group_config(self.config.section, name, {**self._arguments, **arguments})
+        if name in self._groups:
+            raise ConfigError(f"there is a group {name!r} already", key="groups")
+        if self.directory == Path("/nonexistent"):
+            raise ConfigError("a cluster with processes=False has no groups", key="groups")
+        self._scripts[name] = prepare_group(config, self.directory)
+        self._ask("add_group", name=name, config=msgspec.to_builtins(config))
+        self._groups[name] = config
+
+    def _config_of(self, group: str | None) -> JobConfig:
+        if not group:
+            return self.config
+        if group not in self._groups:
+            known = ", ".join(map(repr, self._groups)) or "none: add_group() adds one"
+            raise ConfigError(f"there is no group {group!r}; there are {known}", key="group")
+        return self._groups[group]
+
+    def _jobs_for(
+        self, config: JobConfig, n: int | None, jobs: int | None, cores: int | None, memory: str | int | None
+    ) -> int:
         given = {"n": n, "jobs": jobs, "cores": cores, "memory": memory}
         wanted = {key: value for key, value in given.items() if value is not None}
         if len(wanted) != 1:
@@ -157,10 +224,10 @@ class JobQueueCluster:
         if size is None or size < 0:
             raise ValueError(f"scale({what}={value!r}): a whole number of 0 or more is needed")
         per_job = {
-            "n": self.config.processes,
+            "n": config.processes,
             "jobs": 1,
-            "cores": self.config.cores,
-            "memory": self.config.memory,
+            "cores": config.cores,
+            "memory": config.memory,
         }
         return math.ceil(size / per_job[what])
 
@@ -181,9 +248,9 @@ class JobQueueCluster:
 
     # --- looking
 
-    def job_script(self) -> str:
-        """Return the job script, byte for byte as it is submitted."""
-        return self._script
+    def job_script(self, group: str | None = None) -> str:
+        """Return the job script, of a group if one is named, byte for byte as it is submitted."""
+        return self._scripts[group] if group and self._config_of(group) else self._script
 
     @property
     def job_header(self) -> str:
@@ -401,6 +468,23 @@ class LocalCluster(JobQueueCluster):
 
 
 # --- the end -------------------------------------------------------------------------------------
+
+
+def group_config(section: str, name: str, arguments: dict[str, Any]) -> JobConfig:
+    """Return the configuration of a group of jobs.
+
+    :raises ConfigError: a value can't be used.
+    """
+    try:
+        check_group_name(name)
+    except ValueError as error:
+        raise ConfigError(f"groups: {error}", key="groups") from None
+    return msgspec.structs.replace(load(section, _with_scheduler_options(arguments)).job, group=name)
+
+
+def _named(group: str | None) -> dict[str, str]:
+    """Return the part of a request that names a group; none for the cluster's own."""
+    return {"group": group} if group else {}
 
 
 def _with_scheduler_options(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class JobRow(msgspec.Struct, frozen=True):
     reason: str  # why it waits, or how it ended
     story: list[str]
     usage: JobUsage | None = None  # what accounting says of it after its end
+    group: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -135,6 +136,7 @@ class Job:
     usage: JobUsage | None = None
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
+    used_before: float = 0.0  # seconds of runs before it was put back
 
     ends_at: float | None = None  # the end of its walltime
     is_expiring: bool = False  # so near to that end that its replacement is wanted
@@ -168,8 +170,18 @@ class Job:
         self.changed = now
         self.story.append((now, text))
 
-    def put_back(self) -> None:
+    def used_seconds(self, now: float) -> float:
+        """Return how long it has run, all its runs together."""
+        ran = self.usage.wall_seconds if self.usage is not None else None
+        if ran is None:
+            ran = 0.0 if self.running_since is None else max(0.0, now - self.running_since)
+        return self.used_before + ran
+
+    def put_back(self, now: float) -> None:
         """Forget what was known of a run that is not the current one."""
+        self.used_before = (
+            0.0 if self.state is State.ENDED else self.used_seconds(now)
+        )  # of one that ended is told
         self.host = self.reason = self.gave_up = ""
         self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None

@@ -184,7 +184,7 @@ class Ledger:
             return self._take()
         job = self.jobs.get(job_id) or self._meet(job_id, now)
         if job.state is State.ENDED:
-            job.put_back()
+            job.put_back(now)
         if job.first_join is None:
             self.expiry.on_first_worker(job, now)
         job.on_worker(worker, host, now)
@@ -394,7 +394,7 @@ class Ledger:
             return
         if job.exit_code is None and now - job.since < self.limits.requeue:
             return
-        job.put_back()
+        job.put_back(now)
         job.move(State.QUEUED, now, "put back in the queue by the batch system")
         self.watch.expect_queue(now)
 
@@ -517,11 +517,15 @@ class Ledger:
         if decision.submit:
             self._submit(decision.submit, now)
         ending = Ending(Kind.CANCELLED, f"not wanted any more ({decision.reason})")
-        for job_id in decision.cancel:
-            self._condemn(self.jobs[job_id], ending, now, now)
-        for job_id in decision.retire:
-            self._condemn(self.jobs[job_id], ending, now, now + self.limits.retire + self.limits.goodbye)
-            self._commands.append(c.RetireWorkers(job_id, ending.text, self.limits.retire, self.limits.goodbye))
+        for job_id in (*decision.cancel, *decision.retire):
+            self._let_go(self.jobs[job_id], ending, now)
+
+    def _let_go(self, job: Job, ending: Ending, now: float) -> None:
+        """End a job that is not wanted any more; its workers finish their tasks first."""
+        retire, goodbye = self.limits.retire, self.limits.goodbye
+        self._condemn(job, ending, now, now + retire + goodbye if job.workers else now)
+        if job.workers:
+            self._commands.append(c.RetireWorkers(job.id, ending.text, retire, goodbye))
 
     def _submit(self, count: int, now: float) -> None:
         self.verdict.submissions.take(now)
@@ -577,10 +581,8 @@ class Ledger:
 
     def _forget_old(self) -> None:
         """Keep the table of a long-lived cluster short."""
-        if len(self.jobs) <= self.limits.keep_ended:
-            return
         over = [job.id for job in self.jobs.values() if job.state is State.ENDED and not job.is_assumed]
-        for job_id in over[: len(over) - self.limits.keep_ended]:
+        for job_id in over[: max(0, len(over) - self.limits.keep_ended)]:
             del self.jobs[job_id]
 
     def check(self) -> None:
@@ -589,9 +591,7 @@ class Ledger:
             assert job.id == job_id, job
             job.check()
         submitting = [job for jobs in self.tickets.values() for job in jobs]
-        for job in submitting:
-            assert job.state is State.SUBMITTING, job
-            job.check()
+        assert all(job.state is State.SUBMITTING for job in submitting), submitting
         numbers = [job.number for job in (*self.jobs.values(), *submitting)]
         assert len(set(numbers)) == len(numbers), numbers
         assert not self._commands, self._commands

@@ -13,8 +13,21 @@ _COLUMNS = ("job", "state", "for", "host", "workers", "what happened")
 class JobTable(list[dict[str, Any]]):
     """A cluster's jobs, one dict each (id, state, since, host, workers, reason, story); prints as a table."""
 
+    def columns(self) -> tuple[str, ...]:
+        """Return the heads of the columns; that of the group only if there are several."""
+        return ("group", *_COLUMNS) if self._has_groups() else _COLUMNS
+
+    def _has_groups(self) -> bool:
+        return any(job.get("group") for job in self)
+
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells as text."""
+        cells = self._cells()
+        if self._has_groups():
+            return [(job.get("group") or "-", *row) for job, row in zip(self, cells, strict=True)]
+        return cells
+
+    def _cells(self) -> list[tuple[str, ...]]:
         now = time.time()
         return [
             (
@@ -44,23 +57,43 @@ class JobTable(list[dict[str, Any]]):
     def __str__(self) -> str:
         if not self:
             return "no jobs"
-        rows = [_COLUMNS, *((*row[:-1], " ".join(row[-1].split())) for row in self.rows())]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]
-        lines = []
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            lines.append("  ".join([*cells, row[-1]]).rstrip())
-        return "\n".join(lines)
+        return _aligned([self.columns(), *((*row[:-1], " ".join(row[-1].split())) for row in self.rows())])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        head = "".join(f"<th>{name}</th>" for name in self.columns())
         body = "".join(
             "<tr>" + "".join(f"<td style='white-space:pre-wrap'>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class AdaptLog(list[dict[str, Any]]):
+    """What adaptive scaling has decided (time, wish, jobs, submit, release, reason); prints as a table."""
+
+    def __str__(self) -> str:
+        if not self:
+            return "adaptive scaling has decided nothing"
+        rows: list[tuple[str, ...]] = [("time", "jobs", "wanted", "change", "why")]
+        for row in self:
+            change = row["submit"] - row["release"]
+            at = time.strftime("%H:%M:%S", time.localtime(row["time"]))
+            rows.append((at, str(row["jobs"]), str(row["wish"]), f"{change:+}" if change else "", row["reason"]))
+        return _aligned(rows)
+
+    __repr__ = __str__
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows of cells as lines with straight columns; the last column is as long as it is."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
 
 
 def count_states(jobs: Sequence[Mapping[str, Any]]) -> str:

@@ -35,6 +35,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about the jobs of one cluster: one section below ``jobqueue:`` after all layers are merged."""
 
     section: str  # the section it came from: "sge", "slurm", "local" or a site's own name
+    group: str = ""  # the group of jobs that it describes; empty: that of the section itself
     batch_system: str  # "sge", "slurm", "local"; "mpi": the ranks of a running job
     name: str  # job name in the batch system
     cores: int
@@ -75,6 +76,8 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: float  # mpi: seconds in which all ranks must have come
     silence_logs: str | None
     scheduler_options: dict[str, Any]
+    adaptive: dict[str, Any]  # defaults of adapt(), by argument
+    groups: dict[str, Any]  # more kinds of jobs: name -> keys that differ
     engine: str  # "embedded", "dask", "ray"
     memory_target: float | None  # fractions of the worker's memory; None is "false" in YAML
     memory_spill: float | None
@@ -239,6 +242,25 @@ def _resources(value: Any) -> dict[str, float]:
     return {name: float(amount) for name, amount in value.items()}
 
 
+def _adaptive(value: Any) -> dict[str, Any]:
+    return {key.replace("-", "_"): one for key, one in _mapping(value).items()}
+
+
+def _groups(value: Any) -> dict[str, Any]:
+    groups = _mapping(value)
+    for name, keys in groups.items():
+        check_group_name(name)
+        if not isinstance(keys, Mapping):
+            raise ValueError(f"{name} must have a mapping of keys, not {_kind(keys)}")
+    return groups
+
+
+def check_group_name(name: Any) -> None:
+    """Raise ValueError if a group of jobs can't have this name: it is part of file names."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,30}", name):
+        raise ValueError(f"the name of a group must be of up to 31 letters, digits and _, not {name!r}")
+
+
 def _is_plain(value: Any) -> bool:
     """Say whether a value can go to the head, another process, as it is."""
     if isinstance(value, Mapping):
@@ -349,6 +371,8 @@ KEYS: dict[str, Key] = {
     "start_timeout": Key(_seconds),
     "silence_logs": Key(_silence_logs, optional=True),
     "scheduler_options": Key(_mapping),
+    "adaptive": Key(_adaptive),
+    "groups": Key(_groups),
     "engine": Key(_choice("embedded", "dask", "ray")),
     "memory_target": Key(_fraction),
     "memory_spill": Key(_fraction),

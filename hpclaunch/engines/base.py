@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import ConfigError, HPCLaunchError
+from hpclaunch.scheduler.demand import Demand
 
 _ENGINES = {"embedded": "hpclaunch.engines.embedded:EmbeddedEngine"}
 
@@ -37,6 +38,9 @@ class RunningEngine(Protocol):
 
     def job_load(self) -> dict[str, tuple[int, int]]:
         """Return for each job with workers: tasks assigned to it, and bytes of results that only it holds."""
+
+    def demand(self) -> Demand:
+        """Return how much work there is and of what kind, for adaptive scaling."""
 
     def summary(self) -> dict[str, Any]:
         """Return what there is to do and who does it, as plain values."""

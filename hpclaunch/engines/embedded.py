@@ -13,6 +13,7 @@ from hpclaunch.comm.connection import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.scheduler.demand import Demand
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -80,6 +81,10 @@ class RunningEmbedded:
         """Return for each job with workers: tasks assigned to it, and bytes that only it holds."""
         load = self.server.load()
         return {job: (tasks, load.held_bytes.get(job, 0)) for job, tasks in load.busy_jobs.items()}
+
+    def demand(self) -> Demand:
+        """Return how much work there is and of what kind."""
+        return self.server.demand()
 
     def summary(self) -> dict[str, Any]:
         """Return what there is to do and who does it, as plain values."""

@@ -10,6 +10,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import msgspec
+
+from hpclaunch.cluster.adaptive import LogRow, Policy
+from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import RunningEngine
 from hpclaunch.errors import HPCLaunchError, UserError, WaitTimeoutError
 
@@ -27,8 +31,20 @@ class Controlled(Protocol):
     def failure(self) -> HPCLaunchError | None:
         """Why no more jobs are submitted; None while they are."""
 
-    async def scale(self, jobs: int) -> None:
-        """Keep this many jobs from now on."""
+    async def scale(self, jobs: int, group: str = "") -> None:
+        """Keep this many jobs of a group from now on; ends its adaptive scaling."""
+
+    def adapt(self, policy: Policy, group: str = "") -> None:
+        """Scale a group by the work there is from now on."""
+
+    def adapt_log(self, group: str = "") -> list[LogRow]:
+        """Return what adaptive scaling has decided, the oldest first."""
+
+    def group_configs(self) -> dict[str, JobConfig]:
+        """Return the configurations of the groups that were added, by name."""
+
+    def add_group(self, name: str, config: JobConfig) -> None:
+        """Add one more kind of job."""
 
     def job_table(self) -> list[dict[str, Any]]:
         """Return the jobs and their stories, as plain values."""
@@ -46,7 +62,11 @@ class Control:
     def __init__(self, head: Controlled) -> None:
         self._head = head
         self._methods: dict[str, Callable[..., Awaitable[Any]]] = {
+            "adapt": self._adapt,
+            "adapt_log": self._adapt_log,
+            "add_group": self._add_group,
             "close": self._close,
+            "groups": self._groups,
             "info": self._info,
             "jobs": self._jobs,
             "logs": self._logs,
@@ -70,8 +90,22 @@ class Control:
             raise UserError(f"request {method!r}: {error}") from None
         return await call(*bound.args, **bound.kwargs)
 
-    async def _scale(self, jobs: int) -> None:
-        await self._head.scale(jobs)
+    async def _scale(self, jobs: int, group: str = "") -> None:
+        await self._head.scale(jobs, group)
+
+    async def _adapt(self, policy: dict[str, Any], group: str = "") -> None:
+        self._head.adapt(msgspec.convert(policy, Policy), group)
+
+    async def _adapt_log(self, group: str = "") -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = msgspec.to_builtins(self._head.adapt_log(group))
+        return rows
+
+    async def _groups(self) -> dict[str, Any]:
+        configs: dict[str, Any] = msgspec.to_builtins(self._head.group_configs())
+        return configs
+
+    async def _add_group(self, name: str, config: dict[str, Any]) -> None:
+        self._head.add_group(name, msgspec.convert(config, JobConfig))
 
     async def _jobs(self) -> list[dict[str, Any]]:
         return self._head.job_table()

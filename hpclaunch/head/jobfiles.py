@@ -28,12 +28,12 @@ _NAME = re.compile(r"(?P<id>.+)\.(?P<kind>start|exit|fail)")
 class RunFiles:
     """Reads what the jobs of one cluster leave behind.
 
-    :param directory: the run directory; tickets are in its ``jobs``.
+    :param tickets: where the jobs leave their tickets; the journal is there, too.
     :param log_directory: where the batch system puts the jobs' output.
     """
 
-    def __init__(self, directory: Path, log_directory: Path) -> None:
-        self._jobs = directory / "jobs"
+    def __init__(self, tickets: Path, log_directory: Path) -> None:
+        self._jobs = tickets
         self._logs = log_directory
         self._journal = self._jobs / "ledger.jsonl"
         self._seen: dict[str, int] = {}  # file name: time of change in ns
@@ -56,6 +56,10 @@ class RunFiles:
                 continue
             self._known[job_id] = changed[job_id] = files
         return changed
+
+    def has_ticket(self, job_id: str) -> bool:
+        """Say whether a job has left a start ticket here."""
+        return (self._jobs / f"{job_id}.start").exists()
 
     def skip(self) -> None:
         """Take all files that are there as seen: they are of an earlier head's jobs."""

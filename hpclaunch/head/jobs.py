@@ -17,20 +17,26 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+import msgspec
+
+from hpclaunch import rundir
 from hpclaunch.batch.base import JobStatus, JobUsage
 from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import JobFiles, JobRow, Limits
-from hpclaunch.cluster.ledger import Ledger
+from hpclaunch.cluster.adaptive import Facts, JobFact
+from hpclaunch.cluster.following import FollowingLedger
+from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits
 from hpclaunch.cluster.reasons import Terms
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, CommandError, ConfigError, HPCLaunchError, JobsFailedError, UserError
 from hpclaunch.head.jobfiles import ALL_LOGS_BYTES, TAIL_BYTES, RunFiles
+from hpclaunch.scheduler.demand import JobLoad
 
 log = logging.getLogger("hpclaunch.jobs")
 
@@ -93,9 +99,11 @@ class JobManager:
         self._on_failure = on_failure
         self._clock = clock
         log_directory = Path(config.log_directory).expanduser() if config.log_directory else directory / "logs"
-        self._files = RunFiles(directory, log_directory)
+        self._group = config.group
+        self._files = RunFiles(rundir.tickets_path(directory, config.group), log_directory)
         self._files.skip()
-        self._ledger = Ledger(_terms(config), rng or Random(), limits or _limits(config))
+        self._ledger = FollowingLedger(_terms(config), rng or Random(), limits or _limits(config))
+        self._walltime = config.walltime
         self._failure: JobsFailedError | None = None
         self._scaling = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -127,6 +135,15 @@ class JobManager:
             for error in (task.result() for task in started):
                 if error is not None:
                     raise error
+
+    def adapted(self, submit: int, release: Iterable[str], reason: str) -> None:
+        """Adaptive scaling wants so many jobs more, and these let go. Ends what :meth:`scale` has promised."""
+        if not self._ledger.is_closing:
+            self._feed(self._ledger.on_adapted(submit, release, reason, self._clock()))
+
+    def forgive(self) -> None:
+        """Forget failures: somebody asked to try again."""
+        self._ledger.verdict.reset()
 
     @property
     def wish(self) -> int:
@@ -162,7 +179,53 @@ class JobManager:
 
     def table(self) -> list[JobRow]:
         """Return all jobs with their stories, in order of submission."""
-        return self._ledger.rows(self._clock())
+        rows = self._ledger.rows(self._clock())
+        return [msgspec.structs.replace(row, group=self._group) for row in rows] if self._group else rows
+
+    def has(self, job_id: str) -> bool:
+        """Say whether this is one of these jobs; it may have ended."""
+        return job_id in self._ledger.jobs
+
+    def has_ticket(self, job_id: str) -> bool:
+        """Say whether a job that nobody has named yet has left its start ticket among these jobs'."""
+        return self._files.has_ticket(job_id)
+
+    def facts(self, facts: Facts, loads: Mapping[str, JobLoad]) -> Facts:
+        """Complete what adaptive scaling looks at by what is known of the jobs.
+
+        :param loads: by job id, what their workers have to do.
+        """
+        now = self._clock()
+        jobs = []
+        for job in self._ledger.alive():
+            load = loads.get(job.id)
+            jobs.append(
+                JobFact(
+                    job.id,
+                    job.state,
+                    now - job.born,
+                    tasks=load.tasks if load is not None else 0,
+                    held_bytes=load.held_bytes if load is not None else 0,
+                    ends_in=self._ends_in(job, now),
+                    used_seconds=job.used_seconds(now),
+                )
+            )
+        return facts._replace(jobs=jobs, trouble=self._why_no_more(now), ended_seconds=self._ledger.ended_seconds)
+
+    def _ends_in(self, job: Job, now: float) -> float:
+        if job.ends_at is not None:
+            return job.ends_at - now
+        if job.running_since is None or self._walltime is None:
+            return math.inf
+        return job.running_since + self._walltime - now
+
+    def _why_no_more(self, now: float) -> str:
+        if self._ledger.verdict.is_stopped:
+            return "jobs failed again and again"
+        if self._ledger.silent_since is not None:
+            return "the batch system does not answer"
+        wait = self._ledger.verdict.not_before - now
+        return f"jobs failed, and the next are tried in {wait:.0f} s" if wait > 0 else ""
 
     def logs(self, job_id: str | None = None) -> dict[str, str]:
         """Return the output of one job or of all, by job id; where there is none, a sentence that says so.

@@ -90,6 +90,28 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
     return Prepared(directory, script, engine.head_command(sys.executable, directory))
 
 
+def prepare_group(config: JobConfig, directory: Path) -> str:
+    """Write what the jobs of one more group need into a cluster's run directory; return their script.
+
+    :param config: with the group's name.
+    :raises ScriptError: the script can't be rendered from these values.
+    """
+    from hpclaunch import scripts
+
+    engine = engines.by_name(config.engine)
+    _check_log_directory(config)
+    script = scripts.render(
+        config,
+        cluster_id=directory.name,
+        directory=directory,
+        work_directory=Path(head_options.read(directory).work_directory),
+        worker_command=engine.worker_command(config, directory),
+    )
+    rundir.tickets_path(directory, config.group).mkdir(mode=0o700, exist_ok=True)
+    rundir.write_file(rundir.script_path(directory, config.group), script.encode(), mode=0o700)
+    return script
+
+
 def prepare_ranks(
     config: JobConfig,
     name: str,

@@ -32,12 +32,14 @@ import uvloop
 
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
+from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.cluster.commands import RetireWorkers
-from hpclaunch.config.schema import MEMORY_KEYS
+from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
 from hpclaunch.engines import base as engines
-from hpclaunch.errors import HPCLaunchError, JobsFailedError
+from hpclaunch.errors import HPCLaunchError, JobsFailedError, UserError
 from hpclaunch.head import options as head_options
 from hpclaunch.head.control import Control
+from hpclaunch.head.groups import Groups
 from hpclaunch.head.jobs import JobManager
 from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
@@ -63,15 +65,18 @@ class Head:
         self._close_error: HPCLaunchError | None = None
         self.jobs = self._make_jobs()
 
-    def _make_jobs(self) -> JobManager | Ranks:
+    def _make_jobs(self) -> Groups | Ranks:
         config = self.options.config
         if self.options.ranks is not None:
             return Ranks(self.options.ranks, config.processes)
+        return Groups(config, self._make_manager, lambda: self.engine.demand())
+
+    def _make_manager(self, group: str, config: JobConfig) -> JobManager:
         codec = batch.by_name(config.batch_system, config, self.directory)
         return JobManager(
             config,
             BatchQueue(codec, LocalTransport(umask=self.options.umask)),
-            self.directory / "job.sh",
+            rundir.script_path(self.directory, group),
             self.directory,
             retire=self._retire,
             idle_jobs=self._idle_jobs,
@@ -210,17 +215,39 @@ class Head:
     @property
     def wanted_workers(self) -> int:
         """How many workers there are to be."""
-        return self.jobs.wish * self.options.config.processes
+        return self.jobs.wanted_workers
 
     @property
     def failure(self) -> JobsFailedError | None:
         """Why no more jobs are submitted; None while they are."""
         return self.jobs.failure
 
-    async def scale(self, jobs: int) -> None:
-        """Keep this many jobs from now on."""
+    async def scale(self, jobs: int, group: str = "") -> None:
+        """Keep this many jobs of a group from now on; ends its adaptive scaling."""
         self.engine.notify(None)
-        await self.jobs.scale(jobs)
+        await self.jobs.scale(jobs, group)
+
+    def adapt(self, policy: Policy, group: str = "") -> None:
+        """Scale a group by the work there is from now on."""
+        self._groups().adapt(policy, group)
+        self.engine.notify(None)
+
+    def adapt_log(self, group: str = "") -> list[LogRow]:
+        """Return what adaptive scaling has decided, the oldest first."""
+        return self._groups().adapt_log(group)
+
+    def group_configs(self) -> dict[str, JobConfig]:
+        """Return the configurations of the groups that were added, by name."""
+        return {} if isinstance(self.jobs, Ranks) else self.jobs.configs()
+
+    def add_group(self, name: str, config: JobConfig) -> None:
+        """Add one more kind of job, whose script is there."""
+        self._groups().add(name, config)
+
+    def _groups(self) -> Groups:
+        if isinstance(self.jobs, Ranks):
+            raise UserError("the ranks of a parallel job neither grow nor shrink, and have no groups")
+        return self.jobs
 
     def job_table(self) -> list[dict[str, Any]]:
         """Return the jobs and their stories, as plain values."""
@@ -263,7 +290,7 @@ class Head:
         )
 
     def _on_job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
-        if isinstance(self.jobs, JobManager):
+        if isinstance(self.jobs, Groups):
             self.jobs.job_ends(job_id, seconds_left, why)
 
     def _on_client_left(self, name: str) -> None:

@@ -57,11 +57,16 @@ class Ranks:
         """How many ranks have workers."""
         return len(self._ranks)
 
+    @property
+    def wanted_workers(self) -> int:
+        """How many workers there are to be."""
+        return len(self._ranks) * self._processes
+
     async def run(self) -> None:
         """Do nothing until cancelled: ranks come by themselves."""
         await asyncio.get_running_loop().create_future()
 
-    async def scale(self, jobs: int) -> None:
+    async def scale(self, jobs: int, group: str = "") -> None:
         """Refuse: their number is what they were started with.
 
         :raises UserError: always, unless nothing would change.

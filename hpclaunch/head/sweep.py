@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.client.session import HeadSession
@@ -42,23 +44,31 @@ async def sweep(directory: Path, *, keep_files: bool = False) -> list[str]:
     :raises SiteError: the head lives.
     :raises HeadError: the directory does not say what its head was.
     """
-    options = head_options.read(directory)
+    head_options.read(directory)  # an error, if it does not say what its head was
     if await _is_answered(directory):
         raise SiteError(f"the head of {directory.name} answers, so it is left alone; `hpclaunch down` ends it")
-    script = directory / "job.sh"
-    queue = BatchQueue(batch.by_name(options.config.batch_system, options.config, directory), LocalTransport())
-    found = await queue.find(script)
-    if found:  # also what the head did not live to write down
-        RunFiles(directory, directory / "logs").write_journal("submitted", found)
-    manager = JobManager(
-        options.config, queue, script, directory, retire=_nothing, idle_jobs=list, on_failure=lambda error: None
-    )
-    cancelled = await manager.sweep()
+    cancelled = [
+        job_id for group in rundir.groups_of(directory) for job_id in await _sweep_group(directory, group)
+    ]
     if keep_files:
         (directory / "swept").touch(mode=0o600)
     else:
         rundir.remove(directory)
     return cancelled
+
+
+async def _sweep_group(directory: Path, group: str) -> list[str]:
+    """Cancel the jobs of one group, and return their ids."""
+    config = msgspec.structs.replace(head_options.read(directory).config, group=group)
+    script = rundir.script_path(directory, group)
+    queue = BatchQueue(batch.by_name(config.batch_system, config, directory), LocalTransport())
+    found = await queue.find(script)
+    if found:  # also what the head did not live to write down
+        RunFiles(rundir.tickets_path(directory, group), directory / "logs").write_journal("submitted", found)
+    manager = JobManager(
+        config, queue, script, directory, retire=_nothing, idle_jobs=list, on_failure=lambda error: None
+    )
+    return await manager.sweep()
 
 
 async def sweep_others(own: Path) -> None:

@@ -23,6 +23,7 @@ from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import pressure, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
+from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.load import Load, WorkerInfo, load_of
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
@@ -93,6 +94,7 @@ class SchedulerServer:
         self._on_request = on_request
         self._on_client_left = on_client_left
         self._on_job_ends = on_job_ends
+        self._meter = Meter()
         self._clients: dict[str, Peer] = {}
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
@@ -477,6 +479,10 @@ class SchedulerServer:
     def load(self) -> Load:
         """Say how much there is to do."""
         return load_of(self.reactor.state)
+
+    def demand(self) -> Demand:
+        """Say how much work there is and of what kind, for adaptive scaling."""
+        return self._meter.measure(self.reactor.state, time.monotonic())
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""

@@ -25,6 +25,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import IllegalTransitionError
@@ -262,6 +263,15 @@ class ReadyQueue:
         self._fresh = deque(sorted((task for task in everything if task.queued is not None), key=_order_of))
         self._late = []
 
+    @property
+    def entries(self) -> int:
+        """How many entries there are, of tasks that are ready or were."""
+        return len(self._fresh) + len(self._late)
+
+    def all(self) -> Iterator[Task]:
+        """Return the tasks of all entries, ready or not: cheap to skip through, for samples."""
+        return chain(self._fresh, map(_task_of, self._late))
+
     def __iter__(self) -> Iterator[Task]:
         yield from (t for t in self._fresh if t.state == READY)
         yield from (t for _, _, t in self._late if t.state == READY)
@@ -290,6 +300,10 @@ class HeldQueue(ReadyQueue):
             return 0
         self.push(task)
         return task.order
+
+
+def _task_of(entry: tuple[int, int, Task]) -> Task:
+    return entry[2]
 
 
 def _order_of(task: Task) -> int:

@@ -138,8 +138,8 @@ def test_processes_and_threads_per_job() -> None:
         workers = cluster.workers()
         assert [worker["threads"] for worker in workers] == [2, 2]
         assert len({worker["job_id"] for worker in workers}) == 1
-        assert cluster._jobs_for(None, None, 5, None) == 2
-        assert cluster._jobs_for(None, None, None, cluster.config.memory + 1) == 2
+        assert cluster._jobs_for(cluster.config, None, None, 5, None) == 2
+        assert cluster._jobs_for(cluster.config, None, None, None, cluster.config.memory + 1) == 2
 
 
 def test_threads_in_this_process() -> None:

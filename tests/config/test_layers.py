@@ -252,7 +252,14 @@ def test_of_many_files_the_last_that_says_something_wins(layers: list[dict[str, 
         assert getattr(loaded.job, key) == (str(value) if key in ("queue", "account", "interface") else value)
         assert loaded.origin(key) == origin
     defaults = {key for key, origin in loaded.origins.items() if "defaults.yaml" in origin}
-    assert defaults == set(loaded.origins) - set(expected) - {"section", "cores", "memory", "processes", "python"}
+    assert defaults == set(loaded.origins) - set(expected) - {
+        "section",
+        "group",
+        "cores",
+        "memory",
+        "processes",
+        "python",
+    }
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
@@ -502,7 +509,7 @@ def test_the_reference_has_every_key_with_a_comment() -> None:
 
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
-    assert set(JobConfig.__struct_fields__) == {*KEYS, "section"}
+    assert set(JobConfig.__struct_fields__) == {*KEYS, "section", "group"}
 
 
 def test_arc4_as_a_site() -> None:

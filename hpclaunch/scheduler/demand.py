@@ -1,0 +1,129 @@
+"""How much work there is, and of what kind: what adaptive scaling looks at. Pure.
+
+Nothing is counted while tasks come and go: every measurement looks at the workers and at a sample of the ready
+queue, so that it costs the same with a thousand tasks and with a million.
+
+A function that has never run is taken to last :data:`UNKNOWN_SECONDS`, as in Dask, until one of its tasks has run
+longer than that: whatever has run longer than expected is taken to need as long again.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+from hpclaunch.scheduler.state import LEAST_SECONDS, READY, Function, ReadyQueue, SchedulerState, Worker
+
+#: Seconds that a task of an unknown function is taken to last.
+UNKNOWN_SECONDS = 0.5
+#: Entries of the ready queue that are looked at.
+_SAMPLE = 1000
+#: Assigned tasks of one worker that are looked at one by one.
+_CLOSELY = 64
+
+Resources = tuple[tuple[str, float], ...]
+
+
+class ReadyWork(NamedTuple):
+    """Tasks that no worker has yet, and that ask for the same."""
+
+    resources: Resources
+    tasks: int
+    seconds: float  # of all of them, on one thread
+
+
+class JobLoad(NamedTuple):
+    """What one job's workers have to do, and what they keep."""
+
+    tasks: int
+    seconds: float
+    held_bytes: int  # of results that nobody else has; looked at only if there are no tasks
+
+
+class Demand(NamedTuple):
+    """All that there is to do."""
+
+    ready: list[ReadyWork]
+    waiting: int  # tasks that wait for the results of others
+    jobs: dict[str, JobLoad]  # by job id
+
+
+class Meter:
+    """Measures the demand; remembers since when each worker has had its oldest task."""
+
+    def __init__(self) -> None:
+        self._oldest: dict[str, tuple[str, float]] = {}  # worker -> key, first seen
+        self._guesses: dict[bytes, float] = {}  # function -> seconds, while it is unknown
+
+    def measure(self, state: SchedulerState, now: float) -> Demand:
+        """Return what there is to do now."""
+        self._watch_running(state, now)
+        jobs: dict[str, JobLoad] = {}
+        for worker in state.workers.values():
+            load = self._load_of(worker, now)
+            known = jobs.get(worker.job_id)
+            if known is not None:
+                tasks, seconds, held = load
+                load = JobLoad(known.tasks + tasks, known.seconds + seconds, known.held_bytes + held)
+            jobs[worker.job_id] = load
+        return Demand(self._ready_work(state), state.waiting, jobs)
+
+    def _seconds(self, function: Function) -> float:
+        if function.seconds is None:
+            return self._guesses.get(function.id, UNKNOWN_SECONDS)
+        return max(function.seconds, LEAST_SECONDS)
+
+    def _watch_running(self, state: SchedulerState, now: float) -> None:
+        """Learn of functions that are unknown from how long their first tasks have run."""
+        oldest: dict[str, tuple[str, float]] = {}
+        for name, worker in state.workers.items():
+            key = next(iter(worker.assigned), None)
+            if key is None:
+                continue
+            before = self._oldest.get(name)
+            since = before[1] if before is not None and before[0] == key else now
+            oldest[name] = key, since
+            function = worker.assigned[key].function
+            if function.seconds is None:
+                guess = max(UNKNOWN_SECONDS, 2 * (now - since))
+                self._guesses[function.id] = max(guess, self._guesses.get(function.id, 0.0))
+            else:
+                self._guesses.pop(function.id, None)
+        self._oldest = oldest
+
+    def _load_of(self, worker: Worker, now: float) -> JobLoad:
+        count = len(worker.assigned)
+        if not count:
+            alone = sum(task.size for task in worker.holds.values() if task.holders and len(task.holders) == 1)
+            return JobLoad(0, 0.0, alone)
+        if count > _CLOSELY:
+            return JobLoad(count, worker.backlog, 0)
+        elapsed = now - self._oldest[worker.name][1]
+        seconds = 0.0
+        for place, task in enumerate(worker.assigned.values()):
+            whole = (task.terms.seconds if task.terms is not None else 0.0) or self._seconds(task.function)
+            if place < worker.threads:
+                seconds += whole - elapsed if whole > 2 * elapsed else max(whole / 2, elapsed)
+            else:
+                seconds += whole
+        return JobLoad(count, seconds, 0)
+
+    def _ready_work(self, state: SchedulerState) -> list[ReadyWork]:
+        work: dict[Resources, tuple[int, float]] = {}
+        if state.ready.count:
+            work[()] = state.ready.count, state.ready.count * self._mean_seconds(state.ready)
+        for queue in state.held.values():
+            if queue.count:
+                resources = queue.terms.resources
+                tasks, seconds = work.get(resources, (0, 0.0))
+                each = queue.terms.seconds or self._seconds(queue.function)
+                work[resources] = tasks + queue.count, seconds + queue.count * each
+        return [ReadyWork(resources, tasks, seconds) for resources, (tasks, seconds) in work.items()]
+
+    def _mean_seconds(self, queue: ReadyQueue) -> float:
+        """Return the mean run time of the tasks of a queue, from a sample spread over all of it."""
+        step = max(1, queue.entries // _SAMPLE)
+        sample = [
+            self._seconds(task.function) for task in islice(queue.all(), 0, None, step) if task.state == READY
+        ]
+        return sum(sample) / len(sample) if sample else UNKNOWN_SECONDS
