@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ class Client(ClientCore):
         duration: str | float | None = None,
         actor: bool = False,
         restarts: int = 0,
+        pure: bool = False,
         **kwargs: Any,
     ) -> Future:
         """Run ``function(*args, **kwargs)`` on the cluster.
@@ -104,6 +106,7 @@ class Client(ClientCore):
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
             :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
         :param restarts: how often an actor is made anew when its worker is lost.
+        :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.
         :raises SerializationError: the function or an argument can't be pickled.
         """
         terms = make_terms(resources, workers, allow_other_workers, duration)
@@ -112,7 +115,10 @@ class Client(ClientCore):
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
         check_size(len(data), sent.name)
-        key = self._check_key(key) if key is not None else self._stem(sent.name)
+        if key is None:
+            key = _pure_key(sent, data) if pure else self._stem(sent.name)
+        else:
+            self._check_key(key)
         future, is_new = self._future(key)
         if is_new:
             columns = [inputs] if inputs else []
@@ -132,6 +138,7 @@ class Client(ClientCore):
         duration: str | float | None = None,
         actor: bool = False,
         restarts: int = 0,
+        pure: bool = False,
         **kwargs: Any,
     ) -> list[Future]:
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
@@ -155,7 +162,9 @@ class Client(ClientCore):
             function, kwargs = self._bind(function, kwargs)
         sent = self._define(function)
         calls = list(zip(*iterables, strict=False))
-        if key is None or isinstance(key, str):
+        if pure and key is None:
+            keys = []  # each is known when its arguments are pickled
+        elif key is None or isinstance(key, str):
             prefix = self._check_key(key) if key is not None else sent.name
             stem = self._stem(prefix)
             keys = [f"{stem}-{i}" for i in range(len(calls))]
@@ -200,6 +209,7 @@ class Client(ClientCore):
                     break
         if has_inputs:
             inputs += [[] for _ in range(len(args) - len(inputs))]
+        keys = keys or [_pure_key(sent, data) for data in args]
         futures = [self._future(key)[0] for key in keys]
         self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
         return futures
@@ -564,3 +574,8 @@ class Client(ClientCore):
         from html import escape
 
         return f"<b>Client</b> {escape(repr(self)[1:-1])}"
+
+
+def _pure_key(sent: serialize.FunctionBytes, args: bytes) -> str:
+    """Return the key that all calls of this function with these arguments have."""
+    return f"{sent.name}-{hashlib.blake2b(sent.id + args, digest_size=16).hexdigest()}"

@@ -629,3 +629,18 @@ def test_a_fork_can_have_a_client_of_its_own(cluster: MiniCluster, client: Clien
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     assert client.submit(work.inc, 1).result(10) == 2
+
+
+def test_pure_calls_are_one_task(client: Client, tmp_path: Path) -> None:
+    notes = str(tmp_path / "notes")
+    one = client.submit(work.note, notes, 1, pure=True)
+    assert client.submit(work.note, notes, 1, pure=True) is one
+    assert client.submit(work.note, notes, 2, pure=True) is not one
+    many = client.map(work.note, [notes] * 4, [1, 2, 3, 3], pure=True)
+    assert many[0] is one
+    assert many[2] is many[3]
+    assert client.gather(many) == [1, 2, 3, 3]
+    assert work.times_called(notes) == 3
+    assert client.submit(work.inc, 1) is not client.submit(work.inc, 1)
+    source = client.submit(work.inc, 1)
+    assert client.submit(work.inc, source, pure=True) is client.submit(work.inc, source, pure=True)
