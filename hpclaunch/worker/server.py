@@ -352,6 +352,7 @@ class WorkerServer:
         if self._questions is None:  # it came right behind the welcome
             self._loop.call_soon(self._on_request, message)
             return
+        self._carry_out()  # what came before it in the same frame
         reply = self._questions.take(message)
         if reply is not None:
             self._send(reply)
