@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BASE = Path("/var/tmp/hpclaunch-bed")  # noqa: S108  # made 0755 by root; users only read there
 SYSTEM_PYTHON = Path("/usr/bin/python3")
-EXTRA_REQUIREMENTS = ("numpy>=1.26", "dask[array]>=2024.8", "mpi4py>=4.0")
+EXTRA_REQUIREMENTS = ("numpy>=1.26", "dask[array]>=2024.8", "mpi4py>=4.0", "scikit-learn>=1.3", "joblib>=1.3")
 KEPT = 5  # environments of earlier sources
 HOME = os.environ.get(
     "HOME", "/"
