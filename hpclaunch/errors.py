@@ -133,6 +133,10 @@ class CommClosedError(PeerError):
     """The connection ended before the answer came."""
 
 
+class PeerSilentError(PeerError):
+    """The other end of a connection is there, and does not answer: it is frozen, or the network is."""
+
+
 class HandshakeError(PeerError):
     """The peer could not prove who it is, or speaks another version of the protocol."""
 

@@ -59,7 +59,14 @@ class ClusterFacts(NamedTuple):
 def base_directory(configured: str | None = None) -> Path:
     """Return where run directories lie: configured, ``$HPCLAUNCH_RUN_DIRECTORY``, or ``~/.hpclaunch/run``."""
     chosen = configured or os.environ.get("HPCLAUNCH_RUN_DIRECTORY") or "~/.hpclaunch/run"
-    return Path(chosen).expanduser().absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # no home, or a current directory that is gone
+        raise ConfigError(
+            f"no directory {chosen} can be found for the cluster's files: {error}. Set shared-temp-directory (or "
+            "HPCLAUNCH_RUN_DIRECTORY) to the whole path of a directory of yours that the nodes share",
+            key="shared-temp-directory",
+        ) from None
 
 
 def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
@@ -77,6 +84,7 @@ def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
             path.mkdir(mode=0o700)
             path.chmod(0o700)  # a loose umask cannot widen mkdir's mode, but a strict one may narrow it
     except OSError as error:
+        remove(directory)
         raise ConfigError(
             f"the cluster's files can't be put into {base}: {error.strerror}. Set shared-temp-directory to a "
             "directory of yours on a file system that the nodes share",
@@ -114,9 +122,13 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    part.rename(path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        part.rename(path)
+    except BaseException:  # such as a full disk
+        part.unlink(missing_ok=True)
+        raise
 
 
 def remove(directory: Path) -> None:

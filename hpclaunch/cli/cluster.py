@@ -175,7 +175,7 @@ def clean() -> None:
     for directory in dead:
         try:
             left = _run(sweep(directory))
-        except HPCLaunchError as error:
+        except (HPCLaunchError, OSError) as error:  # the others are cleaned up all the same
             failed += 1
             click.echo(f"{directory.name}: {error}", err=True)
         else:

@@ -22,8 +22,19 @@ from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import MemoryConnection
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Notice, Reply, Request, Welcome
 from hpclaunch.comm.reports import to_error
-from hpclaunch.errors import ClusterNotFoundError, CommClosedError, HandshakeError, HPCLaunchError, PeerError
+from hpclaunch.errors import (
+    ClusterNotFoundError,
+    CommClosedError,
+    HandshakeError,
+    HPCLaunchError,
+    PeerError,
+    PeerSilentError,
+)
 from hpclaunch.rundir import read_facts
+
+#: Seconds of silence after which a head is asked whether it lives, and in which it must say so. It answers that
+#: at once whatever it does, so one that does not is frozen, or cannot be reached any more.
+SILENCE_SECONDS = 15.0
 
 OnMessages = Callable[[list[Message], list[memoryview]], None]
 
@@ -138,6 +149,33 @@ class HeadSession:
             return await answer
         finally:
             self._waiting.pop(number, None)
+
+    async def ask(self, method: str, *, silence: float | None = None, **params: Any) -> Any:
+        """As :meth:`request`, of a head that may be frozen: however long the answer takes, it must show life.
+
+        :param silence: seconds, instead of ``SILENCE_SECONDS``.
+        :raises PeerSilentError: it shows no life.
+        """
+        seconds = SILENCE_SECONDS if silence is None else silence
+        asking = asyncio.ensure_future(self.request(method, **params))
+        try:
+            while not (await asyncio.wait([asking], timeout=seconds))[0]:
+                await self._check_life(asking, seconds)
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    async def _check_life(self, asking: asyncio.Future[Any], seconds: float) -> None:
+        ping = asyncio.ensure_future(self.request("ping"))
+        try:
+            done, _ = await asyncio.wait([ping, asking], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ping.cancel()
+        if not done:
+            raise PeerSilentError(f"it has said nothing for {2 * seconds:g} s")
+        error = ping.exception() if ping in done else None
+        if error is not None and asking not in done:
+            raise error
 
     def close(self) -> None:
         """Close the connection. Unanswered requests raise CommClosedError."""

@@ -34,9 +34,10 @@ from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig, check_group_name
 from hpclaunch.config.units import parse_bytes
-from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError
+from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
 from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare, prepare_group
 from hpclaunch.head.sweep import sweep_apart
+from hpclaunch.notes import warn
 
 #: Constructor arguments that go into scheduler_options.
 _SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")
@@ -87,6 +88,7 @@ class JobQueueCluster:
         self._scripts: dict[str, str] = {}
         self._thread: LoopThread = loop_thread()
         self._session: HeadSession | None = None
+        self._closing = threading.RLock()
         self._error: HPCLaunchError | None = None
         self._finalizer: weakref.finalize[..., Any]
         self.directory: Path
@@ -297,7 +299,12 @@ class JobQueueCluster:
         if self._session is None or self._status == "closed":
             raise HeadError(f"cluster {self.name} is closed")
         try:
-            return self._thread.run(self._session.request(method, **params))
+            return self._thread.run(self._session.ask(method, **params))
+        except PeerSilentError as error:
+            raise HeadError(
+                f"the head of cluster {self.name} (process {self._head.pid} here) does not answer: {error}. It is "
+                "frozen, or this machine is very busy; close() ends it and cancels its jobs"
+            ) from None
         except PeerError as error:
             raise self._head_gone(error) from None
 
@@ -321,12 +328,20 @@ class JobQueueCluster:
 
         :raises CancelError: jobs are left, which are named; they end by themselves after death-timeout.
         """
-        if self._status == "closed" or self._session is None or self._thread.is_foreign:
+        if self._thread.is_foreign:
             return  # in a forked child the cluster is its parent's
-        session, self._session = self._session, None
+        with self._closing:  # who comes second waits for the end too
+            if self._session is not None and self._status != "closed":
+                self._close(self._session)
+
+    def _close(self, session: HeadSession) -> None:
+        self._session = None
         self._status = "closed"
         try:
-            self._thread.run(session.request("close"))
+            self._thread.run(session.ask("close"))
+        except PeerSilentError as error:
+            warn(f"the head of cluster {self.name} does not answer, {error}; it is killed, its jobs are cancelled")
+            self._head.kill()
         except PeerError:
             pass  # the head is gone already; what it has left is swept up below
         finally:

@@ -54,7 +54,10 @@ def forget(cluster: Any) -> None:
 def user_python_path() -> list[str]:
     """Return where a user's own modules may lie: the script's directory and the current one."""
     first = sys.path[0] if sys.path else ""
-    paths = [os.path.abspath(first), os.getcwd()]
+    try:
+        paths = [os.path.abspath(first), os.getcwd()]
+    except OSError:  # the current directory is gone
+        paths = [first] if os.path.isabs(first) else []
     return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
 
 

@@ -31,6 +31,10 @@ def host_addresses(interface: str | None, host: str | None = None) -> list[str]:
             f"this host has no interface {interface!r} (it has {', '.join(up)}); all its addresses are offered "
             "to the workers"
         )
+    if not up:
+        raise ConfigError(
+            "no network interface of this host is up, not even loopback: workers could not reach the head"
+        )
     everything = [address for addresses in up.values() for address in addresses]
     return sorted(everything, key=lambda a: ipaddress.ip_address(a).is_loopback)
 
@@ -59,8 +63,9 @@ def _is_reachable(address: str) -> bool:
 def _own_address(host: str, up: Mapping[str, list[str]]) -> str:
     try:
         candidates = [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    except socket.gaierror as error:
-        raise ConfigError(f"host {host!r} can't be resolved: {error.strerror}", key="host") from None
+    except (OSError, UnicodeError) as error:  # also a text that can be no host name
+        why = getattr(error, "strerror", None) or "it can be no host name"
+        raise ConfigError(f"host {host!r} can't be resolved: {why}", key="host") from None
     own = {address for addresses in up.values() for address in addresses}
     for address in candidates:
         if address in own or ipaddress.ip_address(address).is_loopback:

@@ -70,6 +70,7 @@ class Control:
             "info": self._info,
             "jobs": self._jobs,
             "logs": self._logs,
+            "ping": self._ping,
             "scale": self._scale,
             "wait_for_workers": self._wait_for_workers,
         }
@@ -115,6 +116,9 @@ class Control:
 
     async def _info(self) -> dict[str, Any]:
         return self._head.engine.summary()
+
+    async def _ping(self) -> None:
+        """Show that the head lives."""
 
     async def _close(self) -> None:
         await self._head.close_all("the cluster was closed")

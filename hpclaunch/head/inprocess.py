@@ -37,6 +37,7 @@ class InProcessHead:
         self._threads = threads
         self._workers: dict[str, tuple[WorkerServer, float]] = {}
         self._started = 0
+        self._scaling = asyncio.Lock()
         self._closed = False
         self._adaptive: Adaptive | None = None
         self._adapting: asyncio.Task[None] | None = None
@@ -97,7 +98,13 @@ class InProcessHead:
             await asyncio.sleep(adaptive.policy.interval)
 
     async def _resize(self, jobs: int, first: Sequence[str] = ()) -> None:
-        """Have this many workers; those in ``first`` go first."""
+        """Have this many workers; those in ``first`` go first. Of several calls at a time, one is done at a time."""
+        async with self._scaling:
+            if self._closed:
+                raise UserError("This cluster is being closed; make a new one to run more workers.")
+            await self._resize_alone(jobs, first)
+
+    async def _resize_alone(self, jobs: int, first: Sequence[str]) -> None:
         while len(self._workers) < jobs:
             self._started += 1
             job_id = f"thread.{self._started}"

@@ -59,7 +59,7 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
     _check_scheduler_options(config)
     _check_log_directory(config)
     hosts = _hosts(config)
-    work_directory = Path.cwd()
+    work_directory = _work_directory()
     directory = rundir.create(rundir.base_directory(config.shared_temp_directory), name)
     try:
         script = scripts.render(
@@ -84,8 +84,10 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
                 owner_start=rundir.process_start(owner_pid) if owner_pid else "",
             ),
         )
-    except BaseException:
+    except BaseException as error:
         rundir.remove(directory)
+        if isinstance(error, OSError):
+            raise _unwritable(directory, error) from None
         raise
     return Prepared(directory, script, engine.head_command(sys.executable, directory))
 
@@ -140,7 +142,7 @@ def prepare_ranks(
         name=name,
         config=config,
         python_path=python_path,
-        work_directory=str(Path.cwd()),
+        work_directory=str(_work_directory()),
         hosts=hosts or _hosts(config),
         owner_pid=owner_pid,
         owner_start=rundir.process_start(owner_pid) if owner_pid else "",
@@ -150,8 +152,10 @@ def prepare_ranks(
     directory = rundir.create(base, prefix + name, is_listed=is_listed)
     try:
         head_options.write(directory, msgspec.structs.replace(options, cluster_id=directory.name))
-    except BaseException:
+    except BaseException as error:
         rundir.remove(directory)
+        if isinstance(error, OSError):
+            raise _unwritable(directory, error) from None
         raise
     return Prepared(directory, "", engine.head_command(sys.executable, directory))
 
@@ -161,13 +165,29 @@ def _check_scheduler_options(config: JobConfig) -> None:
     if unknown:
         known = ", ".join(head_options.SCHEDULER_OPTIONS)
         raise ConfigError(f"scheduler-options: unknown {unknown[0]!r}; there are {known}", key="scheduler-options")
-    port = config.scheduler_options.get("port", 0)
-    if isinstance(port, bool) or not str(port).isdigit() or int(port) > 65535:
-        raise ConfigError(f"scheduler-options: port must be 0 to 65535, not {port!r}", key="scheduler-options")
+    _check_number(config, "port", 0, 65535)
+    _check_number(config, "allowed_failures", 0, 1_000_000)
+    for key in ("host", "interface"):
+        value = config.scheduler_options.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"scheduler-options: {key} must be a text, not {value!r}", key="scheduler-options")
     if config.scheduler_options.get("dashboard_address") is not None:
         warn("dashboard_address has no effect: this version has no dashboard yet")
     if not config.security:
         warn("security: false: anyone who can reach this cluster's ports can run code as you")
+
+
+def _check_number(config: JobConfig, key: str, least: int, most: int) -> None:
+    value = config.scheduler_options.get(key)
+    if value is None:
+        return
+    text = str(value)
+    is_number = not isinstance(value, bool) and text.isascii() and text.isdigit()
+    if not is_number or not least <= int(text) <= most:
+        raise ConfigError(
+            f"scheduler-options: {key} must be a whole number, {least} to {most}, not {value!r}",
+            key="scheduler-options",
+        )
 
 
 def _hosts(config: JobConfig) -> tuple[str, ...]:
@@ -179,6 +199,24 @@ def _hosts(config: JobConfig) -> tuple[str, ...]:
     from hpclaunch.head.addresses import host_addresses  # psutil takes a moment to import
 
     return tuple(host_addresses(interface, host))
+
+
+def _work_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the current directory, from which jobs are submitted, is not there any more ({error.strerror}): "
+            "change to another one (cd, os.chdir)"
+        ) from None
+
+
+def _unwritable(directory: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the cluster's files can't be written into {directory.parent}: {error.strerror}. Make room there, or set "
+        "shared-temp-directory to a directory of yours on a file system that the nodes share",
+        key="shared-temp-directory",
+    )
 
 
 def _own_umask() -> int:
@@ -231,7 +269,10 @@ class HeadProcess:
                 waiting.stdin.flush()
             self._wait_until_ready()
             return
-        log = os.open(directory / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            log = os.open(directory / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise _unwritable(directory, error) from None
         try:
             self._process = subprocess.Popen(
                 list(argv),

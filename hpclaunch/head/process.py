@@ -127,7 +127,7 @@ class Head:
             hooks,
             port=int(wanted.get("port") or 0),
             python_path=options.python_path,
-            allowed_failures=int(wanted.get("allowed_failures", 3)),
+            allowed_failures=3 if wanted.get("allowed_failures") is None else int(wanted["allowed_failures"]),
         )
         facts = {
             "id": options.cluster_id,
@@ -330,8 +330,10 @@ def main(argv: list[str] | None = None) -> int:
             return runner.run(_run(directory, options))
     except (HPCLaunchError, OSError) as error:
         log.error("%s", error)
-        with contextlib.suppress(BrokenPipeError):
+        try:
             print(f"failed: {error}", flush=True)
+        except BrokenPipeError:  # nobody is there any more who would remove the directory, and keys are in it
+            rundir.remove(directory)
         return 1
 
 

@@ -5,6 +5,7 @@ HPCLAUNCH_ENDS=0
 HPCLAUNCH_JOB="$HPCLAUNCH_JOB_ID.$HPCLAUNCH_TASK_ID"
 (umask 077; : > /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/"$HPCLAUNCH_JOB.log")
 exec >> /home/user/.hpclaunch/run/demo-0a1b2c3d/logs/"$HPCLAUNCH_JOB.log" 2>&1
+export HPCLAUNCH_JOB # tasks may want to know
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
 if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
     echo "hpclaunch: $(uname -n) can't write to $hpclaunch_tickets: nodes must share the cluster's directory" >&2

@@ -16,6 +16,7 @@
 
 HPCLAUNCH_ENDS=$(($(date +%s) + 3600))
 HPCLAUNCH_JOB="$JOB_ID.$SGE_TASK_ID"
+export HPCLAUNCH_JOB # tasks may want to know
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
 if ! (umask 077; echo "$(date +%s) $(uname -n) $$" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.start"); then
     echo "hpclaunch: $(uname -n) can't write to $hpclaunch_tickets: nodes must share the cluster's directory" >&2

@@ -1,0 +1,84 @@
+"""Engines: which there are, what they are asked for, and that ours listens where it says."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpclaunch.config.layers import load
+from hpclaunch.engines import base
+from hpclaunch.engines.embedded import RunningEmbedded
+from hpclaunch.errors import ConfigError
+from hpclaunch.scheduler.server import SchedulerServer
+
+
+async def no_answer(method: str, params: dict[str, Any]) -> None:
+    raise AssertionError(method)
+
+
+def hooks() -> base.HeadHooks:
+    """Hooks that are not to be called."""
+
+    def never(*facts: Any) -> None:
+        raise AssertionError(facts)
+
+    return base.HeadHooks(never, never, no_answer, never, never)
+
+
+def local_config(**arguments: Any) -> Any:
+    return load("local", {"memory": "1 GB", "cores": 1, **arguments}).job
+
+
+def test_an_unknown_engine_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"engine 'slowly' is not in this version yet; there is: .*embedded"):
+        base.by_name("slowly")
+
+
+def test_the_commands_of_head_and_jobs_name_the_run_directory() -> None:
+    engine = base.by_name("embedded")
+    directory = Path("/shared/a run directory")
+    assert engine.head_command("/opt/python", directory) == [
+        *("/opt/python", "-m", "hpclaunch.head"),
+        *("--directory", str(directory)),
+    ]
+    words = engine.worker_command(local_config(python="/opt/python"), directory)
+    assert words[:3] == ["/opt/python", "-m", "hpclaunch.worker"]
+    assert words[words.index("--directory") + 1] == str(directory)
+
+
+@pytest.mark.parametrize("security", [True, False])
+def test_ours_listens_where_it_says_and_has_keys_if_it_is_secure(tmp_path: Path, security: bool) -> None:
+    tmp_path.chmod(0o700)
+
+    async def look() -> None:
+        engine = base.by_name("embedded")
+        running = await engine.start(
+            tmp_path, "c-1", local_config(security=security), ["127.0.0.1"], hooks(), port=0
+        )
+        try:
+            (address,) = running.addresses
+            host, _, port = address.rpartition(":")
+            assert host == "127.0.0.1"
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            assert (running.worker_count(), running.job_load()) == (0, {})
+            assert running.summary()["worker_list"] == []
+        finally:
+            await running.close("the test is over")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))
+
+    asyncio.run(look())
+    assert bool(list(tmp_path.glob("*.pem"))) is security
+
+
+def test_without_a_listener_the_address_is_memory() -> None:
+    async def look() -> None:
+        running = RunningEmbedded(SchedulerServer("c-1", on_request=no_answer), None, ())
+        assert running.addresses == ["memory"]
+        await running.close("the test is over")
+
+    asyncio.run(look())
