@@ -171,6 +171,7 @@ def test_cancel_right_after_submit(world: World) -> None:
     assert {usage.reason for usage in world.usage(*ids).values()} == {"cancelled"}
 
 
+@pytest.mark.slow
 def test_a_job_deaf_to_sigterm_is_killed(world: World) -> None:
     (one,) = world.submit(f'trap "" TERM; echo hi > "{world.directory}/said"; while true; do sleep 0.1; done')
     world.text("said")

@@ -121,6 +121,7 @@ def test_other_schedulers_by_name(client: Client) -> None:
     assert dask.delayed(work.pid)().compute(scheduler=client) != work.pid()
 
 
+@pytest.mark.slow
 def test_dask_may_be_imported_later(cluster: MiniCluster) -> None:
     program = f"""
         import os, sys

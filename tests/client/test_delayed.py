@@ -183,6 +183,7 @@ def test_a_picture_needs_graphviz(graph: Delayed, tmp_path: Path, monkeypatch: p
         graph.visualize(tmp_path / "graph.png")
 
 
+@pytest.mark.slow
 def test_a_picture_by_graphviz(graph: Delayed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a program that takes graphviz's arguments; what the real one draws is its own business."""
     program = tmp_path / "dot"

@@ -250,6 +250,7 @@ def test_dask_bag(client: Client, tmp_path: Path) -> None:
     assert db.from_sequence(range(100)).filter(lambda x: x % 2).sum().compute(scheduler=client.get) == 2500
 
 
+@pytest.mark.slow
 def test_dask_dataframe(client: Client) -> None:
     pd = pytest.importorskip("pandas")
     dd = pytest.importorskip("dask.dataframe")

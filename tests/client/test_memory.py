@@ -23,6 +23,7 @@ def spilled(tmp: Path) -> list[Path]:
     return [path for path in tmp.glob("hpclaunch-spill-*/*") if path.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_results_beyond_target_go_to_disk_and_come_back(own_cluster: Make, tmp_path: Path) -> None:
     tmp = tmp_path / "scratch"
     cluster, client = own_cluster(jobs=2, memory={"target": 0.1}, memory_limit=100 * MB, tmp=tmp)
@@ -78,6 +79,7 @@ def test_a_full_disk_keeps_results_in_memory(own_cluster: Make, tmp_path: Path) 
     assert [value[0] for value in client.gather(made)] == list(range(5))
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_too_much_again_and_again_is_named(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1, memory={"terminate": 0.9}, memory_limit=200 * MB)
     future = client.submit(work.swell, 400 * MB, key="greedy")

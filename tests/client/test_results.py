@@ -47,6 +47,7 @@ def test_a_hundred_megabytes(client: Client) -> None:
     array[0] = 1  # it is ours
 
 
+@pytest.mark.slow
 def test_a_result_of_very_many_arrays(client: Client) -> None:
     values = client.submit(lambda: [__import__("numpy").full(2, i) for i in range(100_000)]).result(20)
     assert len(values) == 100_000

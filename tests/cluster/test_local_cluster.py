@@ -356,6 +356,7 @@ def _children(pid: int) -> list[int]:
     return [int(c) for task in tasks.iterdir() for c in (task / "children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_killed_head_is_told_and_leaves_no_jobs() -> None:
     cluster = LocalCluster(n_workers=2, death_timeout=2)
     cluster.wait_for_workers(2, timeout=30)
