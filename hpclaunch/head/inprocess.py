@@ -98,7 +98,7 @@ class InProcessHead:
             await asyncio.sleep(adaptive.policy.interval)
 
     async def _resize(self, jobs: int, first: Sequence[str] = ()) -> None:
-        """Have this many workers; those in ``first`` go first. Of several calls at a time, one is done at a time."""
+        """Have this many workers; those in ``first`` go first. Several calls take turns."""
         async with self._scaling:
             if self._closed:
                 raise UserError("This cluster is being closed; make a new one to run more workers.")
