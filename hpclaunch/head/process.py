@@ -90,14 +90,14 @@ class Head:
         await self._start()
         manager = asyncio.create_task(self.jobs.run())
         manager.add_done_callback(self._on_manager_ended)
-        with contextlib.suppress(BrokenPipeError):  # the owner has ended; that is seen in a moment
-            print("ready", flush=True)
-        self._watch_owner()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal, number)
         for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices of batch systems to all processes of a job
             loop.add_signal_handler(number, lambda: None)
+        with contextlib.suppress(BrokenPipeError):  # the owner has ended; that is seen in a moment
+            print("ready", flush=True)
+        self._watch_owner()
         sweeper = asyncio.create_task(self._sweep_others())
         await self._ended
         sweeper.cancel()
