@@ -15,8 +15,9 @@ from benchmarks.rounds import Benchmark, Contestant, Measured, Metric
 
 SIZES = (4, 8)
 OURS = """
-from hpclaunch import Client, initialize
+from hpclaunch import initialize
 initialize()
+from hpclaunch import Client
 client = Client()
 print("first", client.submit(abs, -1).result(), flush=True)
 """
