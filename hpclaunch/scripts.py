@@ -104,34 +104,25 @@ def render(
             f"section {config.section!r} is for the ranks of a job that runs: call initialize() in its script. "
             "`hpclaunch script sge --mpi 8 script.py` renders a job that starts them"
         )
-    shell = _shell(config.shebang)
     command = _default_command(config, directory) if worker_command is None else worker_command
-    logs = log_directory(config, directory)
     directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
-    own_time = directives.run_time(config.resource_spec or "")
-    walltime = own_time if own_time is not None else config.walltime
+    slots = directives.slots(config.cores)
     values: dict[str, Any] = {
-        "config": config,
+        **_values(config, directives, _resources(config, slots)),
         "cluster_id": cluster_id,
         "directory": str(directory),
-        "logs": str(logs),
+        "logs": str(log_directory(config, directory)),
         "work_directory": str(work_directory),
         "tickets": str(rundir.tickets_path(directory, config.group)),
-        "worker_command": command,
-        "wants": directives.wants,
-        "resources": directives.wants_resources(_resources(config, directives.slots(config.cores))),
-        "walltime": walltime or 0,
-        "drain_margin": math.ceil(margin_of(walltime, config.drain_margin)) if walltime is not None else 0,
-        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
+        "count": 1,
+        "slots": config.cores,
+        "command": command,
+        "worker_command": command,  # its name in templates of users' own
         "memory_mib": mebibytes_up(config.memory),
-        "shell": shell,
-        "is_bash": shell.endswith("bash"),
-        "thread_variables": THREAD_VARIABLES,
         "threads_per_task": max(1, config.cores // (config.processes * config.threads)),
     }
     text = _fill_in(config, f"{config.batch_system}.sh.j2", values)
     _warn_of_useless_skips(directives)
-    slots = directives.slots(config.cores)
     if config.batch_system == "sge" and slots < config.cores:
         warn(f"the job uses {config.cores} cores, but its -pe asks for {slots} slot{'s' if slots > 1 else ''}")
     return text
@@ -149,37 +140,45 @@ def render_ranks(
     :param has_memory: False asks for no memory: the site's default is enough.
     :raises ScriptError: a value can't stand in a script, or a template is wrong.
     """
-    shell = _shell(config.shebang)
     directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
-    slots = directives.slots(count * config.cores)
-    if config.batch_system == "sge" and slots < count * config.cores:
-        raise ScriptError(
-            f"{count} ranks of {config.cores} cores need {count * config.cores} slots; -pe asks for {slots}"
-        )
-    per_core = -(-config.memory // config.cores)
-    spec = _resources(config, 1) if config.resource_spec is not None else ""
-    if has_memory and config.resource_spec is None and config.memory_resource is not None:
-        spec = f"{config.memory_resource}={_sge_size(per_core)}"
+    needed = count * config.cores
+    slots = directives.slots(needed)
+    if config.batch_system == "sge" and slots < needed:
+        raise ScriptError(f"{count} ranks of {config.cores} cores need {needed} slots; -pe asks for {slots}")
+    asks_for_memory = has_memory or config.resource_spec is not None
     default = {"slurm": "srun", "sge": "mpirun -np $NSLOTS" if config.cores == 1 else f"mpirun -np {count}"}
+    launch = ShellCode(launcher or default.get(config.batch_system, f"mpirun -np {count}"))
     values: dict[str, Any] = {
-        "config": config,
-        "count": count,
-        "slots": count * config.cores,
-        "command": command,
-        "launcher": launcher or default.get(config.batch_system, f"mpirun -np {count}"),
+        **_values(config, directives, _resources(config, config.cores) if asks_for_memory else ""),
+        "cluster_id": "",
         "logs": str(Path(config.log_directory).expanduser().absolute()) if config.log_directory else "",
-        "wants": directives.wants,
-        "resources": directives.wants_resources(spec),
-        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
-        "memory_mib": mebibytes_up(per_core) if has_memory else None,
-        "shell": shell,
-        "is_bash": shell.endswith("bash"),
-        "thread_variables": THREAD_VARIABLES,
+        "count": count,
+        "slots": needed,
+        "command": [launch, *command],
+        "memory_mib": mebibytes_up(-(-config.memory // config.cores)) if has_memory else None,
         "threads_per_task": config.cores,
     }
     text = _fill_in(config, f"{config.batch_system}_ranks.sh.j2", values)
     _warn_of_useless_skips(directives)
     return text
+
+
+def _values(config: JobConfig, directives: Directives, resources: str) -> dict[str, Any]:
+    """Return the values that every script has."""
+    shell = _shell(config.shebang)
+    own_time = directives.run_time(config.resource_spec or "")
+    walltime = own_time if own_time is not None else config.walltime
+    return {
+        "config": config,
+        "wants": directives.wants,
+        "resources": directives.wants_resources(resources),
+        "walltime": walltime or 0,
+        "drain_margin": math.ceil(margin_of(walltime, config.drain_margin)) if walltime is not None else 0,
+        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
+        "shell": shell,
+        "is_bash": shell.endswith("bash"),
+        "thread_variables": THREAD_VARIABLES,
+    }
 
 
 def _warn_of_useless_skips(directives: Directives) -> None:

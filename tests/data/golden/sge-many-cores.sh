@@ -32,11 +32,11 @@ hpclaunch_end() {
 }
 trap hpclaunch_end EXIT
 
-# A signal for the job goes on to the worker, whose end is then waited for. USR1 and USR2 announce the job's end.
-hpclaunch_worker= hpclaunch_before=
-hpclaunch_forward() { # a signal may come when the worker is there and its name is not
-    local worker="${hpclaunch_worker:-${!:-}}"
-    if [ "$worker" != "$hpclaunch_before" ]; then kill -"$1" "$worker" 2> /dev/null; else exit "$2"; fi
+# A signal for the job goes on to its program, whose end is then waited for. USR1 and USR2 announce the job's end.
+hpclaunch_program= hpclaunch_before=
+hpclaunch_forward() { # a signal may come when the program is there and its name is not
+    local program="${hpclaunch_program:-${!:-}}"
+    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else exit "$2"; fi
 }
 trap 'hpclaunch_forward TERM 143' TERM
 trap 'hpclaunch_forward INT 130' INT
@@ -66,14 +66,14 @@ trap - ERR
 
 hpclaunch_before="${!:-}"
 /opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 4 --threads 2 --memory 24000000000 --death-timeout 60 --interface ib0 &
-hpclaunch_worker=$!
+hpclaunch_program=$!
 hpclaunch_code=0
-wait "$hpclaunch_worker" || hpclaunch_code=$?
-while kill -0 "$hpclaunch_worker" 2> /dev/null; do # a signal ends `wait`, not the worker
+wait "$hpclaunch_program" || hpclaunch_code=$?
+while kill -0 "$hpclaunch_program" 2> /dev/null; do # a signal ends `wait`, not the program
     hpclaunch_code=0
-    wait "$hpclaunch_worker" || hpclaunch_code=$?
+    wait "$hpclaunch_program" || hpclaunch_code=$?
 done
-hpclaunch_before="$hpclaunch_worker"
+hpclaunch_before="$hpclaunch_program"
 
 # --- job-script-epilogue
 rm -rf $TMPDIR/big

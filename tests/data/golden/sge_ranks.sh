@@ -10,18 +10,18 @@
 #$ -pe ib 8
 #$ -l h_rt=01:00:00
 
-# A signal that the job is to end goes on to the ranks, whose end is then waited for.
-ranks= before=
-forward() { # a signal may come when the ranks are there and their name is not
-    local all="${ranks:-${!:-}}"
-    if [ "$all" != "$before" ]; then kill -"$1" "$all" 2> /dev/null; else exit "$2"; fi
+# A signal for the job goes on to its program, whose end is then waited for. USR1 and USR2 announce the job's end.
+hpclaunch_program= hpclaunch_before=
+hpclaunch_forward() { # a signal may come when the program is there and its name is not
+    local program="${hpclaunch_program:-${!:-}}"
+    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else exit "$2"; fi
 }
-trap 'forward TERM 143' TERM
-trap 'forward INT 130' INT
-trap 'forward USR1 138' USR1
-trap 'forward USR2 140' USR2
+trap 'hpclaunch_forward TERM 143' TERM
+trap 'hpclaunch_forward INT 130' INT
+trap 'hpclaunch_forward USR1 138' USR1
+trap 'hpclaunch_forward USR2 140' USR2
 
-# Libraries that start threads of their own get the cores of one rank, unless you said otherwise.
+# Libraries that start threads of their own get the cores of one task, unless you said otherwise.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
@@ -32,23 +32,23 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 # --- job-script-prologue: a line that fails ends the job. What fails inside a sourced file is that file's business.
-failed() {
+hpclaunch_failed() {
     [ -z "${BASH_SOURCE[2]:-}" ] || return 0
     echo "hpclaunch: job-script-prologue: exit code $1 from: $2" >&2
     exit "$1"
 }
-trap 'failed "$?" "$BASH_COMMAND"' ERR
+trap 'hpclaunch_failed "$?" "$BASH_COMMAND"' ERR
 module load openmpi
 trap - ERR
 
-before="${!:-}"
+hpclaunch_before="${!:-}"
 mpirun -np $NSLOTS /opt/python script.py -x 'a b' &
-ranks=$!
-code=0
-wait "$ranks" || code=$?
-while kill -0 "$ranks" 2> /dev/null; do # a signal ends `wait`, not the ranks
-    code=0
-    wait "$ranks" || code=$?
+hpclaunch_program=$!
+hpclaunch_code=0
+wait "$hpclaunch_program" || hpclaunch_code=$?
+while kill -0 "$hpclaunch_program" 2> /dev/null; do # a signal ends `wait`, not the program
+    hpclaunch_code=0
+    wait "$hpclaunch_program" || hpclaunch_code=$?
 done
-before="$ranks"
-exit "$code"
+hpclaunch_before="$hpclaunch_program"
+exit "$hpclaunch_code"
