@@ -332,6 +332,13 @@ class HeadProcess:
             if not self.wait():
                 self.kill()
 
+    def end(self, timeout: float) -> None:
+        """Have a head end that has no jobs to cancel; one that does not within ``timeout`` seconds is killed."""
+        self._close_pipe()
+        if not self.wait(timeout):
+            self.kill()
+            rundir.remove(self.directory)
+
     def kill(self) -> None:
         """End the head at once; its workers find out by themselves."""
         self._process.kill()

@@ -22,7 +22,7 @@ from hpclaunch.errors import HPCLaunchError, SiteError, UserError
 from hpclaunch.mpi.arguments import inclusive, overrides, patience
 from hpclaunch.mpi.gang import Alone, FileGang, Gang, MPIGang, time_limit
 from hpclaunch.mpi.launch import Launch, detect
-from hpclaunch.mpi.part import END_SIGNALS
+from hpclaunch.mpi.signals import END_SIGNALS, EndSignals
 from hpclaunch.mpi.start import START_SECONDS, ReportedElsewhere, Started, Wish, prepare, start, take_leave
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def take_part(
     code = started.part.serve()
     if not code:
         take_leave(started)
+    started.part.signals.release()
     return None, code
 
 
@@ -255,9 +256,9 @@ def go_on(started: Started) -> MPICluster:
     global _running
     from hpclaunch.mpi.handle import MPICluster
 
-    _end_on_signals()
     _running = MPICluster(started)
     atexit.register(_end, _running)
+    _end_on_signals(started.part.signals)
     return _running
 
 
@@ -272,13 +273,21 @@ def _end(running: MPICluster) -> None:
         print(f"hpclaunch: {error}", file=sys.stderr)
 
 
-def _end_on_signals() -> None:
-    """Have signals to end the job end the script as sys.exit() does, so that its ``finally`` blocks are run."""
+def _end_on_signals(heard: EndSignals) -> None:
+    """Have signals to end the job end the script as sys.exit() does, so that its ``finally`` blocks are run.
+
+    :param heard: one that came during the start is answered now.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    heard.release()
     for number in END_SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _on_signal)
+    if heard.number:
+        signal.raise_signal(heard.number)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

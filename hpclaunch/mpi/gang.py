@@ -21,8 +21,14 @@ from hpclaunch.errors import SiteError
 
 #: Seconds between two looks while waiting: short at first.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+#: Seconds that ranks wait for one another after a signal to end.
+HURRIED_SECONDS = 10.0
 #: Seconds that the others may take to read the last of what was said, before it is removed.
 _CLOSE_SECONDS = 10.0
+
+
+def _never() -> bool:
+    return False
 
 
 class RanksMissingError(SiteError):
@@ -36,9 +42,10 @@ class Gang(Protocol):
     size: int
     by: str  # what they talk over, for messages
 
-    def allgather(self, mine: bytes, timeout: float) -> list[bytes]:
+    def allgather(self, mine: bytes, timeout: float, is_hurried: Callable[[], bool] = _never) -> list[bytes]:
         """Return what each rank has said, in their order.
 
+        :param is_hurried: once this is true, ``HURRIED_SECONDS`` must do.
         :raises RanksMissingError: not all have come within ``timeout`` seconds.
         """
 
@@ -48,8 +55,8 @@ class Gang(Protocol):
         :raises RanksMissingError: it has not said it within ``timeout`` seconds.
         """
 
-    def part(self, timeout: float) -> None:
-        """The end: return when all ranks have come to it, or after ``timeout`` seconds."""
+    def part(self, timeout: float) -> bool:
+        """The end: return True when all ranks have come to it, False after ``timeout`` seconds."""
 
     def abort(self, code: int) -> None:
         """End all ranks at once if that can be done; else return."""
@@ -65,7 +72,7 @@ class Alone:
     size = 1
     by = "one process"
 
-    def allgather(self, mine: bytes, timeout: float) -> list[bytes]:
+    def allgather(self, mine: bytes, timeout: float, is_hurried: Callable[[], bool] = _never) -> list[bytes]:
         """See :class:`Gang`."""
         return [mine]
 
@@ -73,8 +80,9 @@ class Alone:
         """See :class:`Gang`."""
         return data or b""
 
-    def part(self, timeout: float) -> None:
+    def part(self, timeout: float) -> bool:
         """There is nobody else."""
+        return True
 
     def abort(self, code: int) -> None:
         """There is nobody else."""
@@ -99,11 +107,13 @@ class MPIGang:
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
-    def allgather(self, mine: bytes, timeout: float) -> list[bytes]:
+    def allgather(self, mine: bytes, timeout: float, is_hurried: Callable[[], bool] = _never) -> list[bytes]:
         """See :class:`Gang`."""
         lengths = bytearray(8 * self.size)
         self._wait(
-            self._comm.Iallgather(self._buffer(len(mine).to_bytes(8, "big")), self._buffer(lengths)), timeout
+            self._comm.Iallgather(self._buffer(len(mine).to_bytes(8, "big")), self._buffer(lengths)),
+            timeout,
+            is_hurried,
         )
         sizes = [int.from_bytes(lengths[i : i + 8], "big") for i in range(0, len(lengths), 8)]
         starts = [sum(sizes[:i]) for i in range(self.size)]
@@ -111,6 +121,7 @@ class MPIGang:
         self._wait(
             self._comm.Iallgatherv(self._buffer(mine), [everything, sizes, starts, self._byte]),
             timeout,
+            is_hurried,
         )
         return [bytes(everything[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
 
@@ -123,9 +134,9 @@ class MPIGang:
         self._wait(self._comm.Ibcast(self._buffer(whole), root), timeout)
         return bytes(whole)
 
-    def part(self, timeout: float) -> None:
+    def part(self, timeout: float) -> bool:
         """See :class:`Gang`. So ranks come to MPI's own end together, and none is killed for being late."""
-        _until(self._comm.Ibarrier().Test, timeout)
+        return _until(self._comm.Ibarrier().Test, timeout)
 
     def abort(self, code: int) -> None:
         """End all ranks."""
@@ -137,8 +148,8 @@ class MPIGang:
     def _buffer(self, data: bytes | bytearray) -> list[Any]:
         return [data, self._byte]
 
-    def _wait(self, request: Any, timeout: float) -> None:
-        if not _until(request.Test, timeout):
+    def _wait(self, request: Any, timeout: float, is_hurried: Callable[[], bool] = _never) -> None:
+        if not _until(request.Test, timeout, is_hurried):
             raise RanksMissingError(
                 f"not all of the {self.size} ranks have come to initialize() within {timeout:g} s. Has one ended "
                 "before, or does it not call it? Raise start-timeout if they only need longer"
@@ -172,14 +183,14 @@ class FileGang:
         if info.st_uid != os.geteuid() or info.st_mode & 0o077:
             raise SiteError(f"{directory} is not yours alone (mode 0700); it will not be used. Remove it")
 
-    def allgather(self, mine: bytes, timeout: float) -> list[bytes]:
+    def allgather(self, mine: bytes, timeout: float, is_hurried: Callable[[], bool] = _never) -> list[bytes]:
         """See :class:`Gang`."""
         names = [f"{self._round}.{rank}" for rank in range(self.size)]
         self._write(names[self.rank], mine)
         if self.rank == 0:  # one reads all, so that not all have to
-            self._wait_for(names, timeout)
+            self._wait_for(names, timeout, is_hurried)
             self._write(f"{self._round}.all", _join([self._read(name) for name in names]))
-        self._wait_for([f"{self._round}.all"], timeout)
+        self._wait_for([f"{self._round}.all"], timeout, is_hurried)
         said = _split(self._read(f"{self._round}.all"))
         self._round += 1
         return said
@@ -194,8 +205,9 @@ class FileGang:
         self._wait_for([name], timeout)
         return self._read(name)
 
-    def part(self, timeout: float) -> None:
+    def part(self, timeout: float) -> bool:
         """Whoever started the ranks waits for all of them; there is nothing to be done together."""
+        return True
 
     def abort(self, code: int) -> None:
         """There is no way to end the others; they have time limits."""
@@ -225,10 +237,10 @@ class FileGang:
         except OSError:
             return set()
 
-    def _wait_for(self, names: list[str], timeout: float) -> None:
+    def _wait_for(self, names: list[str], timeout: float, is_hurried: Callable[[], bool] = _never) -> None:
         wanted = set(names)
         # Listing asks the file server; looking for one name may be answered by an old memory that it is not there.
-        if not _until(lambda: wanted <= self._names(), timeout):
+        if not _until(lambda: wanted <= self._names(), timeout, is_hurried):
             missing = [name.rpartition(".")[2] for name in names if name not in self._names()]
             who = f"rank{'s' if len(missing) > 1 else ''} {', '.join(missing[:20])}"
             if not missing[0].isdigit():
@@ -262,13 +274,16 @@ def time_limit(seconds: float, text: str) -> Iterator[None]:
         os.waitpid(watcher, 0)
 
 
-def _until(is_done: Callable[[], bool], timeout: float) -> bool:
-    """Wait until something holds; return whether it did within ``timeout`` seconds."""
+def _until(is_done: Callable[[], bool], timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
+    """Wait until something holds; return whether it did within ``timeout`` seconds, fewer if that is hurried."""
     until = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while not is_done():
-        if time.monotonic() > until:
+        now = time.monotonic()
+        if now > until:
             return False
+        if is_hurried():
+            until, is_hurried = min(until, now + HURRIED_SECONDS), _never
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 1.3)
     return True

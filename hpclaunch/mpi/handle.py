@@ -15,7 +15,7 @@ from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
 from hpclaunch.mpi.start import Started, take_leave
 
 #: Seconds that a head may take to say that it ends.
-_CLOSE_SECONDS = 15.0
+_CLOSE_SECONDS = 10.0
 
 
 class MPICluster:
@@ -89,7 +89,7 @@ class MPICluster:
         if self._session is None:
             raise HeadError(f"cluster {self.name} is closed")
         try:
-            return self._thread.run(self._session.request(method, **params))
+            return self._thread.run(self._session.ask(method, **params))
         except PeerError as error:
             raise HeadError(
                 f"the head of cluster {self.name} is gone ({error}); the output of its rank may say why"

@@ -26,7 +26,7 @@ from hpclaunch.errors import SiteError, UserError
 from hpclaunch.mpi import api
 from hpclaunch.mpi.gang import Alone, Gang
 from hpclaunch.mpi.launch import RANK_VARIABLES, Launch, detect
-from hpclaunch.mpi.part import END_SIGNALS
+from hpclaunch.mpi.signals import END_SIGNALS
 
 #: Where a traceback of the script's does not begin yet.
 _NOT_THE_SCRIPT = (__file__, runpy.__file__, "<frozen runpy>")

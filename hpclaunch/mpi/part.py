@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpclaunch import rundir
 from hpclaunch.errors import SiteError
 from hpclaunch.mpi.launch import without_rank
+from hpclaunch.mpi.signals import EndSignals
 
 if TYPE_CHECKING:
     from hpclaunch.head.launch import HeadProcess
@@ -36,9 +36,6 @@ _END_SECONDS = 10.0
 #: How private directories are named, and the file in them that says whose they are.
 PREFIX = "hpclaunch-"
 _OWNER = "owner"
-
-#: What the batch system, mpirun or a person sends when the job is to end.
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class _Waiting(NamedTuple):
@@ -57,6 +54,7 @@ class Part:
         self.supervisor: subprocess.Popen[bytes] | None = None
         self._waiting: dict[str, _Waiting] = {}  # started early, not yet told what to do
         self._directories: list[Path] = []
+        self.signals = EndSignals()
 
     def keep(self, name: str, files: dict[str, bytes]) -> Path:
         """Put files into a private directory of this node, and return it; it is removed at the end.
@@ -150,20 +148,20 @@ class Part:
         A signal to end does not end it at once: the script's rank has heard it too, and ends the cluster in order.
         If that takes longer than ``GRACE_SECONDS``, this rank ends its own part.
         """
-        with _Signals() as signals:
-            code = self._serve(signals)
+        code = self._serve()
         self.remove_files()
         return code
 
-    def _serve(self, signals: _Signals) -> int:
+    def _serve(self) -> int:
+        self.signals.hear()
         deadline: float | None = None
         while self.is_alive:
-            signals.wait(self._pids(), None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if signals.number and deadline is None:
+            if self.signals.number and deadline is None:
                 deadline = time.monotonic() + GRACE_SECONDS
             elif deadline is not None and time.monotonic() >= deadline:
                 self.stop()
-                return 128 + signals.number
+                return 128 + self.signals.number
+            self.signals.wait(self._pids(), None if deadline is None else max(0.0, deadline - time.monotonic()))
         return max(abs(code) and 1 for code in self._exit_codes())
 
     @property
@@ -187,8 +185,9 @@ class Part:
     def stop(self) -> None:
         """End what this rank has started, in order if that is possible, and remove its files."""
         self.dismiss()
+        self.signals.release()
         if self.head is not None and self.head.exit_code() is None:
-            self.head.let_go()
+            self.head.end(_END_SECONDS)
         supervisor = self.supervisor
         if supervisor is not None and supervisor.poll() is None:
             supervisor.send_signal(signal.SIGINT)  # SIGTERM may come from others, and is left to us
@@ -203,7 +202,7 @@ class Part:
         """Wait for the end of what was told to end by the head; end what does not."""
         until = time.monotonic() + timeout
         if self.head is not None:
-            self.head.wait(timeout)
+            self.head.end(timeout)
         if self.supervisor is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.supervisor.wait(max(0.1, until - time.monotonic()))
@@ -235,52 +234,6 @@ def _remove_dead(base: Path) -> None:
 def _process_space() -> str:
     """Return what tells process numbers here from those of other hosts and containers, which may share /tmp."""
     return f"{socket.gethostname()}:{os.readlink('/proc/self/ns/pid')}"
-
-
-class _Signals:
-    """Hears signals to end while it is entered; ``number`` is the first, 0 if there was none."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
-        for number in END_SIGNALS:
-            self._before[number] = signal.signal(number, self._on_signal)
-        self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        signal.set_wakeup_fd(self._fd_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-
-    def wait(self, pids: list[int], timeout: float | None) -> None:
-        """Return when a process has ended, a signal has come, or the time is over."""
-        fds = []
-        try:
-            for pid in pids:
-                try:
-                    fds.append(os.pidfd_open(pid))
-                except ProcessLookupError:
-                    return
-                except OSError:  # a kernel without process descriptors: look now and then
-                    timeout = min(timeout or 0.5, 0.5)
-            select.select([*fds, self._reader], [], [], timeout)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._reader, 512):
-                pass
 
 
 def failed_to_start(reasons: dict[int, tuple[str, str]], count: int) -> SiteError:

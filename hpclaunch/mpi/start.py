@@ -27,6 +27,7 @@ from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
 from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
+from hpclaunch.mpi.signals import EndSignals
 
 if TYPE_CHECKING:
     from hpclaunch.client.session import HeadSession
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
 
-#: Seconds that ranks wait for one another at the end.
-PART_SECONDS = 5.0
+#: Seconds that ranks wait for one another at the end: more than one that was sent a signal takes to end its part.
+PART_SECONDS = 20.0
 #: Seconds that a rank which may end with another code than 0 lets the others end first: mpirun then kills those
 #: that are still there.
 _LAST_SECONDS = 0.2
@@ -80,7 +81,9 @@ def take_leave(started: Started) -> None:
 
 
 def _take_leave(gang: Gang, *, is_last: bool) -> None:
-    gang.part(PART_SECONDS)
+    if not gang.part(PART_SECONDS):  # some were killed, and MPI's own end would wait for them for ever
+        print(f"hpclaunch: rank {gang.rank}: other ranks are missing at the end", file=sys.stderr, flush=True)
+        gang.abort(1)
     if is_last and gang.size > 1:
         time.sleep(_LAST_SECONDS)
 
@@ -317,7 +320,8 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
             session = _connect(directory, plan["script_client"] or f"script-{os.getpid()}")
     except (HPCLaunchError, OSError) as error:
         failure = str(error)
-    said = gang.allgather(failure.encode(), plan["start_timeout"] + 60)
+    part.signals.hear()  # whoever hears the last of them goes on, so no other may end by a signal now
+    said = _last_exchange(gang, failure, plan["start_timeout"] + 60, part.signals)
     reasons = {rank: (hellos[rank]["host"], text.decode()) for rank, text in enumerate(said) if text}
     gang.close()
     if reasons:
@@ -330,6 +334,16 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
     part.dismiss()
     has_head = rank_of(roles, "head") is not None
     return Started(gang, role, part, plan["facts"], directory, plan["workers"], session, has_head)
+
+
+def _last_exchange(gang: Gang, failure: str, timeout: float, signals: EndSignals) -> list[bytes]:
+    """Return what all ranks say of their start; a signal to end leaves them little time for it."""
+    try:
+        return gang.allgather(failure.encode(), timeout, lambda: bool(signals.number))
+    except RanksMissingError:
+        if signals.number:
+            raise SystemExit(128 + signals.number) from None
+        raise
 
 
 def _connect(directory: Path, name: str) -> HeadSession:

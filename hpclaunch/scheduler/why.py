@@ -7,6 +7,7 @@ A function of the state alone, so that it says what placement would do: the same
 from __future__ import annotations
 
 import math
+import re
 
 from hpclaunch.config.units import format_bytes, format_duration
 from hpclaunch.scheduler import terms as t
@@ -119,10 +120,16 @@ def _workers(state: SchedulerState, task: Task, now: float) -> list[str]:
 
 
 def _some(names: list[str]) -> str:
+    names = sorted(names, key=_by_number)
     listed = ", ".join(names[:_SOME])
     if len(names) > _SOME:
         return f"{len(names)} workers ({listed}, ...)"
     return f"worker{'s' if len(names) > 1 else ''} {listed}"
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Return what sorts worker 1.2-0 before 1.10-0; they are known in the order in which they came."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _ruled_out(worker: Worker, task: Task, now: float) -> str:

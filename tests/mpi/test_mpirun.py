@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -126,17 +125,24 @@ def test_a_signal_that_the_job_is_to_end(ranks: Launcher, number: signal.Signals
     assert not done.left
 
 
+@pytest.mark.slow
+def test_a_frozen_head_is_ended_with_its_rank(tmp_path: Path) -> None:
+    ranks = launcher("none", tmp_path)
+    stop = "import signal\nos.kill(client.cluster.facts['pid'], signal.SIGSTOP)\n"
+    done = ranks.run(COMPUTE + stop, 1)
+    assert (done.exit_code, done.output) == (0, "sum 5050 workers 1\n"), done
+    assert not done.left
+
+
 def test_ctrl_c(ranks: Launcher) -> None:
-    process = ranks.start(COMPUTE + "print('begun', flush=True); time.sleep(60)", 3)
+    process = ranks.start(COMPUTE + "print('begun', flush=True); time.sleep(600)", 3)
     assert process.stdout is not None
     while process.stdout.readline() != "begun\n":
         assert process.poll() is None
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     ranks.may_leave = "rank1-"
     done = ranks.finish(process)
     assert done.exit_code != 0
-    assert time.monotonic() - began < 40
     assert all("rank1-" in one for one in done.left)
 
 
@@ -178,12 +184,10 @@ def test_a_mistake_is_told_by_one_rank(tmp_path: Path, call: str, text: str) -> 
 
 
 def test_a_rank_that_does_not_come(mpi: Launcher) -> None:
-    body = "\nfrom mpi4py import MPI\nif RANK == 2: time.sleep(50)\ninitialize(start_timeout=1)"
-    began = time.monotonic()
+    body = "\nfrom mpi4py import MPI\nif RANK == 2: time.sleep(600)\ninitialize(start_timeout=1)"
     done = mpi.run(BEGIN + body, 3)
     assert done.exit_code != 0
     assert "not all of the 3 ranks have come to initialize() within 1 s" in done.errors
-    assert time.monotonic() - began < 40
     assert not done.left
 
 

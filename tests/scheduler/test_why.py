@@ -91,10 +91,10 @@ def test_workers_that_are_busy(world: World, client: FakeClient) -> None:
 
 
 def test_many_workers_are_told_of_together(world: World, client: FakeClient) -> None:
-    for _ in range(7):
-        world.join()
+    for number in (10, 9, 3, 1, 2, 4, 5, 6, 7, 8):  # they come in any order
+        world.join(name=f"1.{number}-0")
     world.submit(client, ["a"], terms=m.Terms(resources={"GPU": 1.0}))
-    assert "7 workers (w2, w3, w4, w5, w6, ...): the task asks" in said(world)
+    assert "10 workers (1.1-0, 1.2-0, 1.3-0, 1.4-0, 1.5-0, ...): the task asks" in said(world)
 
 
 def test_inputs_and_what_they_wait_for(world: World, client: FakeClient) -> None:

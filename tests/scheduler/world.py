@@ -337,9 +337,11 @@ class World:
         resources: dict[str, float] | None = None,
         host: str = "",
         seconds: float | None = None,
+        name: str = "",
     ) -> FakeWorker:
         self._count += 1
-        worker = self.workers[f"w{self._count}"] = FakeWorker(self, f"w{self._count}", threads)
+        name = name or f"w{self._count}"
+        worker = self.workers[name] = FakeWorker(self, name, threads)
         known = Worker(worker.name, "job", threads, address=worker.address, host=host)
         known.offer(resources or {})
         if seconds is not None:

@@ -137,8 +137,9 @@ sacctmgr -n show user "$HPCUSER" | grep -q . || {
 } > $LOG/sacctmgr.out 2>&1 || true
 
 # --- slurmctld and the nodes ---------------------------------------------------------------
+anew=
 if alive slurmctld slurmctld; then [ -z "$changed" ] || scontrol reconfigure
-else spawn slurmctld unshare --uts sh -c "hostname slurmhead; exec slurmctld -D"; fi
+else anew=1; spawn slurmctld unshare --uts sh -c "hostname slurmhead; exec slurmctld -D"; fi
 in_node() { local n=$1; shift; nsenter -t "$(cat $RUN/$n.pid)" --uts --pid --mount "${CLEAN[@]}" "$@"; }
 for ((i = 1; i <= NODES; i++)); do
     n=node$i
@@ -153,4 +154,6 @@ for ((i = 1; i <= NODES; i++)); do
 done
 all_up() { local t; t=$(sinfo -h -N -o %t) && ! grep -qE '\*|down|unk' <<< "$t"; }
 wait_for all_up
+no_jobs() { scancel -u "$HPCUSER" && [ -z "$(squeue -h -u "$HPCUSER")" ]; }
+[ -z "$anew" ] || wait_for no_jobs # a run that was killed may have left some
 sinfo
