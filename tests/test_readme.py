@@ -51,6 +51,7 @@ def test_no_mark_is_misspelt() -> None:
     assert README.count("<!--") == len(MARKED.findall(README))
 
 
+@pytest.mark.slow
 def test_local_programs_run(tmp_path: Path) -> None:
     out = []
     for number, code in enumerate(marked("run", "local")):

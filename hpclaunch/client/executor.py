@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 
+class _Unread(Exception):
+    """Stands for what a task raised, until somebody asks what that was."""
+
+
 class TaskFuture(concurrent.futures.Future[Any]):
     """One call. Made by :class:`ClientExecutor`, not by hand."""
 
@@ -38,7 +42,11 @@ class TaskFuture(concurrent.futures.Future[Any]):
             self._note_cancelled()
             return
         with self._load_lock:
-            if not self.done():
+            if self.done():
+                return
+            if task.status == "error":  # who waits for the first exception is to see one
+                self.set_exception(_Unread())
+            else:
                 self.set_result(None)  # what it is, is asked later
 
     def _note_cancelled(self) -> None:
@@ -94,6 +102,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
             try:
                 with allowing_to_block():
                     self._result = task.result(_left(until))
+                self._exception = None
             except BaseException as error:
                 if isinstance(error, TimeoutError) and task.status != "error":
                     raise

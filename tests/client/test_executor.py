@@ -119,8 +119,11 @@ def test_wait(executor: ClientExecutor, gate: Gate) -> None:
 def test_wait_for_the_first_exception(executor: ClientExecutor, gate: Gate) -> None:
     slow = executor.submit(work.note_and_wait, *gate.args)
     bad = executor.submit(work.fail)
-    done, _ = concurrent.futures.wait([slow, bad], return_when="FIRST_EXCEPTION", timeout=10)
-    assert bad in done
+    done, left = concurrent.futures.wait([slow, bad], return_when="FIRST_EXCEPTION")
+    assert (done, left) == ({bad}, {slow})
+    with pytest.raises(ValueError, match="bad input"):
+        bad.result()
+    assert isinstance(bad.exception(), ValueError)
 
 
 def test_wait_sees_what_is_cancelled(client: Client, executor: ClientExecutor, gate: Gate) -> None:

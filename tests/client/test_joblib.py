@@ -101,6 +101,7 @@ def test_options_go_to_submit(client: Client, tmp_path: Path) -> None:
         assert Parallel()(delayed(work.Flaky(str(tmp_path / "a"), 2))() for _ in range(1)) == [3]
 
 
+@pytest.mark.slow
 def test_a_search_of_scikit_learn(client: Client) -> None:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import RandomizedSearchCV
@@ -116,6 +117,7 @@ def test_a_search_of_scikit_learn(client: Client) -> None:
     np.testing.assert_allclose(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
+@pytest.mark.slow
 def test_the_backend_has_its_name_from_the_first_client_on(cluster: MiniCluster) -> None:
     program = f"""
         from hpclaunch import Client

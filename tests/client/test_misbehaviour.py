@@ -44,12 +44,14 @@ def test_only_what_ran_is_blamed_for_the_loss_of_its_worker(own_cluster: Make, t
     client.gather(queued)
 
 
+@pytest.mark.slow
 def test_a_task_that_holds_the_interpreters_lock_is_no_dead_worker(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1, heartbeat=0.05, silence=0.5)
     assert client.submit(work.hold_the_gil, 1.0).result(20) == "held"
     assert client.scheduler_info()["left"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["the worker", "the whole job"])
 def test_what_a_frozen_worker_ran_runs_elsewhere_and_its_late_answer_does_no_harm(
     own_cluster: Make, tmp_path: Path, what: str

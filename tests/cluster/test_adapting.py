@@ -24,6 +24,7 @@ def gone(cluster: LocalCluster) -> Callable[[], bool]:
     return lambda: not any(job["state"] in ("up", "starting", "queued") for job in cluster.jobs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [True, False])
 def test_a_cluster_follows_the_work(processes: bool) -> None:
     with LocalCluster(n_workers=0, processes=processes) as cluster, Client(cluster) as client:
@@ -45,6 +46,7 @@ def test_a_cluster_follows_the_work(processes: bool) -> None:
         assert "the minimum is 1" in str(cluster.adapt_log())
 
 
+@pytest.mark.slow
 def test_results_that_are_nowhere_else_keep_their_job() -> None:
     with LocalCluster(n_workers=0) as cluster, Client(cluster) as client:
         cluster.adapt(maximum=2, **QUICK)
@@ -78,6 +80,7 @@ def test_groups_take_what_asks_for_them() -> None:
             cluster.add_group("../gpu")
 
 
+@pytest.mark.slow
 def test_groups_of_the_configuration_are_there() -> None:
     groups = {"big": {"cores": 2, "resources": {"BIG": 1}}}
     with LocalCluster(n_workers=0, groups=groups) as cluster, Client(cluster) as client:

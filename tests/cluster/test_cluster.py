@@ -127,6 +127,7 @@ def test_without_room_for_the_files(tmp_path: Path) -> None:
 # --- ends
 
 
+@pytest.mark.slow
 def test_a_frozen_head_is_told_of_killed_and_swept_up(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = LocalCluster(n_workers=1)
     cluster.wait_for_workers(1, timeout=60)

@@ -159,6 +159,7 @@ def test_a_client_of_its_own_ends_its_cluster() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_without_security_there_is_a_warning() -> None:
     with pytest.warns(UserWarning, match="anyone who can reach"):
         cluster = LocalCluster(n_workers=1, security=False)

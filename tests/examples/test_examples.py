@@ -108,6 +108,7 @@ def test_runs_on_this_machine(name: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [], "files are left"
 
 
+@pytest.mark.slow
 def test_the_parallel_one_runs_as_one_process(tmp_path: Path):
     text = run_here("mpi/array_sum.py", ["--size", "500"], tmp_path)
     assert "500 sums in" in text
