@@ -28,6 +28,7 @@ PURE = {
     "cluster.adaptation",
     "cluster.adaptive",
     "cluster.backoff",
+    "cluster.book",
     "cluster.commands",
     "cluster.expiry",
     "cluster.following",

@@ -55,4 +55,4 @@ class FollowingLedger(Ledger):
             else:
                 count, self._quota = self._quota, 0
                 self._submit(count, now)
-        self.wish = sum(job.is_live for job in self.alive())
+        self.wish = sum(job.is_live for job in self.book.alive())

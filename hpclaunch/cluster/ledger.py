@@ -1,9 +1,9 @@
 """The ledger of jobs: what happened to each, and what is to be done about it. Pure: facts and ``now`` in, commands
 out; no I/O, clock, randomness or environment.
 
-It owns every job of one cluster from submission to end, and the wish (how many jobs shall be alive). When to ask
-is :mod:`~hpclaunch.cluster.watch`'s, when to stop trying is :mod:`~hpclaunch.cluster.verdict`'s. It does not run
-anything and does not know tasks.
+It decides about every job of one cluster from submission to end, and keeps the wish (how many jobs shall be
+alive). Which jobs there are is :mod:`~hpclaunch.cluster.book`'s, when to ask is :mod:`~hpclaunch.cluster.watch`'s,
+when to stop trying is :mod:`~hpclaunch.cluster.verdict`'s. It does not run anything and does not know tasks.
 
 Rules:
 
@@ -20,13 +20,13 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
 from hpclaunch.cluster import commands as c
 from hpclaunch.cluster import reasons
+from hpclaunch.cluster.book import Book
 from hpclaunch.cluster.expiry import Expiry
 from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
@@ -51,8 +51,8 @@ class Ledger:
         self.wish = 0
         self.is_closing = False
         self.head_addresses = ""  # as sentences name them
-        self.jobs: dict[str, Job] = {}  # by id, in order of submission
-        self.tickets: dict[int, list[Job]] = {}  # being submitted; the ticket is the generation
+        self.book = Book()
+        self.jobs = self.book.jobs
         self.verdict = Verdict(terms, rng, self.limits.submit_rate)
         self.watch = Watch(self.limits, rng)
         self.expiry = Expiry(self.limits.drain_margin)
@@ -60,8 +60,6 @@ class Ledger:
         self.silence_text = self.refusal_text = ""
         self._idle: tuple[str, ...] = ()
         self._commands: list[c.Command] = []
-        self._count = 0
-        self._generation = 0
         self._wait_until: float | None = None
         self._looking_since = -math.inf
 
@@ -72,26 +70,9 @@ class Ledger:
         """Why nothing is submitted any more; empty while all is well."""
         return self.verdict.failure
 
-    def alive(self) -> Iterator[Job]:
-        """Return all jobs that have not ended, those being submitted last."""
-        yield from (job for job in self.jobs.values() if job.state is not State.ENDED)
-        for jobs in self.tickets.values():
-            yield from jobs
-
-    def live_count(self) -> int:
-        """Return how many jobs count toward the wish."""
-        return sum(job.is_live and not job.is_expiring for job in self.alive())
-
-    def to_cancel(self) -> list[str]:
-        """Return the ids of all jobs that may still be there, also those whose end nobody confirmed."""
-        return [job.id for job in self.jobs.values() if job.state is not State.ENDED or job.is_assumed]
-
     def rows(self, now: float) -> list[JobRow]:
         """Return the table of jobs, in order of submission."""
-        submitting = [job for jobs in self.tickets.values() for job in jobs]
-        known = sorted([*self.jobs.values(), *submitting], key=attrgetter("number"))
-        silence = reasons.no_answer(self.terms, self.silent_since, self.silence_text, now)
-        return [job.row(silence) for job in known]
+        return self.book.rows(reasons.no_answer(self.terms, self.silent_since, self.silence_text, now))
 
     def wake_at(self) -> float | None:
         """Return the unix time at which ``on_clock`` has something to do; None if it never has."""
@@ -118,7 +99,7 @@ class Ledger:
     def on_close(self, now: float) -> list[c.Command]:
         """The cluster is about to end: nothing is submitted, asked or reported any more.
 
-        All that is left to do is to cancel ``to_cancel()``.
+        All that is left to do is to cancel ``book.to_cancel()``.
         """
         self.is_closing = True
         self.wish = 0
@@ -133,8 +114,8 @@ class Ledger:
         """These jobs were submitted by a head before us; the wish grows to keep them."""
         new = [job_id for job_id in ids if job_id not in self.jobs]
         for job_id in new:
-            self._name(self._new_job(now), job_id, now, "taken over from an earlier head")
-        self.wish = max(self.wish, self.live_count())
+            self.book.adopt(job_id, now)
+        self.wish = max(self.wish, self.book.live_count())
         self._commands.append(c.Journal("submitted", tuple(new)))
         self.watch.stir(now)
         return self._flush(now)
@@ -143,13 +124,7 @@ class Ledger:
 
     def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[c.Command]:
         """The batch system took a submission and named its jobs."""
-        waiting = self.tickets.pop(ticket)
-        new = [job_id for job_id in ids if job_id not in self.jobs]
-        for job_id in new:
-            self._name(waiting.pop(0) if waiting else self._provisional(now), job_id, now, "queued")
-        for other in self.tickets.values():  # a job that we met early was taken from the wrong ticket
-            other += waiting
-            break
+        new = self.book.close_ticket(ticket, ids, now)
         self._commands.append(c.Journal("submitted", tuple(new)))
         self.verdict.refusals.reset()
         self.refusal_text = ""
@@ -165,13 +140,13 @@ class Ledger:
         :param wish: the wish before, if the one who wished was told. It is his turn then: the wish falls back
             to what there is, and nothing is tried again until he wishes anew.
         """
-        self.tickets.pop(ticket)
+        del self.book.tickets[ticket]
         if wish is not None:
-            self.wish = min(wish, sum(job.is_live for job in self.alive()))
+            self.wish = min(wish, sum(job.is_live for job in self.book.alive()))
         elif not self.is_closing:
             self.refusal_text = text
-            up = self._up_count()
-            self._commands += self.verdict.on_refused(text, now, newest=self._generation, others_up=up)
+            up = self.book.up_count()
+            self._commands += self.verdict.on_refused(text, now, newest=self.book.generation, others_up=up)
         return self._flush(now)
 
     # --- workers
@@ -244,14 +219,14 @@ class Ledger:
             job = self.jobs.get(job_id)
             if job is not None and job.state is not State.ENDED and job.changed <= asked_at:
                 changed |= self._on_listed(job, status, now)
-        self.watch.on_listed(now, changed=changed, watched=self._has_watched())
+        self.watch.on_listed(now, changed=changed, watched=self.book.has_watched())
         return self._flush(now)
 
     def on_status_failed(self, text: str, now: float) -> list[c.Command]:
         """The batch system did not answer. Nothing is concluded from that."""
         self.silent_since = now if self.silent_since is None else self.silent_since
         self.silence_text = text
-        self.watch.on_listed(now, changed=False, watched=self._has_watched())
+        self.watch.on_listed(now, changed=False, watched=self.book.has_watched())
         if now - self.silent_since >= self.limits.silence and not self.is_closing:
             self._commands += self.verdict.on_silence(now - self.silent_since, text)
         return self._flush(now)
@@ -321,7 +296,7 @@ class Ledger:
             if job.over_since is not None and job.over_since <= self._looking_since:
                 job.is_searched = True
                 self._settle(job, now)
-        self.watch.on_looked(now, found=bool(files), watched=self._has_watched())
+        self.watch.on_looked(now, found=bool(files), watched=self.book.has_watched())
         return self._flush(now)
 
     def on_log(self, job_id: str, path: str, log: str, now: float) -> list[c.Command]:
@@ -331,7 +306,7 @@ class Ledger:
             return self._take()
         reason = job.doom.text if job.doom else job.reason
         if not self.is_closing:
-            self._commands += self.verdict.on_log(job, reason, path, log, others_up=self._up_count())
+            self._commands += self.verdict.on_log(job, reason, path, log, others_up=self.book.up_count())
         job.take_log(log, reasons.hint(log, self.terms), now)
         return self._take()
 
@@ -446,7 +421,7 @@ class Ledger:
             job.reason = ending.text
         self._commands.append(c.Journal("ended", (job.id,)))
         self._judge(job, ending, now)
-        self._forget_old()
+        self.book.forget_old(self.limits.keep_ended)
 
     def _on_time(self, job: Job, now: float) -> None:
         self._prove(job, now)
@@ -483,8 +458,8 @@ class Ledger:
 
     def _judge(self, job: Job, ending: Ending, now: float) -> None:
         if not self.is_closing:
-            up = self._up_count()
-            self._commands += self.verdict.on_ending(job, ending, now, newest=self._generation, others_up=up)
+            up = self.book.up_count()
+            self._commands += self.verdict.on_ending(job, ending, now, newest=self.book.generation, others_up=up)
 
     # --- deciding and asking
 
@@ -507,7 +482,7 @@ class Ledger:
         verdict = self.verdict
         decision = decide(
             self.wish,
-            self.alive(),
+            self.book.alive(),
             now,
             not_before=verdict.not_before,
             is_stopped=verdict.is_stopped,
@@ -529,9 +504,7 @@ class Ledger:
 
     def _submit(self, count: int, now: float) -> None:
         self.verdict.submissions.take(now)
-        self._generation += 1
-        self.tickets[self._generation] = [self._new_job(now) for _ in range(count)]
-        self._commands.append(c.Submit(self._generation, count))
+        self._commands.append(c.Submit(self.book.open_ticket(count, now), count))
 
     def _ask(self, now: float) -> None:
         """Ask what is due: accounting, the batch system, the jobs' files."""
@@ -540,7 +513,7 @@ class Ledger:
             job.usage_due = None
         if asked:
             self._commands.append(c.AskUsage(tuple(job.id for job in asked)))
-        named = [job for job in self.alive() if job.id]
+        named = [job for job in self.book.alive() if job.id]
         questions = self.watch.questions(
             now,
             watched=[job.id for job in named if not job.workers],
@@ -551,49 +524,17 @@ class Ledger:
             self._looking_since = now
         self._commands += questions
 
-    def _has_watched(self) -> bool:
-        return any(job.id and not job.workers for job in self.alive())
-
-    def _up_count(self) -> int:
-        return sum(bool(job.workers) for job in self.jobs.values())
-
     # --- jobs in and out of the book
-
-    def _new_job(self, now: float) -> Job:
-        self._count += 1
-        return Job(self._count, self._generation, now)
-
-    def _name(self, job: Job, job_id: str, now: float, text: str) -> Job:
-        job.id = job_id
-        self.jobs[job_id] = job
-        job.move(State.QUEUED, now, text)
-        return job
 
     def _meet(self, job_id: str, now: float) -> Job:
         """A job that we have no name for shows up: its submission's answer is still on the way, or was lost."""
         self._commands.append(c.Journal("submitted", (job_id,)))
-        return self._name(self._provisional(now), job_id, now, "queued")
-
-    def _provisional(self, now: float) -> Job:
-        """Return a job that has no name yet, of whichever submission; a new one if there is none."""
-        waiting = next((jobs for jobs in self.tickets.values() if jobs), None)
-        return waiting.pop(0) if waiting else self._new_job(now)
-
-    def _forget_old(self) -> None:
-        """Keep the table of a long-lived cluster short."""
-        over = [job.id for job in self.jobs.values() if job.state is State.ENDED and not job.is_assumed]
-        for job_id in over[: max(0, len(over) - self.limits.keep_ended)]:
-            del self.jobs[job_id]
+        return self.book.meet(job_id, now)
 
     def check(self) -> None:
         """Assert what must hold between any two events."""
-        for job_id, job in self.jobs.items():
-            assert job.id == job_id, job
-            job.check()
-        submitting = [job for jobs in self.tickets.values() for job in jobs]
-        assert all(job.state is State.SUBMITTING for job in submitting), submitting
-        numbers = [job.number for job in (*self.jobs.values(), *submitting)]
-        assert len(set(numbers)) == len(numbers), numbers
+        self.book.check()
         assert not self._commands, self._commands
-        assert self.is_closing or self.live_count() <= max(self.wish, len(submitting)), self.wish
+        most = max(self.wish, len(self.book.submitting()))
+        assert self.is_closing or self.book.live_count() <= most, self.wish
         assert not self.verdict.failure or self.verdict.is_stopped

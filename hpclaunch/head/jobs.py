@@ -197,7 +197,7 @@ class JobManager:
         """
         now = self._clock()
         jobs = []
-        for job in self._ledger.alive():
+        for job in self._ledger.book.alive():
             load = loads.get(job.id)
             jobs.append(
                 JobFact(
@@ -264,7 +264,7 @@ class JobManager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        ids = self._ledger.to_cancel()
+        ids = self._ledger.book.to_cancel()
         if not ids:
             return
         try:

@@ -85,7 +85,7 @@ def test_a_job_that_ends_by_its_walltime_is_no_failure() -> None:
             world.do(world.ledger.on_job_ends(job_id, 9.0, "", world.now))
         world.pass_time(12)
     assert not world.failures
-    assert world.ledger.live_count() == 2
+    assert world.ledger.book.live_count() == 2
 
 
 def test_a_signal_near_the_end_is_about_the_end() -> None:
@@ -105,7 +105,7 @@ def test_a_signal_out_of_the_blue_is_somebody_elses_wish() -> None:
     assert job.doom.kind is Kind.OUTSIDE
     world.pass_time(30)
     assert "told it to end (SIGUSR2)" in job.reason
-    assert world.ledger.live_count() == 1
+    assert world.ledger.book.live_count() == 1
 
 
 def test_a_job_that_is_put_back_has_a_new_life() -> None:
@@ -117,4 +117,4 @@ def test_a_job_that_is_put_back_has_a_new_life() -> None:
     world.batch.jobs["1.1"].state, world.batch.jobs["1.1"].started = world.batch.jobs["2.1"].state, None
     world.pass_time(30)
     assert not job.is_expiring
-    assert world.ledger.live_count() == 1, "one of the two was let go"
+    assert world.ledger.book.live_count() == 1, "one of the two was let go"

@@ -70,7 +70,7 @@ def test_n_jobs_are_one_submission(world: World) -> None:
     assert world.pending[0][1] == c.Submit(1, 1000)
     world.run()
     assert len(world.batch.submissions) == 1
-    assert world.ledger.live_count() == 1000
+    assert world.ledger.book.live_count() == 1000
 
 
 def test_a_job_ended_by_walltime_is_replaced_at_once(world: World) -> None:
@@ -161,7 +161,7 @@ def test_a_new_wish_clears_the_failure_and_tries_again(world: World) -> None:
     world.start_all()
     world.pass_time(20.0)
     assert not world.ledger.failure
-    assert world.ledger.live_count() == 2
+    assert world.ledger.book.live_count() == 2
 
 
 def test_other_jobs_that_are_up_give_more_patience_and_are_named(world: World) -> None:
@@ -346,7 +346,7 @@ def test_a_refused_replacement_is_tried_again_and_again_and_then_given_up(world:
     assert 4 <= world.count(c.Submit) <= 8
     world.batch.submit_error = ""
     world.pass_time(31.0)
-    assert world.ledger.live_count() == 1
+    assert world.ledger.book.live_count() == 1
     world.batch.submit_error = "out of slots"
     world.batch.vanish("2.1")
     world.pass_time(3600.0)
@@ -573,7 +573,7 @@ def test_a_submission_answered_after_closing_is_still_cancelled(world: World) ->
     world.scale(2)
     world.do(world.ledger.on_close(world.now))
     world.run()
-    assert world.ledger.to_cancel() == ["1.1", "1.2"]
+    assert world.ledger.book.to_cancel() == ["1.1", "1.2"]
     assert set(world.states().values()) == {"draining"}
     assert world.ledger.wake_at() is None
 
@@ -588,7 +588,7 @@ def test_the_table_of_a_long_life_stays_short() -> None:
         world.pass_time(1.0)
         world.start_all()
     assert len(world.ledger.jobs) <= 7
-    assert world.ledger.live_count() == 1
+    assert world.ledger.book.live_count() == 1
 
 
 def test_journal_has_every_job_twice(world: World) -> None:

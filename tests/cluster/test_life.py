@@ -170,12 +170,12 @@ class Life(RuleBasedStateMachine):
         wish = world.ledger.wish
         if world.ledger.failure:
             assert world.failures
-            assert world.ledger.live_count() <= wish
+            assert world.ledger.book.live_count() <= wish
         else:
-            assert world.ledger.live_count() == wish, world.states()
+            assert world.ledger.book.live_count() == wish, world.states()
         assert sorted(world.live_ids()) == sorted(batch.alive()), (world.states(), batch.jobs)
         assert "draining" not in world.states().values()
-        assert not world.ledger.tickets
+        assert not world.ledger.book.tickets
         for row in world.ledger.rows(world.now):
             assert row.state != "ended" or (row.reason and any("ended: " in line for line in row.story))
         self._close()
@@ -184,11 +184,11 @@ class Life(RuleBasedStateMachine):
         """Closing leaves no job in the batch system and nothing more to do."""
         world = self.world
         world.do(world.ledger.on_close(world.now))
-        ids = world.ledger.to_cancel()
+        ids = world.ledger.book.to_cancel()
         world.batch.cancel(ids)
         world.do(world.ledger.on_cancelled(ids, world.now))
         assert world.batch.alive() == []
-        assert not list(world.ledger.alive())
+        assert not list(world.ledger.book.alive())
         assert world.ledger.wake_at() is None
 
 
