@@ -9,7 +9,7 @@ Rules:
   tasks; and for none that would start when the work is done (it learns how long the queue takes).
 * A queued job is cancelled only if more jobs than wanted have been there for ``pending_grace`` seconds without a
   break, the youngest first: a place in the queue is worth something.
-* A running job is let go only if it has been idle for ``idle_timeout`` seconds and no result lies on it alone.
+* A running job is let go only if it has been idle for ``idle_timeout`` seconds and no result is lost with it.
 * Limits and budget are hard. A job's whole walltime is set aside when it is submitted; what it did not use comes
   back when it has ended. If the batch system itself goes over that (a job put back runs twice), queued jobs go.
 
@@ -60,7 +60,7 @@ class JobFact(NamedTuple):
     state: State
     age: float  # seconds since its submission
     tasks: int = 0  # on its workers
-    held_bytes: int = 0  # of results that only its workers have
+    held_bytes: int = 0  # of results that would be lost with it: nobody else has them or could take them
     ends_in: float = math.inf  # seconds until its walltime is over
     used_seconds: float = 0.0  # that it has run, also before it was put back
 

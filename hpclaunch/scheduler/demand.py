@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import NamedTuple
 
+from hpclaunch.scheduler.leaving import bound_bytes
 from hpclaunch.scheduler.state import LEAST_SECONDS, READY, Function, ReadyQueue, SchedulerState, Worker
 
 #: Seconds that a task of an unknown function is taken to last.
@@ -37,7 +38,7 @@ class JobLoad(NamedTuple):
 
     tasks: int
     seconds: float
-    held_bytes: int  # of results that nobody else has; looked at only if there are no tasks
+    held_bytes: int  # of results that would be lost with it, see leaving.bound_bytes; 0 while there are tasks
 
 
 class Demand(NamedTuple):
@@ -58,14 +59,11 @@ class Meter:
     def measure(self, state: SchedulerState, now: float) -> Demand:
         """Return what there is to do now."""
         self._watch_running(state, now)
-        jobs: dict[str, JobLoad] = {}
+        jobs = {job_id: JobLoad(0, 0.0, held) for job_id, held in bound_bytes(state).items()}
         for worker in state.workers.values():
-            load = self._load_of(worker, now)
-            known = jobs.get(worker.job_id)
-            if known is not None:
-                tasks, seconds, held = load
-                load = JobLoad(known.tasks + tasks, known.seconds + seconds, known.held_bytes + held)
-            jobs[worker.job_id] = load
+            tasks, seconds = self._work_of(worker, now)
+            known = jobs[worker.job_id]
+            jobs[worker.job_id] = JobLoad(known.tasks + tasks, known.seconds + seconds, known.held_bytes)
         return Demand(self._ready_work(state), state.waiting, jobs)
 
     def _seconds(self, function: Function) -> float:
@@ -91,13 +89,13 @@ class Meter:
                 self._guesses.pop(function.id, None)
         self._oldest = oldest
 
-    def _load_of(self, worker: Worker, now: float) -> JobLoad:
+    def _work_of(self, worker: Worker, now: float) -> tuple[int, float]:
+        """Return how many tasks a worker has, and how many seconds of one thread they take."""
         count = len(worker.assigned)
         if not count:
-            alone = sum(task.size for task in worker.holds.values() if task.holders and len(task.holders) == 1)
-            return JobLoad(0, 0.0, alone)
+            return 0, 0.0
         if count > _CLOSELY:
-            return JobLoad(count, worker.backlog, 0)
+            return count, worker.backlog
         elapsed = now - self._oldest[worker.name][1]
         seconds = 0.0
         for place, task in enumerate(worker.assigned.values()):
@@ -106,7 +104,7 @@ class Meter:
                 seconds += whole - elapsed if whole > 2 * elapsed else max(whole / 2, elapsed)
             else:
                 seconds += whole
-        return JobLoad(count, seconds, 0)
+        return count, seconds
 
     def _ready_work(self, state: SchedulerState) -> list[ReadyWork]:
         work: dict[Resources, tuple[int, float]] = {}

@@ -27,7 +27,7 @@ async def empty(
     :param until: monotonic time at which to give up.
     :param patient_until: the same, while nobody is there to take what they hold.
     """
-    asked: dict[str, float] = {}
+    asked: leaving.Asked = {}
     while (now := time.monotonic()) < until:
         some = workers()
         holding = [worker for worker in some if leaving.only_here(worker)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,32 @@ def test_a_cluster_follows_the_work(processes: bool) -> None:
         cluster.scale(0)  # ends it
         wait_until(lambda: not cluster.workers(), "the workers to go")
         assert "the minimum is 1" in str(cluster.adapt_log())
+
+
+def note(path: str, number: int) -> bytes:
+    """A large result; how often it was made is noted."""
+    with Path(path).open("a") as file:
+        file.write(f"{number}\n")
+    time.sleep(0.1)
+    return bytes([number]) * 300_000
+
+
+@pytest.mark.parametrize("how", ["adapt", "scale"])
+def test_results_of_jobs_that_go_are_moved_first(how: str, tmp_path: Path) -> None:
+    notes = str(tmp_path / "notes")
+    with LocalCluster(n_workers=3) as cluster, Client(cluster) as client:
+        cluster.wait_for_workers(3, timeout=60)
+        futures = [client.submit(note, notes, number, pure=False) for number in range(9)]
+        wait_until(lambda: all(future.done() for future in futures), "the results to be there")
+        if how == "adapt":
+            cluster.adapt(maximum=3, **QUICK)
+        else:
+            cluster.scale(1)
+        wait_until(lambda: len(cluster.workers()) == 1, "the idle jobs to go")
+        assert [future.result() for future in futures] == [bytes([number]) * 300_000 for number in range(9)]
+        assert sorted((tmp_path / "notes").read_text().split()) == [str(number) for number in range(9)]
+        if how == "adapt":
+            assert "idle for 0.3 s and let go" in str(cluster.adapt_log())
 
 
 @pytest.mark.slow

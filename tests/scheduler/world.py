@@ -17,7 +17,7 @@ from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.scheduler import pressure
 from hpclaunch.scheduler.commands import ToClient
-from hpclaunch.scheduler.leaving import moves
+from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Worker
@@ -244,7 +244,7 @@ class World:
         self.workers: dict[str, FakeWorker] = {}
         self.submitted: dict[str, set[frozenset[str]]] = {}
         self.now = 0.0
-        self.asked: dict[str, float] = {}  # results that were asked for by move()
+        self.asked: Asked = {}  # results that were asked for by move()
         self._count = 0
 
     def check(self) -> None:
@@ -338,11 +338,13 @@ class World:
         host: str = "",
         seconds: float | None = None,
         name: str = "",
+        job: str = "job",
+        memory: int = 0,
     ) -> FakeWorker:
         self._count += 1
         name = name or f"w{self._count}"
         worker = self.workers[name] = FakeWorker(self, name, threads)
-        known = Worker(worker.name, "job", threads, address=worker.address, host=host)
+        known = Worker(worker.name, job, threads, address=worker.address, host=host, memory_limit=memory)
         known.offer(resources or {})
         if seconds is not None:
             known.die_at(self.now + seconds, seconds)
