@@ -35,6 +35,8 @@ def pytest_configure() -> None:
     """
     os.environ[MARK_NAME] = MARK
     settings.load_profile(os.environ.get("HPCLAUNCH_TEST_PROFILE", "everyday"))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; what is ignored stays so in our children,
+        signal.signal(signal.SIGHUP, lambda *_: None)  # and what is handled does not
 
 
 def pytest_xdist_auto_num_workers() -> int:
