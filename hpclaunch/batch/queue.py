@@ -4,6 +4,8 @@ Rules:
 
 * A submission whose answer was lost is looked for. Its jobs are taken as submitted if all are there; else what
   is there is cancelled. So after an error nothing of it is left, as far as the batch system can tell.
+* What is not to be found may yet come. Nothing more of the same script is submitted before another look, for some
+  minutes, and what has come by then counts; :meth:`BatchQueue.strays` finds it at the end.
 * A cancellation is done when the jobs are gone, not when the batch system has said that it heard.
 
 Does not: decide when to ask or how often, or know how jobs are. It keeps ids only to tell new jobs from old ones.
@@ -28,6 +30,10 @@ _IDS_PER_COMMAND = 500
 _LOOK_SECONDS = (0.1, 1.0)
 #: Seconds between two cancellations of the same job.
 _AGAIN_SECONDS = 5.0
+#: Exit codes of shells for commands that were killed: nobody knows what these have done.
+_KILLED = frozenset({128 + number for number in (1, 2, 9, 13, 15)})
+#: Seconds in which a master that was busy or down may yet take a submission whose answer was lost.
+_UNSURE_SECONDS = 900.0
 #: Seconds to wait before each search for jobs of a lost submission: a busy master may yet take them.
 _SEARCH_SECONDS = (1.0, 3.0, 10.0)
 
@@ -47,15 +53,18 @@ class BatchQueue:
         self._transport = transport
         self._search_seconds = search_seconds
         self._known: set[str] = set()
+        self._unsure: dict[Path, float] = {}  # scripts of lost submissions, and since when (monotonic)
 
     # --- submitting
 
     async def submit(self, script: Path, count: int) -> list[str]:
         """Submit ``count`` jobs of one script, as an array or, over the site's limit, several; return their ids.
 
+        They are more than ``count`` if an earlier submission, which seemed lost, has come after all.
+
         :raises SubmitError: they were not submitted, or not all: then the others have been cancelled again.
         """
-        ids: list[str] = []
+        ids = await self._latecomers(script)
         limit = self.batch.max_array
         while len(ids) < count:
             size = min(count - len(ids), limit)
@@ -68,6 +77,35 @@ class BatchQueue:
                     raise
         self._known.update(ids)
         return ids
+
+    async def _latecomers(self, script: Path) -> list[str]:
+        """Return the jobs of an earlier submission that seemed lost; none in the usual case."""
+        try:
+            return await self.strays(script)
+        except StatusError as error:
+            raise SubmitError(
+                f"{self.batch.title} has not said whether it took the jobs before, and does not say which there "
+                "are; no more are submitted before it does",
+                argv=error.argv,
+                exit_code=error.exit_code,
+                output=error.output,
+            ) from None
+
+    async def strays(self, script: Path) -> list[str]:
+        """Return the jobs of a script that nobody knows of: its submission's answer was lost, and they came late.
+
+        Asks only if there was such a submission.
+
+        :raises StatusError: the batch system did not answer.
+        """
+        since = self._unsure.get(script)
+        if since is None:
+            return []
+        found = [job_id for job_id in await self.find(script) if job_id not in self._known]
+        if time.monotonic() - since > _UNSURE_SECONDS:
+            self._unsure.pop(script, None)
+        self._known.update(found)
+        return found
 
     async def submit_one(self, script: Path) -> str:
         """Submit one job that is no element of an array; return its id.
@@ -88,10 +126,11 @@ class BatchQueue:
         jobs = f"{count} job{'s' if count > 1 else ''}"
         what, hint = f"{self.batch.title} did not take {jobs}", self.batch.hint(done)
         found: list[str] = []
-        if self.batch.is_lost(done):
+        if self.batch.is_lost(done) or _was_killed(done):
             found = await self._search(script, count)
             if len(found) == count:
                 return found
+            self._unsure[script] = time.monotonic()
             what = f"{self.batch.title} did not say whether it took {jobs}, and they are not to be found"
             hint = f"It may yet take them: look for jobs of yours before you submit again. {hint}".strip()
         refusal = SubmitError(what, argv=done.argv, exit_code=done.exit_code, output=output, hint=hint)
@@ -122,6 +161,7 @@ class BatchQueue:
         """Cancel the part of a submission that was taken, when the rest was not."""
         if not ids:
             return
+        self._known.update(ids)
         try:
             await self.cancel(ids)
         except CancelError as error:
@@ -218,6 +258,10 @@ class BatchQueue:
 
     async def _run(self, argv: Sequence[str]) -> Completed:
         return await self._transport.run(argv, timeout=_COMMAND_SECONDS)
+
+
+def _was_killed(done: Completed) -> bool:
+    return done.exit_code is not None and (done.exit_code < 0 or done.exit_code in _KILLED)
 
 
 def _pieces(ids: Sequence[str]) -> Iterator[Sequence[str]]:

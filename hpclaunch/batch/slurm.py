@@ -105,7 +105,12 @@ _HINTS = (
 )
 
 #: Signs that the controller did not answer, though it may have heard.
-_LOST = ("Socket timed out", "Zero Bytes were transmitted or received", "Transport endpoint is not connected")
+_LOST = (
+    "Socket timed out",
+    "Zero Bytes were transmitted or received",
+    "Transport endpoint is not connected",
+    "Message receive failure",
+)
 
 _SACCT_COLUMNS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList"
 #: Stands where a signal's number would be when Slurm could not set a job up.

@@ -65,6 +65,9 @@ class Queue(Protocol):
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
         """Cancel jobs and see that they are gone. Raise CancelError."""
 
+    async def strays(self, script: Path) -> list[str]:
+        """Return jobs that nobody knows of, since their submission's answer was lost. Raise StatusError."""
+
 
 class JobManager:
     """The jobs of one cluster.
@@ -265,14 +268,29 @@ class JobManager:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         ids = self._ledger.book.to_cancel()
-        if not ids:
-            return
+        strays, silence = await self._strays()
         try:
-            await self._cancel_all(ids)
+            if ids or strays:
+                await self._cancel_all([*ids, *strays])
         except HPCLaunchError as error:
             self._feed(self._ledger.on_cancel_failed(ids, str(error), self._clock()))
             raise
         self._feed(self._ledger.on_cancelled(ids, self._clock()))
+        if silence is not None:
+            raise CancelError(
+                "a submission was never answered, and the batch system does not say whether it took those jobs",
+                argv=silence.argv,
+                exit_code=silence.exit_code,
+                output=silence.output,
+                hint="If it did, they end by themselves when they find no head.",
+            )
+
+    async def _strays(self) -> tuple[list[str], CommandError | None]:
+        """Return the jobs of submissions that were never answered; or the error if that can't be found out."""
+        try:
+            return await self._queue.strays(self._script), None
+        except CommandError as error:
+            return [], error
 
     def leftovers(self) -> list[str]:
         """Return the jobs of an earlier head in this directory whose end it did not see."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,68 +20,10 @@ from hpclaunch.batch.sge import GridEngine
 from hpclaunch.batch.slurm import Slurm
 from hpclaunch.errors import CancelError, StatusError, SubmitError
 from hpclaunch.transport.local import LocalTransport
+from tests.batch.fake_slurm import Done, FakeSlurm
 from tests.testbed.beds import Bed, wait_until
 
 SCRIPT = Path("/run/demo-1/job.sh")
-Done = tuple[int | None, str, str]
-
-
-class FakeSlurm:
-    """A transport to a Slurm in memory, with faults to switch on."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, Path] = {}
-        self.commands: list[tuple[str, ...]] = []
-        self.longest_array = 1001
-        self.room = 10_000
-        self.loses: set[str] = set()  # commands that are carried out without an answer
-        self.swallows: set[str] = set()  # commands that are not carried out and get no answer
-        self.deaf_to_scancel = 0  # scancels that have no effect
-        self.down_for = 0  # commands that find no controller
-        self.foreign: set[str] = set()
-
-    async def run(self, argv: Sequence[str], *, timeout: float = 60.0, cwd: Path | None = None) -> Completed:
-        """Run a command."""
-        words = tuple(argv)
-        self.commands.append(words)
-        late = Completed(words, None, "", "no end within 60 s; it was killed", is_late=True)
-        if self.down_for:
-            self.down_for -= 1
-            return Completed(words, 1, "", "error: Unable to contact slurm controller (connect failure)")
-        if words[0] in self.swallows:
-            return late
-        code, out, err = getattr(self, words[0])(words)
-        return late if words[0] in self.loses else Completed(words, code, out, err)
-
-    def sbatch(self, words: tuple[str, ...]) -> Done:
-        """Take an array."""
-        count = int(re.search(r"--array=1-(\d+)", " ".join(words))[1])
-        if count >= self.longest_array:
-            return 1, "", "sbatch: error: Batch job submission failed: Invalid job array specification"
-        if len(self.jobs) + count > self.room:
-            return 1, "", "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
-        number = 1 + max((int(job_id.partition("_")[0]) for job_id in self.jobs), default=100)
-        self.jobs.update({f"{number}_{i}": Path(words[-1]) for i in range(1, count + 1)})
-        return 0, f"{number}\n", ""
-
-    def squeue(self, words: tuple[str, ...]) -> Done:
-        """List jobs."""
-        if "--me" in words:
-            return 0, "".join(f"{job_id}|{path}\n" for job_id, path in self.jobs.items()), ""
-        numbers = words[-1].removeprefix("--jobs=").split(",")
-        rows = [f"{i}|RUNNING|node1|None\n" for i in self.jobs if i.partition("_")[0] in numbers]
-        return (0, "".join(rows), "") if rows else (1, "", "slurm_load_jobs error: Invalid job id specified")
-
-    def scancel(self, words: tuple[str, ...]) -> Done:
-        """End jobs."""
-        if self.deaf_to_scancel:
-            self.deaf_to_scancel -= 1
-            return 0, "", ""
-        denied = [job_id for job_id in words[1:] if job_id in self.foreign]
-        for job_id in set(words[1:]) - self.foreign:
-            self.jobs.pop(job_id, None)
-        lines = [f"scancel: error: Kill job error on job id {i}: Access/permission denied\n" for i in denied]
-        return (210 if lines else 0), "", "".join(lines)
 
 
 @pytest.fixture
@@ -214,6 +155,71 @@ def test_part_of_a_lost_submission_is_cancelled(slurm_in_memory: FakeSlurm) -> N
     assert not slurm_in_memory.jobs
 
 
+def test_what_came_too_late_to_be_found_counts_the_next_time(slurm_in_memory: FakeSlurm) -> None:
+    async def story() -> list[str]:
+        batch_queue = queue_of(slurm_in_memory)
+        slurm_in_memory.delays = 1
+        with pytest.raises(SubmitError, match="It may yet take them"):
+            await batch_queue.submit(SCRIPT, 3)
+        slurm_in_memory.deliver()
+        return await batch_queue.submit(SCRIPT, 4)
+
+    assert sorted(run(story())) == sorted(slurm_in_memory.jobs)
+    assert len(slurm_in_memory.jobs) == 4
+    assert slurm_in_memory.commands[-1][2] == "--array=1-1", "one was missing"
+
+
+def test_nothing_is_submitted_on_top_of_what_may_be_there(slurm_in_memory: FakeSlurm) -> None:
+    async def story() -> list[str]:
+        batch_queue = queue_of(slurm_in_memory)
+        slurm_in_memory.delays = 1
+        with pytest.raises(SubmitError, match="It may yet take them"):
+            await batch_queue.submit(SCRIPT, 3)
+        slurm_in_memory.deliver()
+        slurm_in_memory.down_for = 1
+        with pytest.raises(SubmitError, match="no more are submitted before it does"):
+            await batch_queue.submit(SCRIPT, 3)
+        return await batch_queue.submit(SCRIPT, 3)
+
+    assert sorted(run(story())) == sorted(slurm_in_memory.jobs)
+    assert len(slurm_in_memory.jobs) == 3
+
+
+def test_strays_are_looked_for_only_when_there_may_be_some(
+    slurm_in_memory: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_UNSURE_SECONDS", 0.0)
+
+    async def story() -> list[str]:
+        batch_queue = queue_of(slurm_in_memory)
+        assert await batch_queue.strays(SCRIPT) == []
+        assert not slurm_in_memory.commands
+        slurm_in_memory.delays = 1
+        with pytest.raises(SubmitError):
+            await batch_queue.submit(SCRIPT, 2)
+        slurm_in_memory.deliver()
+        found = await batch_queue.strays(SCRIPT)
+        asked = len(slurm_in_memory.commands)
+        assert await batch_queue.strays(SCRIPT) == [], "it has been long enough"
+        assert len(slurm_in_memory.commands) == asked
+        return found
+
+    assert sorted(run(story())) == sorted(slurm_in_memory.jobs)
+
+
+@pytest.mark.parametrize("code", [-9, -15, 137, 143])
+def test_a_command_that_was_killed_may_have_submitted(slurm_in_memory: FakeSlurm, code: int) -> None:
+    take = slurm_in_memory.sbatch
+
+    def killed(words: tuple[str, ...]) -> Done:
+        take(words)
+        return code, "", ""
+
+    slurm_in_memory.sbatch = killed  # type: ignore[method-assign]
+    assert sorted(run(queue_of(slurm_in_memory).submit(SCRIPT, 2))) == sorted(slurm_in_memory.jobs)
+    assert len(slurm_in_memory.jobs) == 2
+
+
 def test_a_refusal_is_not_searched_for(slurm_in_memory: FakeSlurm) -> None:
     slurm_in_memory.room = 0
     with pytest.raises(SubmitError):
@@ -225,6 +231,7 @@ LOST = [
     (Slurm(), Completed((), None, "", "no end within 60 s", is_late=True), True),
     (Slurm(), Completed((), None, "", "sbatch: command not found on this machine"), False),
     (Slurm(), Completed((), 1, "", "sbatch: error: Socket timed out on send/recv operation"), True),
+    (Slurm(), Completed((), 1, "", "sbatch: error: Batch job submission failed: Message receive failure"), True),
     (Slurm(), Completed((), 1, "", "sbatch: error: Unable to contact slurm controller"), False),
     (GridEngine(), Completed((), 1, "", "Unable to run job: failed receiving gdi request response"), True),
     (GridEngine(), Completed((), 1, "", "error: commlib error: got select error (Connection refused)"), False),
@@ -248,7 +255,7 @@ def test_every_job_asked_for_is_answered(slurm_in_memory: FakeSlurm) -> None:
         assert list(found) == [*ids, "9_1"]
         return [status.state for status in found.values()]
 
-    assert run(story()) == [JobState.RUNNING, JobState.RUNNING, JobState.UNKNOWN]
+    assert run(story()) == [JobState.QUEUED, JobState.QUEUED, JobState.UNKNOWN]
     assert [words[0] for words in slurm_in_memory.commands] == ["sbatch", "squeue"]
 
 

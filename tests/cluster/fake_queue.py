@@ -83,6 +83,12 @@ class FakeBatch:
         job.is_listed = False
         return job
 
+    def put_back(self, job_id: str, reason: str = "") -> FakeJob:
+        """The job waits in the queue again."""
+        job = self.jobs[job_id]
+        job.state, job.started, job.host, job.reason = JobState.QUEUED, None, "", reason
+        return job
+
     def stick(self, job_id: str) -> FakeJob:
         job = self.jobs[job_id]
         job.state, job.reason = JobState.STUCK, "Eqw"
@@ -189,3 +195,6 @@ class FakeQueue:
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
         await asyncio.sleep(self.delay)
         self.batch.cancel(tuple(ids))
+
+    async def strays(self, script: Path) -> list[str]:
+        return []

@@ -663,3 +663,26 @@ def test_submissions_are_limited_however_often_somebody_changes_his_mind(world: 
     world.scale(3)
     world.pass_time(5)
     assert len(world.live_ids()) == 3, "what is wished for comes all the same"
+
+
+def test_a_batch_system_that_is_down_is_asked_at_longer_and_uneven_intervals() -> None:
+    times: list[list[float]] = []
+    for seed in (1, 2):
+        world = World(seed=seed)
+        world.scale(1)
+        world.run()
+        world.batch.is_down = True
+        asked: list[float] = []
+        while len(asked) < 25:
+            before = world.count(c.Poll)
+            world.tick()
+            world.run()
+            asked += [world.now] * (world.count(c.Poll) - before)
+        times.append(asked)
+    for asked in times:
+        waits = [after - before for before, after in pairwise(asked)]
+        assert waits[0] < 1.0
+        assert min(waits[-3:]) >= 15.0
+        assert max(waits) <= 15.0 * 1.11
+        assert len(set(waits[-3:])) == 3, "no two are the same"
+    assert times[0] != times[1], "two clusters do not ask in step"

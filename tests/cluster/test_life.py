@@ -114,8 +114,7 @@ class Life(RuleBasedStateMachine):
     def job_is_put_back(self, pick: int) -> None:
         if job_id := self._pick(pick, JobState.RUNNING):
             self.world.drop_workers(job_id)
-            job = self.world.batch.jobs[job_id]
-            job.state, job.started, job.host = JobState.QUEUED, None, ""
+            self.world.batch.put_back(job_id)
 
     @rule(is_down=st.booleans(), refuses=st.booleans(), lists_ended=st.booleans(), accounting=st.booleans())
     def fault(self, is_down: bool, refuses: bool, lists_ended: bool, accounting: bool) -> None:

@@ -18,10 +18,10 @@ TERMS = Terms(title="Grid Engine", walltime=60, memory=10**9, python="/opt/env/b
 class World:
     """``do(commands)`` queues commands, ``run()`` runs them; ``pass_time`` jumps from deadline to deadline."""
 
-    def __init__(self, limits: Limits | None = None, *, walltime: int | None = 60) -> None:
+    def __init__(self, limits: Limits | None = None, *, walltime: int | None = 60, seed: int = 1) -> None:
         self.batch = FakeBatch()
         terms = Terms(title=TERMS.title, walltime=walltime, memory=TERMS.memory, python=TERMS.python)
-        self.ledger = Ledger(terms, Random(1), limits)
+        self.ledger = Ledger(terms, Random(seed), limits)
         self.pending: list[tuple[float, c.Command]] = []  # with the time of issue
         self.log: list[c.Command] = []
         self.failures: list[str] = []
