@@ -119,5 +119,14 @@ class BatchSystem(Protocol):
     def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
         """Return the jobs that accounting knows as ended. Raise StatusError if it did not answer."""
 
+    def put_back(self, job_id: str) -> tuple[str, ...]:
+        """Return the argv that asks accounting about the earlier runs of a job; empty if there can be none."""
+
+    def parse_put_back(self, done: Completed, job_id: str) -> str:
+        """Return why the run before this one ended, in words; empty if accounting has no such run.
+
+        Raise StatusError if it did not answer.
+        """
+
     def hint(self, done: Completed) -> str:
         """Return what to do about a submission that was refused in these words; empty if there is no advice."""

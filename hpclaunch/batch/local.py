@@ -39,6 +39,12 @@ class LocalProcesses:
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
         return [f"{number}.{i}" for i in range(1, (count or 1) + 1)]
 
+    def put_back(self, job_id: str) -> tuple[str, ...]:
+        return ()  # no job is ever put back here
+
+    def parse_put_back(self, done: Completed, job_id: str) -> str:
+        return ""
+
     def hint(self, done: Completed) -> str:
         return "Is the disk of the cluster's run directory full?" if "space" in done.stderr else ""
 

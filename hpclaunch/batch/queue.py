@@ -211,6 +211,14 @@ class BatchQueue:
         """
         return self.batch.parse_explain(await self._run(self.batch.explain(job_id)), job_id)
 
+    async def why_put_back(self, job_id: str) -> str:
+        """Return in words why a job's run before this one ended; empty if accounting does not know (yet).
+
+        :raises StatusError: accounting did not answer.
+        """
+        argv = self.batch.put_back(job_id)
+        return self.batch.parse_put_back(await self._run(argv), job_id) if argv else ""
+
     # --- cancelling
 
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:

@@ -38,6 +38,12 @@ _FAILED = {
 }
 #: ``failed`` codes of a job that was put back into the queue: its record is of an earlier run, not of its end.
 _REQUEUED = (24, 25)
+#: The same for a run that was followed by another.
+_PUT_BACK = {
+    19: "its host died",
+    24: "it was moved to another host (checkpoint)",
+    25: "it was rescheduled: by `qmod -rj`, since its host was silent, or by its exit code 99",
+}
 _HINTS = (
     ("unknown queue", "`qconf -sql` lists the queues; set the key `queue`."),
     ("parallel environment", "`qconf -spl` lists the parallel environments; set the key `parallel-environment`."),
@@ -209,6 +215,23 @@ class GridEngine:
                 found[job_id] = record  # of a job that ran several times the last record counts
         ends = {job_id: rec for job_id, rec in found.items() if _number(rec.get("failed", "")) not in _REQUEUED}
         return {job_id: _usage(job_id, record) for job_id, record in ends.items()}
+
+    def put_back(self, job_id: str) -> tuple[str, ...]:
+        return self.usage([job_id])[0]
+
+    def parse_put_back(self, done: Completed, job_id: str) -> str:
+        if done.exit_code != 0:
+            if "not found" in done.stderr and "command not found" not in done.stderr:
+                return ""
+            raise _no_answer("Grid Engine's accounting does not answer", done)
+        number, _, element = job_id.partition(".")
+        for record in reversed(list(_records(done.stdout))):
+            task = record.get("taskid", "undefined")
+            if record.get("jobnumber") == number and task in (element, "undefined"):
+                failed = _number(record.get("failed", "")) or 0
+                words = _PUT_BACK.get(failed) or _reason(record, _number(record.get("exit_status", "")), None)
+                return f"{words} ({_short(record.get('hostname', ''))})"
+        return ""
 
 
 def _no_answer(what: str, done: Completed) -> StatusError:

@@ -233,6 +233,27 @@ class Slurm:
         jobs = {job_id: fields for job_id, fields in jobs.items() if job_id in wanted and _is_end(fields)}
         return {job_id: _usage(job_id, fields, peaks.get(job_id)) for job_id, fields in jobs.items()}
 
+    def put_back(self, job_id: str) -> tuple[str, ...]:
+        (argv,) = self.usage([job_id])
+        return (argv[0], "--duplicates", *argv[1:])
+
+    def parse_put_back(self, done: Completed, job_id: str) -> str:
+        if done.exit_code != 0:
+            raise _no_answer("Slurm's accounting does not answer", done)
+        lines = [line.split("|") for line in done.stdout.splitlines()]
+        runs = [
+            fields for fields in lines if fields[0] == job_id and len(fields) == len(_SACCT_COLUMNS.split(","))
+        ]
+        for fields in reversed(runs):
+            word = fields[1].partition(" ")[0]
+            if word == "REQUEUED":
+                return "it was requeued (scontrol requeue: by you, by an administrator or by a rule of the site)"
+            if word == "NODE_FAIL":
+                return f"its node failed ({fields[6]})"
+            if _STATES.get(word) is JobState.ENDED:
+                return _ENDINGS.get(word, word.lower())
+        return ""
+
 
 def _no_answer(what: str, done: Completed) -> StatusError:
     return StatusError(what, argv=done.argv, exit_code=done.exit_code, output=done.stderr or done.stdout)

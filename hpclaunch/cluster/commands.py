@@ -40,6 +40,12 @@ class AskReason(NamedTuple):
     id: str
 
 
+class AskPutBack(NamedTuple):
+    """Ask why a job was put back in the queue. Answer: ``on_put_back``, also when nobody knows."""
+
+    id: str
+
+
 class ReadLog(NamedTuple):
     """Read the end of a job's log. Answer: ``on_log``, also when there is none."""
 
@@ -72,5 +78,15 @@ class ReportFailure(NamedTuple):
 
 
 Command = (
-    Submit | Cancel | Poll | LookAtFiles | AskUsage | AskReason | ReadLog | RetireWorkers | Journal | ReportFailure
+    Submit
+    | Cancel
+    | Poll
+    | LookAtFiles
+    | AskUsage
+    | AskReason
+    | AskPutBack
+    | ReadLog
+    | RetireWorkers
+    | Journal
+    | ReportFailure
 )

@@ -49,6 +49,9 @@ ARROWS: dict[State, frozenset[State]] = {
     State.ENDED: frozenset({State.UP}),
 }
 
+#: Clocks of nodes may differ by so much.
+_SKEW_SECONDS = 10.0
+
 #: States of jobs that count toward the wish.
 LIVE = frozenset({State.SUBMITTING, State.QUEUED, State.STARTING, State.UP})
 
@@ -137,6 +140,8 @@ class Job:
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
     used_before: float = 0.0  # seconds of runs before it was put back
+    started: float | None = None  # this run, as its start file says, by its node's clock
+    joined: float | None = None  # when the first worker of this run came
 
     ends_at: float | None = None  # the end of its walltime
     is_expiring: bool = False  # so near to that end that its replacement is wanted
@@ -187,7 +192,7 @@ class Job:
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
         self.is_assumed = self.is_stuck = self.is_expiring = False
-        self.doom = self.ends_at = None
+        self.doom = self.ends_at = self.started = self.joined = None
 
     def on_seen(self) -> None:
         """It is there after all: forget what hinted at its end."""
@@ -202,6 +207,7 @@ class Job:
         self.alone_since = None
         self.running_since = now if self.running_since is None else self.running_since
         self.first_join = now if self.first_join is None else self.first_join
+        self.joined = now if self.joined is None else self.joined
         self.changed = now
 
     def on_running(self, started: float, now: float) -> None:
@@ -220,6 +226,14 @@ class Job:
             self.on_running(found.started, now)
         if found.exit_code is not None:
             self.exit_code = found.exit_code
+
+    def is_another_run(self, started: float | None) -> bool:
+        """Return whether a start file is of a later run than the one that is known."""
+        if started is None:
+            return False
+        if self.started is not None:
+            return started != self.started
+        return self.joined is not None and started > self.joined + _SKEW_SECONDS
 
     def evidence(self) -> Evidence:
         """Return what is known about its end."""

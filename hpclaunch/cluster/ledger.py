@@ -262,6 +262,13 @@ class Ledger:
                     other.reason = text
         return self._take()
 
+    def on_put_back(self, job_id: str, text: str, now: float) -> list[c.Command]:
+        """Accounting said why a job's run before this one ended; empty if it does not know."""
+        job = self.jobs.get(job_id)
+        if text and job is not None:
+            job.note(f"why it was put back: {text}", now)
+        return self._take()
+
     def on_cancelled(self, ids: Iterable[str], now: float) -> list[c.Command]:
         """These jobs were cancelled and are gone from the batch system."""
         for job_id in ids:
@@ -369,8 +376,13 @@ class Ledger:
             return
         if job.exit_code is None and now - job.since < self.limits.requeue:
             return
+        self._put_back(job, now)
+
+    def _put_back(self, job: Job, now: float) -> None:
+        """The batch system has ended a job's run and is to begin another."""
         job.put_back(now)
         job.move(State.QUEUED, now, "put back in the queue by the batch system")
+        self._commands.append(c.AskPutBack(job.id))
         self.watch.expect_queue(now)
 
     def _on_missing(self, job: Job, now: float) -> bool:
@@ -383,6 +395,9 @@ class Ledger:
         return first
 
     def _on_job_files(self, job: Job, found: JobFiles, now: float) -> None:
+        if job.is_another_run(found.started) and job.state in (State.STARTING, State.UP) and not job.workers:
+            self._put_back(job, now)  # and started again before any listing said so
+        job.started = found.started
         job.on_files(found, now)
         if found.exit_code is not None and not job.workers:
             self._is_over(job, now)

@@ -43,6 +43,8 @@ log = logging.getLogger("hpclaunch.jobs")
 _TITLES = {"sge": "Grid Engine", "slurm": "Slurm", "local": "the local batch system"}
 #: Seconds to wait before each try to read an ended job's log, which comes over a shared file system.
 _LOG_WAITS = (0.0, 0.1, 0.2, 0.4, 0.8)
+#: Seconds to wait before each question to accounting why a job was put back.
+_ACCOUNTING_WAITS = (0.0, 2.0, 10.0)
 #: Shortest wait between two looks at the clock, seconds.
 _LEAST_WAIT = 0.01
 
@@ -61,6 +63,9 @@ class Queue(Protocol):
 
     async def explain(self, job_id: str) -> str:
         """Return why a job waits or is stuck."""
+
+    async def why_put_back(self, job_id: str) -> str:
+        """Return why a job's run before this one ended; empty if nobody knows. Raise StatusError."""
 
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
         """Cancel jobs and see that they are gone. Raise CancelError."""
@@ -350,6 +355,8 @@ class JobManager:
                 commands = await self._ask_usage(ids)
             case c.AskReason(job_id):
                 commands = await self._ask_reason(job_id)
+            case c.AskPutBack(job_id):
+                commands = await self._ask_put_back(job_id)
             case c.Cancel(ids):
                 commands = await self._cancel(ids)
             case c.ReadLog(job_id):
@@ -414,6 +421,17 @@ class JobManager:
         except CommandError as error:
             log.warning("%s", error)
         return self._ledger.on_reason(job_id, text, self._clock())
+
+    async def _ask_put_back(self, job_id: str) -> list[c.Command]:
+        """Ask why a job was put back, which accounting learns a moment later than the queue."""
+        text = ""
+        for wait in _ACCOUNTING_WAITS:
+            await asyncio.sleep(wait)
+            with contextlib.suppress(CommandError):  # it is only a sentence
+                text = await self._queue.why_put_back(job_id)
+            if text:
+                break
+        return self._ledger.on_put_back(job_id, text, self._clock())
 
     async def _cancel(self, ids: tuple[str, ...]) -> list[c.Command]:
         try:

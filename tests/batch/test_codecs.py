@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -508,3 +509,49 @@ def test_a_site_that_does_not_tell_why_jobs_wait() -> None:
     text = "job_number:  7\nscheduling info:            (Collecting of scheduler job information is turned off)\n"
     said = GridEngine().parse_explain(Completed(("qstat", "-j", "7"), 0, text, ""), "7.1")
     assert said.startswith("this site does not tell why jobs wait (schedd_job_info is off)")
+
+
+# Jobs that were put back
+
+SACCT_D = """\
+57_1|{first}|0:0|60|00:00.1||node2
+57_1.batch|COMPLETED|0:0|60|00:00.1||node2
+57_1|RUNNING|0:0|3|00:00.1||node1
+57_1.batch|RUNNING|0:0|3|00:00.1||node1
+57_2|NODE_FAIL|0:0|60|00:00.1||node3
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("REQUEUED", "it was requeued (scontrol requeue"),
+        ("NODE_FAIL", "its node failed (node2)"),
+        ("PREEMPTED", "pre-empted by a job of higher priority"),
+        ("RUNNING", ""),
+        ("PENDING", ""),
+    ],
+)
+def test_why_slurm_put_a_job_back(word: str, said: str) -> None:
+    done = Completed((), 0, SACCT_D.format(first=word), "")
+    text = Slurm().parse_put_back(done, "57_1")
+    assert text.startswith(said)
+    assert bool(text) == bool(said)
+    assert Slurm().put_back("57_1")[:2] == ("sacct", "--duplicates")
+    assert Slurm().parse_put_back(done, "57_3") == ""
+    with pytest.raises(StatusError):
+        Slurm().parse_put_back(Completed((), 1, "", "sacct: error: Unable to contact slurmdbd"), "57_1")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("25  : rescheduling", "`qmod -rj`"), ("19  : before", "its host died")]
+)
+def test_why_grid_engine_put_a_job_back(code: str, said: str) -> None:
+    done = recorded("sge", "qacct-ok")
+    number = re.search(r"jobnumber +(\d+)", done.stdout)[1]  # type: ignore[index]
+    text = re.sub(r"failed       0 .*", f"failed       {code}", done.stdout)
+    assert said in GridEngine().parse_put_back(Completed((), 0, text, ""), f"{number}.1")
+    assert GridEngine().parse_put_back(Completed((), 0, text, ""), "99999.1") == ""
+    assert GridEngine().parse_put_back(recorded("sge", "qacct-unknown"), "1.1") == ""
+    with pytest.raises(StatusError):
+        GridEngine().parse_put_back(recorded("sge", "err-qmaster-down-qstat"), "1.1")

@@ -196,5 +196,8 @@ class FakeQueue:
         await asyncio.sleep(self.delay)
         self.batch.cancel(tuple(ids))
 
+    async def why_put_back(self, job_id: str) -> str:
+        return "its node failed (node1)"
+
     async def strays(self, script: Path) -> list[str]:
         return []

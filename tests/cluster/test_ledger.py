@@ -686,3 +686,32 @@ def test_a_batch_system_that_is_down_is_asked_at_longer_and_uneven_intervals() -
         assert max(waits) <= 15.0 * 1.11
         assert len(set(waits[-3:])) == 3, "no two are the same"
     assert times[0] != times[1], "two clusters do not ask in step"
+
+
+def test_why_a_job_was_put_back_is_told(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    world.drop_workers("1.1")
+    world.batch.put_back("1.1")
+    world.pass_time(15.0)
+    assert world.states() == {"1.1": "queued"}
+    assert [line.partition(" s ")[2] for line in world.ledger.jobs["1.1"].story_lines()[-2:]] == [
+        "put back in the queue by the batch system",
+        "why it was put back: its node failed (node1)",
+    ]
+
+
+def test_a_second_run_that_began_before_any_listing_said_so_is_told(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    world.drop_workers("1.1")
+    world.batch.start("1.1", "node2")
+    world.pass_time(1.0)
+    job = world.ledger.jobs["1.1"]
+    assert (str(job.state), job.host) == ("starting", "node2")
+    assert 30.0 <= job.used_before < 33.0
+    assert "its node failed" in "".join(job.story_lines())
+    world.join("1.1")
+    world.pass_time(5.0)
+    assert world.live_ids() == ["1.1"]
+    assert len(world.batch.submissions) == 1

@@ -119,6 +119,8 @@ class World:
                     return ledger.on_reason(job_id, batch.explain(job_id), now)
                 except CommandError:
                     return ledger.on_reason(job_id, "", now)
+            case c.AskPutBack(job_id):
+                return ledger.on_put_back(job_id, "its node failed (node1)", now)
             case c.LookAtFiles():
                 return ledger.on_files(self._new_files(), now)
             case c.ReadLog(job_id):
