@@ -17,6 +17,8 @@ _PUBLIC: dict[str, str] = {
     "Semaphore": "hpclaunch.client.named",
     "Variable": "hpclaunch.client.named",
     "delayed": "hpclaunch.client.delayed",
+    "fire_and_forget": "hpclaunch.client.held",
+    "futures_of": "hpclaunch.client.held",
     "get_client": "hpclaunch.client.current",
     "get_task": "hpclaunch.worker.context",
     "get_worker": "hpclaunch.worker.context",

@@ -15,17 +15,22 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpclaunch.client.awaiting import is_awaiting, soon
 from hpclaunch.client.future import DONE, PENDING, STORED, Future
+from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
-from hpclaunch.errors import ActorError, HPCLaunchError, PeerError
+from hpclaunch.errors import ActorError, HPCLaunchError, LostResultError, PeerError
 from hpclaunch.worker.actors import make_actor, restore_actor
-from hpclaunch.worker.context import task_client
+from hpclaunch.worker.context import TaskFacts, stepping_aside, task_client
 
 if TYPE_CHECKING:
     from hpclaunch.client.core import ClientCore
     from hpclaunch.comm.connection import Comm
 
+#: Seconds for which a task waits for an answer before it lets others have its thread, and between two looks at
+#: whether it was cancelled meanwhile.
+_SHORT_SECONDS = 0.2
 #: Seconds between two questions for where an actor is that has just been lost.
 _ASK_SECONDS = 0.05
 #: Seconds to wait for answers to calls that were made before an actor was found to be gone.
@@ -52,7 +57,8 @@ class Actor:
             raise AttributeError(f"{name!r} of an actor can't be reached from outside")
         calls = self._calls()
         if name not in self._methods:
-            return calls.call(self, name, None).result()
+            answer = calls.call(self, name, None)
+            return answer if is_awaiting(self._client) else answer.result()
 
         def method(*args: Any, **kwargs: Any) -> ActorFuture:
             return calls.call(self, name, serialize.dump_inline((args, kwargs)))
@@ -91,7 +97,7 @@ class Actor:
 class ActorFuture:
     """The answer to one call of an actor."""
 
-    __slots__ = ("_core", "_error", "_payload", "_watchers")
+    __slots__ = ("__weakref__", "_core", "_error", "_payload", "_watchers")
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
@@ -99,10 +105,10 @@ class ActorFuture:
         self._error: BaseException | None = None
         self._watchers: list[Callable[[], None]] | None = None
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: str | float | None = None) -> Any:
         """Wait for the answer and return it, or raise what the method raised.
 
-        :param timeout: seconds to wait; None is for ever.
+        :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
         :raises ActorError: the actor was lost; whether the call was carried out is not known.
         :raises TimeoutError: it took longer.
         """
@@ -112,18 +118,31 @@ class ActorFuture:
         assert self._payload is not None
         return serialize.load_value(*self._payload)
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: str | float | None = None) -> BaseException | None:
         """Wait for the answer; return what the method raised, or None."""
+        timeout = timeout_seconds(timeout)
         if not self.done():
             self._core._thread.check_blocking()
             until = None if timeout is None else time.monotonic() + timeout
-            with self._core._changed:
-                while not self.done():
-                    left = None if until is None else until - time.monotonic()
-                    if left is not None and left <= 0:
+            if not self._wait(_SHORT_SECONDS if timeout is None else min(timeout, _SHORT_SECONDS), None):
+                with stepping_aside() as task:  # the actor may be made anew on this very worker
+                    if not self._wait(None if until is None else until - time.monotonic(), task):
                         raise TimeoutError(f"the actor has not answered within {timeout:g} s")
-                    self._core._changed.wait(left)
         return self._error
+
+    def _wait(self, seconds: float | None, task: TaskFacts | None) -> bool:
+        """Wait for the answer; say whether it is here."""
+        until = None if seconds is None else time.monotonic() + seconds
+        with self._core._changed:
+            while not self.done():
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if task is not None:
+                    task.check()
+                    left = _SHORT_SECONDS if left is None else min(left, _SHORT_SECONDS)
+                self._core._changed.wait(left)
+        return True
 
     def done(self) -> bool:
         """True once the answer is here."""
@@ -132,17 +151,17 @@ class ActorFuture:
     def __await__(self) -> Generator[Any, None, Any]:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(_set, ended)
-
-        with self._core._changed:
-            if self.done():
-                ended.set_result(None)
-            else:
-                self._watchers = [*(self._watchers or ()), wake]
+        self._watch(lambda: soon(loop, _set, ended))
         yield from ended
         return self.result()
+
+    def _watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` once the answer is here, from the loop; at once if it is."""
+        with self._core._changed:
+            if not self.done():
+                self._watchers = [*(self._watchers or ()), watcher]
+                return
+        watcher()
 
     def __repr__(self) -> str:
         return f"<ActorFuture {'finished' if self.done() else 'pending'}>"
@@ -358,12 +377,7 @@ class _Line:
 
         :raises ActorError: it has ended.
         """
-        future = actor._future
-        if future is None:
-            raise ActorError(
-                f"actor {actor._key} was lost with its worker {actor._worker}; a proxy that a task was given "
-                "can't follow it, one that came from the actor's future could"
-            )
+        future = actor._future or self._core._want(actor._key)
         while True:
             payload = await self._core._fetch_one(future)
             if payload is not None:
@@ -372,7 +386,7 @@ class _Line:
                 return found._place
             await self._ended(future)
             if future._status not in (PENDING, STORED, DONE):
-                raise future._error()
+                raise _why_gone(actor, future)
             await asyncio.sleep(_ASK_SECONDS)
 
     async def _ended(self, future: Future) -> None:
@@ -380,6 +394,16 @@ class _Line:
         loop = asyncio.get_running_loop()
         self._core._watch(future, lambda _: _wake(loop, ended))
         await ended
+
+
+def _why_gone(actor: Actor, future: Future) -> BaseException:
+    """Return the error of calls of an actor that is no more."""
+    error = future._error()
+    if isinstance(error, LostResultError):
+        return ActorError(
+            f"actor {actor._key} was let go: nobody keeps its future, or the proxy that came from that"
+        )
+    return error
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -8,24 +8,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpclaunch.client import data as data_calls
-from hpclaunch.client import graph, graphs, named
+from hpclaunch.client import graph, graphs
+from hpclaunch.client.absent import why_absent
 from hpclaunch.client.actor import submit_actor
 from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, nothing, wait_all
 from hpclaunch.client.core import ClientCore, check_size
-from hpclaunch.client.current import add_default, meaning, remove_default
+from hpclaunch.client.current import add_default, get_client, meaning, remove_default
+from hpclaunch.client.datasets import DatasetCalls
 from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
-from hpclaunch.client.terms import make_terms
+from hpclaunch.client.held import only_futures
+from hpclaunch.client.terms import make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
-from hpclaunch.errors import UserError
+from hpclaunch.errors import CommClosedError, UserError
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
 _MAP_CHUNK = 4096
@@ -33,7 +37,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(ClientCore):
+class Client(DatasetCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -139,12 +143,14 @@ class Client(ClientCore):
         actor: bool = False,
         restarts: int = 0,
         pure: bool = False,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[Future]:
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
 
         :param key: a prefix for the tasks' names, or a sequence of names.
         :param resources: as ``workers``, ``allow_other_workers``, ``duration``: of each call; see :meth:`submit`.
+        :param batch_size: accepted, and not needed: calls are sent in batches anyway.
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
@@ -214,17 +220,19 @@ class Client(ClientCore):
         self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
         return futures
 
-    @blocking
     def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
         """Run a task graph (a dict, as Dask makes and documents them) and return the results of ``keys``.
 
         ``keys`` is a key or nested lists of keys; the results come in the same shape. This is what Dask takes as
-        ``scheduler=``: ``x.compute(scheduler=client.get)``. Dask's options are accepted and not needed.
+        ``scheduler=``: ``x.compute(scheduler=client.get)``.
 
         :param sync: wait for the results; False: return futures.
+        :param options: as for :meth:`compute`.
         :raises KeyError: the graph lacks one of ``keys``.
         """
-        futures = graphs.submit_graph(self, dsk, keys)
+        if sync and is_awaiting(self):
+            return in_thread(functools.partial(self.get, dsk, keys, **options))
+        futures = graphs.submit_graph(self, dsk, keys, **graphs.wishes_in(options))
         if not sync:
             return graph.rebuild(keys, futures)
         values = dict(zip(futures, self.gather(list(futures.values())), strict=True))
@@ -246,10 +254,11 @@ class Client(ClientCore):
 
         :param sync: wait, and return values instead of futures.
         :param optimize_graph: let Dask optimise its graphs.
-        :param options: Dask's other options are accepted and not needed.
+        :param options: ``workers``, ``allow_other_workers`` and ``resources``, as for :meth:`submit`. Dask's other
+            options are accepted and not needed.
         """
         some, is_one = graphs.flat(collections)
-        wishes = {"retries": retries, "priority": priority}
+        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options})
         results = graphs.compute(self, some, optimize_graph=optimize_graph, **wishes)
         if sync:
             results = [self.gather(one) if isinstance(one, Future) else one for one in results]
@@ -266,10 +275,11 @@ class Client(ClientCore):
     ) -> Any:
         """Begin to compute collections, and keep their parts on the workers; return collections of these parts.
 
-        :param options: Dask's other options are accepted and not needed.
+        :param options: ``workers``, ``allow_other_workers`` and ``resources``, as for :meth:`submit`. Dask's other
+            options are accepted and not needed.
         """
         some, is_one = graphs.flat(collections)
-        wishes = {"retries": retries, "priority": priority}
+        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options})
         results = graphs.persist(self, some, optimize_graph=optimize_graph, **wishes)
         return results[0] if is_one else results
 
@@ -283,10 +293,13 @@ class Client(ClientCore):
             return function, kwargs
         return functools.partial(function, **kwargs), {}
 
-    def gather(self, futures: Any, errors: str = "raise") -> Any:
+    def gather(self, futures: Any, errors: str = "raise", direct: bool | None = None) -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
 
+        Answers of actors can be among them; other values stay what they are.
+
         :param errors: "raise" raises the first task's error; "skip" leaves failed tasks out.
+        :param direct: accepted, and not needed: large results come from the workers where the network allows it.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
@@ -297,9 +310,12 @@ class Client(ClientCore):
         for future in flat:
             if future._status == PENDING:
                 self._wait_for((future,), None)
+            if future._status > STORED and errors == "raise":  # not after all the others
+                future.result()
         stored = [f for f in flat if f._status == STORED]
         fetched = dict(zip(stored, self._fetch(stored, None), strict=True)) if stored else {}
-        if type(futures) is list and errors == "raise" and not fetched:
+        is_plain = type(futures) is list and len(flat) == len(futures) and all(map(operator.is_, flat, futures))
+        if is_plain and errors == "raise" and not fetched:
             load = serialize.load_value
             return [load(f._data) if f._status == DONE else f.result() for f in flat]
         return rebuild(futures, fetched, skip_errors=errors == "skip")
@@ -325,7 +341,7 @@ class Client(ClientCore):
         :param force: replace the worker process that runs it; its other tasks run again elsewhere and are not
             blamed. (Workers in threads of this process, ``processes=False``, can't be replaced.)
         """
-        some = [futures] if isinstance(futures, Future) else list(futures)
+        some = only_futures(futures)
         pending = [f for f in some if f._status == PENDING]
         self._end([(f.key, CANCELLED, None) for f in pending])
         if pending:
@@ -334,7 +350,7 @@ class Client(ClientCore):
 
     def retry(self, futures: Future | Iterable[Future]) -> Any:
         """Run failed tasks once more, and before them those of their inputs that have failed."""
-        some = [futures] if isinstance(futures, Future) else list(futures)
+        some = only_futures(futures)
         failed = [future for future in some if future._status == FAILED]
         with self._changed:
             for future in failed:
@@ -343,46 +359,9 @@ class Client(ClientCore):
             self._send(m.RetryKeys([future.key for future in failed]))
         return nothing(self)
 
-    # --- datasets
-
-    @blocking
-    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
-        """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
-
-        :param override: replace a dataset of this name.
-        :raises KeyError: there is a dataset of this name already.
-        """
-        if len(args) > 1 or bool(args) != (name is not None):
-            raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
-        for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
-            data, keys = serialize.dump_referring(value)
-            self._ask_named("dataset", "put", one, None, data=data, keys=keys, override=override)
-
-    @blocking
-    def get_dataset(self, name: str, **default: Any) -> Any:
-        """Return a dataset; ``default=`` if there is none.
-
-        :raises KeyError: there is none, and no default.
-        """
-        return named.get_dataset(self, name, **default)
-
-    @blocking
-    def list_datasets(self) -> list[str]:
-        """Return the names of the datasets."""
-        return list(self._ask_named("dataset", "list", "", None))
-
-    @blocking
-    def unpublish_dataset(self, name: str) -> None:
-        """Forget a dataset.
-
-        :raises KeyError: there is none of this name.
-        """
-        self._ask_named("dataset", "delete", name, None)
-
-    @property
-    def datasets(self) -> named.Datasets:
-        """The datasets as a dict: ``client.datasets["name"] = value``."""
-        return named.Datasets(self)
+    def _see_through(self, keys: list[str]) -> None:
+        """Have tasks run to their ends whoever lets go of them; what is sent later comes after this."""
+        self._send(m.SeeThrough(keys))
 
     # --- data
 
@@ -390,10 +369,11 @@ class Client(ClientCore):
     def scatter(
         self,
         data: Any,
-        workers: list[str] | None = None,
+        workers: str | Iterable[str] | None = None,
         broadcast: bool = False,
         direct: bool | None = None,
         hash: bool = True,
+        timeout: str | float | None = None,
     ) -> Any:
         """Put values on the cluster, to be passed to tasks without being sent with each; return their futures.
 
@@ -402,9 +382,12 @@ class Client(ClientCore):
         :param broadcast: keep a copy on each worker.
         :param direct: accepted, and not needed: values go through the head, which passes large ones on.
         :param hash: equal values have one future.
+        :param timeout: seconds to wait for them to be there.
         :raises SerializationError: a value can't be pickled.
+        :raises TimeoutError: they are not there in time.
         """
-        return data_calls.scatter(self, data, workers, broadcast=broadcast, hash=hash)
+        names = [workers] if isinstance(workers, str) else None if workers is None else list(workers)
+        return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
 
     @blocking
     def replicate(
@@ -443,8 +426,8 @@ class Client(ClientCore):
 
     @blocking
     def scheduler_info(self) -> dict[str, Any]:
-        """Return what the head says of itself and its workers."""
-        return dict(self._thread.run(self._session.request("info")))
+        """Return what the head says of itself; ``["workers"]`` has a dict of facts for each worker, by name."""
+        return data_calls.scheduler_info(self)
 
     @blocking
     def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
@@ -459,10 +442,13 @@ class Client(ClientCore):
         return dict(self._ask("processing", workers=workers))
 
     @blocking
-    def call_stack(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
+    def call_stack(
+        self, futures: Future | Iterable[Future] | None = None, keys: Iterable[str] | None = None
+    ) -> dict[str, list[str]]:
         """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
-        some = [futures] if isinstance(futures, Future) else futures
-        return dict(self._ask("call_stack", keys=None if some is None else [future.key for future in some]))
+        if futures is not None:
+            keys = [*(keys or ()), *(future.key for future in only_futures(futures))]
+        return dict(self._ask("call_stack", keys=None if keys is None else list(keys)))
 
     @blocking
     def run(
@@ -503,22 +489,25 @@ class Client(ClientCore):
         data_calls.upload_file(self, Path(filename))
 
     @blocking
-    def restart(self, timeout: float = 30.0) -> Client:
+    def restart(self, timeout: str | float = 30.0) -> Client:
         """Cancel all tasks of all clients, forget all results and replace all worker processes.
 
         :raises TimeoutError: the workers were not back within ``timeout`` seconds.
         """
         self._end([(key, CANCELLED, None) for key in list(self._futures)])
-        self._ask("restart", timeout=timeout)
+        self._ask("restart", timeout=timeout_seconds(timeout))
         return self
 
     @blocking
-    def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> None:
+    def wait_for_workers(self, n_workers: int, timeout: str | float | None = None) -> None:
         """Wait until that many workers are connected.
 
         :raises TimeoutError: they were not within ``timeout`` seconds.
         :raises JobsFailedError: the cluster gave up starting them.
         """
+        timeout = timeout_seconds(timeout)
+        if not isinstance(n_workers, int) or n_workers < 0:
+            raise ValueError(f"n_workers is a whole number of 0 or more, not {n_workers!r}")
         self._thread.run(
             self._session.request("wait_for_workers", n_workers=n_workers, timeout=timeout),
             None if timeout is None else timeout + 5,
@@ -533,6 +522,21 @@ class Client(ClientCore):
         if cluster is not None:
             cluster.close()
 
+    @blocking
+    def shutdown(self) -> None:
+        """End the cluster, whoever else uses it, and close this client."""
+        if self.cluster is not None:
+            self.cluster.close()
+        else:
+            with contextlib.suppress(CommClosedError):  # it ends before it has answered
+                self._thread.run(self._session.ask("close"))
+        Client.close(self)
+
+    @staticmethod
+    def current(allow_global: bool = True) -> Client:
+        """Return the client that is meant here; as :func:`hpclaunch.get_client`."""
+        return get_client()
+
     @contextlib.contextmanager
     def as_default(self) -> Iterator[Client]:
         """Be the default client inside this block, in all threads: Dask's ``.compute()`` comes here too."""
@@ -545,6 +549,9 @@ class Client(ClientCore):
     def as_current(self) -> contextlib.AbstractContextManager[Client]:
         """Return a ``with`` block in which :func:`hpclaunch.get_client` gives this client."""
         return meaning(self)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(why_absent(name))
 
     def __enter__(self) -> Client:
         if self.asynchronous:

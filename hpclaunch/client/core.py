@@ -89,6 +89,22 @@ class ClientCore:
             self._session = self._thread.run(self._open(cluster, timeout))
             self._is_open = True
 
+    @property
+    def id(self) -> str:
+        """What the cluster knows this client by."""
+        return self.name
+
+    @property
+    def status(self) -> str:
+        """ "connecting", "running" or "closed"."""
+        return "closed" if self._closed else "running" if self._is_open else "connecting"
+
+    @property
+    def futures(self) -> dict[str, Future]:
+        """The futures of this client that somebody still has, by key."""
+        known = [reference() for reference in list(self._futures.values())]
+        return {future.key: future for future in known if future is not None}
+
     async def _start(self) -> None:
         """Connect; called on the user's own loop."""
         if self._is_open:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client.future import Future
+from hpclaunch.client.held import only_futures
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 _MAX_VALUE = (1 << 34) - (1 << 24)
 
 
-def scatter(client: Client, data: Any, workers: list[str] | None, *, broadcast: bool, hash: bool) -> Any:
+def scatter(
+    client: Client, data: Any, workers: list[str] | None, timeout: float | None, *, broadcast: bool, hash: bool
+) -> Any:
     """Put values on the cluster; return futures in the shape of ``data``."""
-    if isinstance(data, Iterator):
+    if isinstance(data, Iterator | range):
         data = list(data)
     if isinstance(data, Mapping):
         futures = [_put(client, value, workers, hash, key=str(key)) for key, value in data.items()]
@@ -34,7 +37,7 @@ def scatter(client: Client, data: Any, workers: list[str] | None, *, broadcast: 
     else:
         futures = [_put(client, data, workers, hash)]
         shaped = futures[0]
-    client._wait_for(futures, None)
+    client._wait_for(futures, timeout)
     if broadcast:
         client._ask("replicate", keys=[future.key for future in futures], workers=workers)
     return shaped
@@ -67,6 +70,14 @@ def _digest(payload: serialize.Payload) -> str:
     for buffer in payload.buffers:
         digest.update(buffer)
     return digest.hexdigest()
+
+
+def scheduler_info(client: Client) -> dict[str, Any]:
+    """Return what the head says of itself and its workers, in the form that dask.distributed gives it."""
+    info = dict(client._ask("info"))
+    rows = info.get("worker_list", [])
+    info["workers"] = {row["name"]: {"nthreads": row["threads"], "id": row["name"], **row} for row in rows}
+    return info
 
 
 def run(
@@ -113,7 +124,7 @@ def keys_of(futures: Future | Iterable[Future] | None) -> list[str] | None:
     """Return the keys of some futures, after all of these have ended; None for None."""
     if futures is None:
         return None
-    some = [futures] if isinstance(futures, Future) else list(futures)
+    some = only_futures(futures)
     if some:
         some[0]._client._wait_for(some, None)
     return [future.key for future in some]

@@ -61,6 +61,10 @@ class Delayed:
         """Return the delayed value of a future."""
         return cls(_same, key=future.key, future=future)
 
+    def _held_future(self) -> Future | None:
+        """Return the future of a persisted value."""
+        return self._future
+
     def compute(self, client: Client | None = None, **wishes: Any) -> Any:
         """Run all that this needs on a cluster, and return the value.
 

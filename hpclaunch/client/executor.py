@@ -44,7 +44,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         with self._load_lock:
             if self.done():
                 return
-            if task.status == "error":  # who waits for the first exception is to see one
+            if task.status != "finished":  # who waits for the first exception is to see one
                 self.set_exception(_Unread())
             else:
                 self.set_result(None)  # what it is, is asked later
@@ -117,6 +117,8 @@ class ClientExecutor(concurrent.futures.Executor):
     """
 
     def __init__(self, client: Client, **options: Any) -> None:
+        if unknown := sorted(options.keys() - SUBMIT_WORDS):
+            raise TypeError(f"get_executor takes the options of submit, and not {', '.join(unknown)}")
         self._client = client
         self._options = options
         self._is_shut = False
@@ -233,13 +235,13 @@ def _results(left: list[Future], more: Callable[[], None], until: float | None, 
     try:
         while left:
             with allowing_to_block():
-                value = left[-1].result(_left(until))
+                value = [left[-1].result(_left(until))]
             left.pop()
             more()
             if is_chunked:
-                yield from value
+                yield from value.pop()
             else:
-                yield value
+                yield value.pop()  # and keep nothing of what was given
     finally:
         if left and not left[0]._client._closed:
             left[0]._client.cancel([task for task in left if not task.done()])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client.awaiting import allowing_to_block, in_thread, is_awaiting, wait_all
+from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
@@ -37,16 +38,18 @@ class Future:
         self._data: Any = None  # bytes; holders of a stored result; a Failure; an error
         self._watchers: list[Callable[[Future], None]] | None = None
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: str | float | None = None) -> Any:
         """Wait for the result and return it; if the task raised, raise that, chained to the remote traceback.
 
-        :param timeout: seconds to wait; None is for ever.
+        :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
         :raises TimeoutError: it took longer.
         :raises CancelledError: it was cancelled.
         :raises KilledWorkerError: too many workers died running it.
         :raises JobsFailedError: the cluster cannot start workers.
         :raises CommClosedError: the connection to the cluster is over.
         """
+        if timeout is not None:
+            timeout = timeout_seconds(timeout)
         if self._client.asynchronous and is_awaiting(self._client):
             return self._later(self.result, timeout)
         if self._status == PENDING:
@@ -57,12 +60,13 @@ class Future:
             return self._client._fetch((self,), timeout)[0]
         raise self._error()
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: str | float | None = None) -> BaseException | None:
         """Wait until the task has ended; return what it raised, or None.
 
         :raises TimeoutError: it took longer than ``timeout`` seconds.
         :raises CancelledError: it was cancelled.
         """
+        timeout = timeout_seconds(timeout)
         if is_awaiting(self._client):
             return self._later(self.exception, timeout)  # type: ignore[return-value]
         if self._status == PENDING:
@@ -74,8 +78,9 @@ class Future:
             raise error
         return error
 
-    def traceback(self, timeout: float | None = None) -> str | None:
+    def traceback(self, timeout: str | float | None = None) -> str | None:
         """Wait until the task has ended; return the traceback on the worker as text, or None."""
+        timeout = timeout_seconds(timeout)
         if is_awaiting(self._client):
             return self._later(self.traceback, timeout)  # type: ignore[return-value]
         self.exception(timeout)
@@ -91,6 +96,11 @@ class Future:
             return await in_thread(ask)
         with allowing_to_block():
             return ask()
+
+    @property
+    def client(self) -> Client:
+        """The client that this is a future of."""
+        return self._client
 
     def done(self) -> bool:
         """True once the task has ended, in whatever way."""

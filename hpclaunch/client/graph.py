@@ -22,6 +22,8 @@ from hpclaunch.comm.serialize import FunctionBytes, reduce_future
 Key = Hashable
 
 _CONTAINERS = (list, tuple, set, frozenset)
+#: What can be wished for the tasks of a graph.
+ANNOTATIONS = ("retries", "priority", "resources", "workers", "allow_other_workers")
 
 
 class Batch(NamedTuple):
@@ -31,6 +33,7 @@ class Batch(NamedTuple):
     keys: list[str]
     args: list[bytes]
     inputs: list[list[str]]
+    wishes: Mapping[str, Any]  # what dask.annotate said of them
 
 
 class Plan(NamedTuple):
@@ -60,6 +63,7 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
     :raises KeyError: the graph lacks a wanted key.
     :raises ValueError: the graph has a cycle.
     """
+    annotations = _annotations_of(dsk)
     if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
         dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
@@ -68,7 +72,7 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
         if key not in dsk:
             raise KeyError(f"the graph has no task {key!r}")
     inputs = _cull(dsk, wanted)
-    given = {key: future for key in inputs if (future := _future_in(dsk[key])) is not None}
+    given = {key: future for key in inputs if (future := future_in(dsk[key])) is not None}
     names = {key: f"{_text(key)}-{run}" for key in inputs}
     if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
         names = {key: f"{_text(key)}-{run}-{i}" for i, key in enumerate(inputs)}
@@ -78,8 +82,9 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
         if key in given:
             continue
         function = _function_of(_prefix(key))
-        if not batches or batches[-1].function.id != function.id:
-            batches.append(Batch(function, [], [], []))
+        wishes = {word: of[key] for word, of in annotations.items() if key in of}
+        if not batches or batches[-1].function.id != function.id or batches[-1].wishes != wishes:
+            batches.append(Batch(function, [], [], [], wishes))
         batch = batches[-1]
         references = {one: _Reference(names[one]) for one in inputs[key]}
         data, needed = serialize.dump_call((dsk[key], references), None)
@@ -87,6 +92,20 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
         batch.args.append(data)
         batch.inputs.append(needed)
     return Plan(batches, {key: names[key] for key in wanted}, list(given.values()))
+
+
+def _annotations_of(dsk: Any) -> dict[str, Mapping[Key, Any]]:
+    """Return what ``dask.annotate`` said of the tasks of an expression, or of a graph in layers, by word."""
+    if hasattr(dsk, "__dask_annotations__"):
+        said: Mapping[str, Mapping[Key, Any]] = dsk.__dask_annotations__()
+        return {word: of for word, of in said.items() if word in ANNOTATIONS}
+    found: dict[str, dict[Key, Any]] = {}
+    for layer in getattr(dsk, "layers", {}).values():
+        for word, value in (getattr(layer, "annotations", None) or {}).items():
+            if word in ANNOTATIONS:
+                values = {key: value(key) if callable(value) else value for key in layer}
+                found.setdefault(word, {}).update(values)
+    return dict(found)
 
 
 def rebuild(keys: Any, values: Mapping[Key, Any]) -> Any:
@@ -116,7 +135,7 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
     return value
 
 
-def _future_in(node: Any) -> Future | None:
+def future_in(node: Any) -> Future | None:
     """Return the future that is all of a node; None if it is something else."""
     value = getattr(node, "value", None) if _is_node(node) and not node.dependencies else node
     return value if isinstance(value, Future) else None

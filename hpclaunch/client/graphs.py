@@ -5,28 +5,61 @@ Dask itself prepares and rebuilds its collections; it is given a scheduler that 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client import graph
-from hpclaunch.client.delayed import Delayed, submit_delayed
+from hpclaunch.client.delayed import Delayed, delayed, submit_delayed
 from hpclaunch.client.future import Future
+from hpclaunch.client.terms import make_terms
 from hpclaunch.comm import messages as m
+from hpclaunch.errors import UserError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 
-def submit_graph(
-    client: Client, dsk: Mapping[Any, Any], keys: Any, *, retries: int = 0, priority: int = 0
-) -> dict[Any, Future]:
-    """Submit all of a graph that ``keys`` need; return their futures by key."""
+def wishes_in(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options of ``compute``, ``persist`` and ``get`` that go with each task of a graph.
+
+    Dask's other options are for other schedulers; they are accepted, and not needed.
+
+    :raises UserError: there is one that would change the outcome.
+    """
+    if options.get("actors"):
+        raise UserError("actors= is not there for graphs: make an actor by client.submit(..., actor=True)")
+    return {word: options[word] for word in graph.ANNOTATIONS if options.get(word)}
+
+
+def _annotated() -> dict[str, Any]:
+    """Return what ``dask.annotate`` says of all that is computed here."""
+    base = sys.modules.get("dask.base") or sys.modules.get("dask")
+    return wishes_in(base.get_annotations()) if base is not None and hasattr(base, "get_annotations") else {}
+
+
+def _columns(wishes: Mapping[str, Any]) -> tuple[int, int, m.Terms | None]:
+    """Return the last columns of a SubmitTasks message."""
+    terms = make_terms(
+        wishes.get("resources"), wishes.get("workers"), bool(wishes.get("allow_other_workers")), None
+    )
+    return int(wishes.get("retries", 0)), int(wishes.get("priority", 0)), terms
+
+
+def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: Any) -> dict[Any, Future]:
+    """Submit all of a graph that ``keys`` need; return their futures by key.
+
+    :param wishes: for all tasks; what ``dask.annotate`` says of some of them comes first.
+    """
+    wishes = {**_annotated(), **wishes}
     plan = graph.plan(dsk, keys, run=f"{client._tag}-{next(client._numbers)}")
     kept: list[Future] = list(plan.given)  # every task of the graph has a future until all are submitted
     for batch in plan.batches:
         sent = client._define_bytes(batch.function)
         kept += [client._future(key)[0] for key in batch.keys]
-        client._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, retries, priority))
+        client._send(
+            m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *_columns({**wishes, **batch.wishes}))
+        )
     by_key = {future.key: future for future in kept}
     return {key: by_key[name] for key, name in plan.wanted.items()}
 
@@ -44,6 +77,8 @@ def persist(client: Client, some: list[Any], *, optimize_graph: bool, **wishes: 
 def _submit(
     client: Client, some: list[Any], what: str, optimize_graph: bool, wishes: Mapping[str, Any]
 ) -> list[Any]:
+    if what == "compute":
+        some = [_as_lazy(one) for one in some]
     own = submit_delayed(client, [one for one in some if isinstance(one, Delayed)], **wishes)
     values = iter([Delayed.of(future) for future in own] if what == "persist" else own)
     foreign = [one for one in some if _is_foreign(one)]
@@ -59,6 +94,26 @@ def _submit(
     return [
         next(values) if isinstance(one, Delayed) else next(results) if _is_foreign(one) else one for one in some
     ]
+
+
+def _as_lazy(value: Any) -> Any:
+    """Return a list or dict with lazy values in it as one lazy value; anything else as it is."""
+    if not isinstance(value, list | tuple | set | frozenset | dict):
+        return value
+    todo, foreign, own = [value], False, False
+    while todo:
+        one = todo.pop()
+        if isinstance(one, list | tuple | set | frozenset):
+            todo += one
+        elif isinstance(one, dict):
+            todo += one.values()
+        else:
+            foreign, own = foreign or _is_foreign(one), own or isinstance(one, Delayed)
+    if foreign:
+        from dask.delayed import delayed as dask_delayed
+
+        return dask_delayed(value)
+    return delayed(value) if own else value
 
 
 def _is_foreign(value: Any) -> bool:

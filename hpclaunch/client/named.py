@@ -8,40 +8,53 @@ long as the value is there. Waiting in a task lets others have its thread.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
 from hpclaunch.client.awaiting import blocking, in_thread
+from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import serialize
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
-_MISSING = object()
-
 
 class _Named:
-    """One thing; ``client`` is the one that is meant where it is used, unless one is given."""
+    """One thing; ``client`` is the one that is meant where it is used, unless one is given.
+
+    A name that is no text, such as ``("file", 7)``, is known by its ``repr``.
+    """
 
     kind = ""
 
-    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
-        self.name = name or f"{type(self).__name__.lower()}-{secrets.token_hex(8)}"
+    def __init__(self, name: Any = None, client: Client | None = None) -> None:
+        self.name: Any = name or f"{type(self).__name__.lower()}-{secrets.token_hex(8)}"
         self._given = client
 
-    def _ask(self, do: str, timeout: float | None = None, **how: Any) -> Any:
+    def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:
         """Ask for something and wait; TimeoutError if it takes too long."""
+        name = self.name if isinstance(self.name, str) else repr(self.name)
+        return self.client._ask_named(self.kind, do, name, timeout_seconds(timeout), **how)
+
+    @property
+    def client(self) -> Client:
+        """The client by which this asks: the given one, or the one that is meant here.
+
+        :raises ValueError: there is none.
+        """
         from hpclaunch.client.current import get_client
 
-        client = self._given or get_client()
-        return client._ask_named(self.kind, do, self.name, timeout, **how)
+        return self._given or get_client()
 
     @property
     def asynchronous(self) -> bool:
         """True if methods return awaitables, because the client's do."""
-        from hpclaunch.client.current import get_client
+        return self.client.asynchronous
 
-        return (self._given or get_client()).asynchronous
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Return this; there is nothing to wait for."""
+        yield from ()
+        return self
 
     def __reduce__(self) -> Any:
         return type(self), (self.name,)
@@ -55,7 +68,7 @@ class Semaphore(_Named):
 
     kind = "permit"
 
-    def __init__(self, max_leases: int = 1, name: str | None = None, client: Client | None = None) -> None:
+    def __init__(self, max_leases: int = 1, name: Any = None, client: Client | None = None) -> None:
         if not isinstance(max_leases, int) or max_leases < 1:
             raise ValueError(f"max_leases is a whole number of 1 or more, not {max_leases!r}")
         super().__init__(name, client)
@@ -63,7 +76,7 @@ class Semaphore(_Named):
         self._leases: list[int] = []
 
     @blocking
-    def acquire(self, timeout: float | None = None) -> bool:
+    def acquire(self, timeout: str | float | None = None) -> bool:
         """Wait for a place; False if there was none within ``timeout`` seconds."""
         try:
             self._leases.append(self._ask("acquire", timeout, limit=self.max_leases))
@@ -107,14 +120,19 @@ class Semaphore(_Named):
 class Lock(Semaphore):
     """At most one holder."""
 
-    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
+    def __init__(self, name: Any = None, client: Client | None = None) -> None:
         super().__init__(1, name, client)
 
     @blocking
     def acquire(  # type: ignore[override]  # as threading's and dask.distributed's
-        self, blocking: bool = True, timeout: float | None = None
+        self, blocking: bool = True, timeout: str | float | None = None
     ) -> bool:
-        """Wait for the lock; False if it was not free in ``timeout`` seconds, or at once if not ``blocking``."""
+        """Wait for the lock; False if it was not free in ``timeout`` seconds, or at once if not ``blocking``.
+
+        :raises ValueError: not to block, and to wait.
+        """
+        if not blocking and timeout is not None:
+            raise ValueError("acquire(blocking=False) does not wait: it takes no timeout")
         return super().acquire(timeout if blocking else 0)
 
     @blocking
@@ -147,7 +165,7 @@ class Event(_Named):
         return bool(self._ask("is_set"))
 
     @blocking
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: str | float | None = None) -> bool:
         """Wait until it is set; False if it was not within ``timeout`` seconds."""
         try:
             self._ask("wait", timeout)
@@ -161,12 +179,12 @@ class Queue(_Named):
 
     kind = "queue"
 
-    def __init__(self, name: str | None = None, client: Client | None = None, maxsize: int = 0) -> None:
+    def __init__(self, name: Any = None, client: Client | None = None, maxsize: int = 0) -> None:
         super().__init__(name, client)
         self.maxsize = maxsize
 
     @blocking
-    def put(self, value: Any, timeout: float | None = None) -> None:
+    def put(self, value: Any, timeout: str | float | None = None) -> None:
         """Put a value in.
 
         :raises TimeoutError: it was full for ``timeout`` seconds.
@@ -175,7 +193,7 @@ class Queue(_Named):
         self._ask("put", timeout, data=data, keys=keys, maxsize=self.maxsize)
 
     @blocking
-    def get(self, timeout: float | None = None, batch: bool | int = False) -> Any:
+    def get(self, timeout: str | float | None = None, batch: bool | int = False) -> Any:
         """Take a value out.
 
         :param batch: True: a list of all that is there, at once; a number: a list of 1 to so many.
@@ -200,13 +218,13 @@ class Variable(_Named):
     kind = "variable"
 
     @blocking
-    def set(self, value: Any, timeout: float | None = None) -> None:
+    def set(self, value: Any, timeout: str | float | None = None) -> None:
         """Replace the value."""
         data, keys = serialize.dump_referring(value)
         self._ask("put", timeout, data=data, keys=keys)
 
     @blocking
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: str | float | None = None) -> Any:
         """Return the value; wait until there is one.
 
         :raises TimeoutError: there was none for ``timeout`` seconds.
@@ -217,38 +235,3 @@ class Variable(_Named):
     def delete(self) -> None:
         """Forget the value."""
         self._ask("delete")
-
-
-class Datasets(MutableMapping[str, Any]):
-    """The cluster's datasets, by name: what ``client.datasets`` is."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __getitem__(self, name: str) -> Any:
-        return self._client.get_dataset(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._client.publish_dataset(value, name=name)
-
-    def __delitem__(self, name: str) -> None:
-        self._client.unpublish_dataset(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._client.list_datasets())
-
-    def __len__(self) -> int:
-        return len(self._client.list_datasets())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._client.list_datasets()
-
-
-def get_dataset(client: Client, name: str, default: Any = _MISSING) -> Any:
-    """Return a dataset, or the default if there is none."""
-    try:
-        return client._ask_named("dataset", "get", name, None)[0]
-    except KeyError:
-        if default is _MISSING:
-            raise
-        return default

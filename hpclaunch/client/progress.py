@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
-from hpclaunch.client.future import STORED, Future
+from hpclaunch.client.future import STORED
+from hpclaunch.client.held import only_futures
 from hpclaunch.client.waiting import as_completed
 
 
-def progress(futures: Future | Iterable[Future], *, title: str = "tasks", transient: bool = False) -> None:
+def progress(*futures: Any, title: str = "tasks", transient: bool = False) -> None:
     """Show a bar until all of ``futures`` have ended; failed tasks are counted in its text.
 
+    :param futures: futures, lists of them, or collections that were persisted.
     :raises JobsFailedError: the cluster cannot start workers.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    some = [futures] if isinstance(futures, Future) else list(futures)
+    some = only_futures(*futures)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=40),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 from hpclaunch.comm import messages as m
 
@@ -42,6 +43,24 @@ def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
         if not isinstance(name, str) or not is_number or not 0 <= amount < math.inf:
             raise ValueError(f"resources= has names and amounts of 0 or more, not {name!r}: {amount!r}")
     return {name: float(amount) for name, amount in resources.items()}
+
+
+def timeout_seconds(timeout: str | float | timedelta | None) -> float | None:
+    """Return a timeout in seconds: it may be a number of them, a text such as ``"500 ms"``, or a timedelta.
+
+    :raises ValueError: it is no time.
+    """
+    if timeout is None or type(timeout) is int or type(timeout) is float:
+        return timeout
+    if isinstance(timeout, timedelta):
+        return timeout.total_seconds()
+    if isinstance(timeout, str):
+        from hpclaunch.config.units import parse_duration  # most programs start without
+
+        return parse_duration(timeout)
+    if hasattr(timeout, "__float__") and not isinstance(timeout, bool):  # a numpy number
+        return float(timeout)
+    raise ValueError(f'a timeout is a number of seconds, or a text such as "500 ms", not {timeout!r}')
 
 
 def _seconds(duration: str | float | None) -> float:

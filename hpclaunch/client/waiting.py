@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpclaunch.client.awaiting import is_awaiting, soon, wait_all
+from hpclaunch.client.actor import ActorFuture
+from hpclaunch.client.awaiting import allowing_to_block, is_awaiting, soon, wait_all
 from hpclaunch.client.future import CANCELLED, FAILED, LOST, STORED, Future
+from hpclaunch.client.held import only_futures
+from hpclaunch.client.terms import timeout_seconds
+from hpclaunch.errors import CancelledError
 from hpclaunch.worker.context import TaskFacts, stepping_aside
 
 if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
+    from hpclaunch.client.core import ClientCore
 
 
 class DoneAndNotDone(NamedTuple):
@@ -24,18 +29,17 @@ class DoneAndNotDone(NamedTuple):
     not_done: set[Future]
 
 
-def wait(
-    futures: Future | Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
-) -> DoneAndNotDone:
+def wait(futures: Any, timeout: str | float | None = None, return_when: str = "ALL_COMPLETED") -> DoneAndNotDone:
     """Wait until all, or the first, of some futures have ended.
 
+    :param futures: one, several, or collections that were persisted.
     :param return_when: "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION", as in ``concurrent.futures``.
     :raises TimeoutError: they have not within ``timeout`` seconds.
     """
     words = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
     if return_when not in words:
         raise ValueError(f"return_when is one of {', '.join(words)}, not {return_when!r}")
-    everything = [futures] if isinstance(futures, Future) else list(dict.fromkeys(futures))
+    everything, timeout = only_futures(futures), timeout_seconds(timeout)
     if everything and is_awaiting(everything[0]._client):
         return _wait_later(everything, timeout, return_when)  # type: ignore[return-value]
     if everything:
@@ -67,47 +71,86 @@ def _sort(futures: list[Future]) -> DoneAndNotDone:
 class as_completed:
     """Iterate over futures as they end, in that order, also with ``async for``. More can be added on the way.
 
-    :param with_results: give (future, result) pairs; a task's error is raised.
+    Answers of actors can be among them. What is added twice is given twice.
+
+    :param with_results: give (future, result) pairs; the result of a cancelled task is its CancelledError.
+    :param raise_errors: with results: raise a task's error; False has (type, error, traceback) be its result.
     :param timeout: seconds for the whole iteration, after which TimeoutError is raised.
+    :param loop: accepted, and not needed.
     """
 
     def __init__(
-        self, futures: Iterable[Future] = (), *, with_results: bool = False, timeout: float | None = None
+        self,
+        futures: Iterable[Any] | None = None,
+        loop: Any = None,
+        with_results: bool = False,
+        raise_errors: bool = True,
+        *,
+        timeout: str | float | None = None,
     ) -> None:
         self._with_results = with_results
-        self._until = None if timeout is None else time.monotonic() + timeout
-        self._timeout = timeout
-        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._left: dict[Future, None] = {}
-        self._client: Client | None = None
+        self._raises = raise_errors
+        self._timeout = timeout_seconds(timeout)
+        self._until = None if self._timeout is None else time.monotonic() + self._timeout
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._left: dict[Any, int] = {}  # how often each is to be given yet
+        self._client: ClientCore | None = None
         self._wake: tuple[asyncio.AbstractEventLoop, Callable[[], None]] | None = None  # who waits on a loop
-        self.update(futures)
+        self.update(futures or ())
 
-    def add(self, future: Future) -> None:
-        """Add one more future."""
-        if future in self._left:
-            return
-        self._left[future] = None
-        self._client = future._client
-        future._client._watch(future, self._note)
+    def add(self, future: Any) -> None:
+        """Add one more future.
 
-    def _note(self, future: Future) -> None:
-        self._ended.put(future)
+        :raises TypeError: it is none.
+        """
+        if not isinstance(future, Future | ActorFuture):
+            raise TypeError(f"as_completed takes futures, not a {type(future).__name__}")
+        self._left[future] = self._left.get(future, 0) + 1
+        note = functools.partial(self._note, self._ended, future)
+        if isinstance(future, Future):
+            self._client = future._client
+            future._client._watch(future, lambda _: note())
+        else:
+            self._client = future._core
+            future._watch(note)
+
+    def _note(self, ended: queue.SimpleQueue[Any], future: Any) -> None:
+        ended.put(future)  # nobody looks there any more if it was cleared since
         if self._wake is not None:
             soon(*self._wake)
 
-    def update(self, futures: Iterable[Future]) -> None:
+    def update(self, futures: Iterable[Any]) -> None:
         """Add more futures."""
         for future in futures:
             self.add(future)
 
     def count(self) -> int:
         """Futures that have not been given yet."""
-        return len(self._left)
+        return sum(self._left.values())
 
     def is_empty(self) -> bool:
         """True if all have been given."""
         return not self._left
+
+    def has_ready(self) -> bool:
+        """True if one can be given without waiting."""
+        return not self._ended.empty()
+
+    def clear(self) -> None:
+        """Forget all futures that have not been given."""
+        self._left = {}
+        self._ended = queue.SimpleQueue()
+
+    def next_batch(self, block: bool = True) -> list[Any]:
+        """Return all that can be given now; if nothing can, wait for the first one if ``block``."""
+        batch = [next(self)] if block and self._left else []
+        while self.has_ready():
+            batch.append(next(self))
+        return batch
+
+    def batches(self) -> Iterator[Any]:
+        """Give lists of those that have ended meanwhile, instead of one after another; also with ``async for``."""
+        return _Batches(self)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -116,8 +159,7 @@ class as_completed:
         if not self._left:
             raise StopIteration
         future = self._next()
-        self._left.pop(future, None)
-        return (future, future.result()) if self._with_results else future
+        return (future, self._outcome(future)) if self._take(future) else future
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
@@ -126,10 +168,32 @@ class as_completed:
         if not self._left:
             raise StopAsyncIteration
         future = await self._next_later()
-        self._left.pop(future, None)
-        return (future, await future) if self._with_results else future
+        if not self._take(future):
+            return future
+        if isinstance(future, Future) and future._status == STORED:
+            return future, await future
+        with allowing_to_block():
+            return future, self._outcome(future)
 
-    async def _next_later(self) -> Future:
+    def _take(self, future: Any) -> bool:
+        """One future is about to be given; say whether with its result."""
+        left = self._left.pop(future, 1) - 1
+        if left:
+            self._left[future] = left
+        return self._with_results
+
+    def _outcome(self, future: Any) -> Any:
+        """Return the result of a future that has ended, or what stands for it."""
+        try:
+            return future.result()
+        except CancelledError as error:
+            return error
+        except BaseException as error:
+            if self._raises:
+                raise
+            return type(error), error, error.__traceback__
+
+    async def _next_later(self) -> Any:
         """Return the next future, waiting for it on the caller's own loop."""
         assert self._client is not None
         come = asyncio.Event()
@@ -147,17 +211,15 @@ class as_completed:
                     async with asyncio.timeout(left):
                         await come.wait()
                 except TimeoutError:
-                    raise TimeoutError(
-                        f"{len(self._left)} futures have not ended within {self._timeout:g} s"
-                    ) from None
+                    raise self._late() from None
 
-    def _next(self) -> Future:
+    def _next(self) -> Any:
         with contextlib.suppress(queue.Empty):
             return self._ended.get_nowait()
         with stepping_aside() as task:
             return self._wait_for_next(task)
 
-    def _wait_for_next(self, task: TaskFacts | None) -> Future:
+    def _wait_for_next(self, task: TaskFacts | None) -> Any:
         while True:
             if task is not None:
                 task.check()
@@ -165,9 +227,38 @@ class as_completed:
             with contextlib.suppress(queue.Empty):
                 return self._ended.get(timeout=max(0.0, left))
             if self._until is not None and time.monotonic() >= self._until:
-                raise TimeoutError(f"{len(self._left)} futures have not ended within {self._timeout:g} s")
+                raise self._late()
             if self._client is not None and self._client._failure is not None:
                 raise self._client._failure
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"{self.count()} futures have not ended within {self._timeout:g} s")
+
+    def __repr__(self) -> str:
+        ready = self._ended.qsize()
+        return f"<as_completed: waiting={self.count() - ready} done={ready}>"
+
+
+class _Batches:
+    """What :meth:`as_completed.batches` returns."""
+
+    def __init__(self, source: as_completed) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self
+
+    def __next__(self) -> list[Any]:
+        return [next(self._source), *self._source.next_batch(block=False)]
+
+    def __aiter__(self) -> AsyncIterator[list[Any]]:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        batch = [await anext(self._source)]
+        while self._source.has_ready():
+            batch.append(await anext(self._source))
+        return batch
 
 
 _CONTAINERS = (list, tuple, set, frozenset)
@@ -175,10 +266,7 @@ _SKIP = object()
 
 
 def flatten(value: Any) -> Iterator[Future]:
-    """Give the futures in nested lists, tuples, sets and dicts.
-
-    :raises TypeError: there is something else in them.
-    """
+    """Give the futures in nested lists, tuples, sets and dicts; other values in them are none of them."""
     if isinstance(value, Future):
         yield value
     elif isinstance(value, dict):
@@ -187,8 +275,6 @@ def flatten(value: Any) -> Iterator[Future]:
     elif isinstance(value, _CONTAINERS):
         for one in value:
             yield from flatten(one)
-    else:
-        raise TypeError(f"gather takes futures in lists, tuples, sets and dicts, not a {type(value).__name__}")
 
 
 def rebuild(value: Any, fetched: Mapping[Future, Any], *, skip_errors: bool) -> Any:
@@ -199,8 +285,12 @@ def rebuild(value: Any, fetched: Mapping[Future, Any], *, skip_errors: bool) -> 
         if skip_errors and value._status in (FAILED, CANCELLED, LOST):
             return _SKIP
         return value.result()
+    if isinstance(value, ActorFuture):
+        return value.result()
     if isinstance(value, dict):
         pairs = ((k, rebuild(v, fetched, skip_errors=skip_errors)) for k, v in value.items())
         return {k: v for k, v in pairs if v is not _SKIP}
+    if not isinstance(value, _CONTAINERS):
+        return value
     items = (rebuild(v, fetched, skip_errors=skip_errors) for v in value)
     return type(value)(v for v in items if v is not _SKIP)

@@ -152,6 +152,12 @@ class WantKeys(_Message, tag=61):
     keys: list[str]
 
 
+class SeeThrough(_Message, tag=65):
+    """Run these tasks to their ends, whoever lets go of them meanwhile."""
+
+    keys: list[str]
+
+
 class RetryKeys(_Message, tag=62):
     """Run these tasks, which have failed, and what they need once more."""
 
@@ -419,6 +425,7 @@ Message = (
     | CopiesHeld
     | TaskSeceded
     | WantKeys
+    | SeeThrough
     | RetryKeys
     | Put
     | ReplaceWorkers

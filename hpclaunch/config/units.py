@@ -3,7 +3,7 @@
 Sizes: ``"1 GB"``, ``"24GiB"``, ``"500M"``, ``"1.5e9"``, or a number of bytes. As in Dask, ``k M G T P`` with or
 without ``B`` are powers of 1000, and with ``i`` powers of 1024.
 Times: ``"01:30:00"``, ``"90:00"`` (minutes and seconds), ``"1-12:00:00"``, ``"1-12"`` (days and hours), ``"2d"``,
-``"1h30m"``, or a number of seconds.
+``"1h30m"``, ``"500 ms"``, or a number of seconds.
 
 Both are computed in fractions, so that ``"1.1h"`` is 3960 seconds and not a little more.
 """
@@ -19,9 +19,13 @@ _SIZE = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,2})?)\s*([kmgtp]?)(i?)(b?)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
 _DAYS_HOURS = re.compile(r"(\d+)-(\d{1,2})")
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
-_PARTS = re.compile(r"([0-9]*\.?[0-9]+)\s*(days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|weeks?|w)\s*")
+_PARTS = re.compile(
+    r"([0-9]*\.?[0-9]+)\s*"
+    r"(milliseconds?|ms|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|weeks?|w)\s*"
+)
 _LONGEST = 1000 * 366 * 86400
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_MILLISECOND = Fraction(1, 1000)
 
 
 def parse_bytes(value: str | int | float) -> int:
@@ -96,7 +100,8 @@ def _sum_of_parts(text: str) -> Fraction | None:
     """Add up ``1h30m`` and the like; None if it is something else."""
     total, at = Fraction(0), 0
     while part := _PARTS.match(text, at):
-        total += Fraction(part[1]) * _SECONDS[part[2][0]]
+        is_small = part[2].startswith(("ms", "mil"))
+        total += Fraction(part[1]) * (_MILLISECOND if is_small else _SECONDS[part[2][0]])
         at = part.end()
     return total if text and at == len(text) else None
 

@@ -39,7 +39,7 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
-from hpclaunch.scheduler.wishes import SCATTERED, lost_scattered, settle
+from hpclaunch.scheduler.wishes import SCATTERED, let_go_of_unheard, lost_scattered, settle
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
@@ -65,6 +65,7 @@ class Reactor:
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
+        let_go_of_unheard(self)
         for client, news in self.news.items():
             self.commands += [ToClient(client, message) for message in news.messages()]
         self.news.clear()

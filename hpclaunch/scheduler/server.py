@@ -115,6 +115,7 @@ class SchedulerServer:
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
+            m.SeeThrough: lambda peer, msg: wishes.on_tasks_sent_off(self.reactor, msg.keys),
             m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, msg.keys),
             m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
             m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),

@@ -26,6 +26,9 @@ from hpclaunch.scheduler.state import (
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
 
+#: Who wants tasks that are to be run though nobody waits for them.
+UNHEARD = "(nobody)"
+
 #: What a value that a client has put on the cluster is the result of: nothing that could be run again.
 SCATTERED = Function(b"", "scatter", b"")
 
@@ -90,6 +93,24 @@ def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
             )
             news = reactor.news.setdefault(name, News())
             news.failed.append((key, m.Failure("LostResultError", text)))
+
+
+def on_tasks_sent_off(reactor: Reactor, keys: Sequence[str]) -> None:
+    """Somebody wants tasks run to their ends, though nobody may want them by then."""
+    if UNHEARD not in reactor.state.clients:
+        reactor.on_client_joined(UNHEARD)
+    on_keys_wanted(reactor, UNHEARD, keys)
+
+
+def let_go_of_unheard(reactor: Reactor) -> None:
+    """Let go of those of such tasks that have ended since the last time."""
+    news = reactor.news.pop(UNHEARD, None)
+    if news is None:
+        return
+    stored, failed = (key for key, *_ in news.stored), (key for key, _ in news.failed)
+    reactor.on_keys_released(UNHEARD, [*news.keys, *stored, *failed, *news.cancelled])
+    if not reactor.state.clients[UNHEARD].wants:
+        reactor.on_client_left(UNHEARD)
 
 
 def on_tasks_retried(reactor: Reactor, keys: Sequence[str]) -> None:

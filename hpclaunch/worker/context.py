@@ -41,12 +41,22 @@ here = _Here()
 class WorkerFacts:
     """The worker that runs a task. Attributes of your own may be set on it: they last as long as its process."""
 
-    def __init__(self, name: str, job_id: str, host: str, threads: int, memory_limit: int) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, job_id: str, host: str, threads: int, memory_limit: int, address: str = ""
+    ) -> None:
+        self.name = self.id = name
+        self.address = address  # where other workers and clients reach it
         self.job_id = job_id
         self.host = host
-        self.threads = threads
+        self.threads = self.nthreads = threads
         self.memory_limit = memory_limit  # bytes; 0 is none
+
+    def get_current_task(self) -> str:
+        """Return the key of the task that calls this.
+
+        :raises ValueError: no task does.
+        """
+        return get_task().key
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} on {self.host}, threads: {self.threads}>"

@@ -14,6 +14,7 @@ The hot path is :meth:`Executor._run`: nothing there is done that a task does no
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import threading
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from time import perf_counter
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
@@ -288,6 +290,8 @@ class Executor:
             start = perf_counter()
             try:
                 value = call(*args, **kwargs)
+                if type(value) is CoroutineType:  # the function is an async one
+                    value = asyncio.run(value)
             finally:
                 seconds = perf_counter() - start
             outcome = self._pack(value)

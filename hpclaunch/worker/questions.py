@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -135,7 +136,10 @@ def _call(function: bytes, data: bytes, facts: WorkerFacts) -> list[Any]:
         args, kwargs = serialize.load_call(data, None)
         if _takes_worker(call):
             kwargs["dask_worker"] = facts
-        return [True, serialize.dump_inline(call(*args, **kwargs))]
+        value = call(*args, **kwargs)
+        if type(value) is CoroutineType:  # the function is an async one
+            value = asyncio.run(value)
+        return [True, serialize.dump_inline(value)]
     except BaseException as error:
         failure = serialize.dump_failure(error, skip_frames=1)
         return [False, failure.kind, failure.text, failure.traceback, failure.exception]

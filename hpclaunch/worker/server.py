@@ -144,7 +144,12 @@ class WorkerServer:
             inline_limit=welcome.inline_limit,
             slots=self._slots,
             facts=WorkerFacts(
-                self.hello.name, self.hello.job_id, self.hello.host, self.hello.threads, self.hello.memory_limit
+                self.hello.name,
+                self.hello.job_id,
+                self.hello.host,
+                self.hello.threads,
+                self.hello.memory_limit,
+                self.hello.addresses[0] if self.hello.addresses else "",
             ),
             on_seceded=self._on_seceded,
             make_client=self._make_client,

@@ -13,7 +13,9 @@ import pytest
 
 from hpclaunch.client.actor import Actor, ActorFuture
 from hpclaunch.client.client import Client
+from hpclaunch.client.waiting import as_completed
 from hpclaunch.errors import ActorError, SerializationError
+from hpclaunch.worker.actors import restore_actor
 from tests.client import work
 from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
@@ -152,6 +154,43 @@ def test_an_actor_is_made_anew_so_often(own_cluster: Make) -> None:
     assert client.submit(work.count_up, counter).result(20) == 7
     os.kill(counter.pid().result(10), signal.SIGKILL)
     until(lambda: isinstance(counter.add(1).exception(20), ActorError))
+
+
+def test_a_proxy_in_a_task_on_another_worker_follows_the_actor(own_cluster: Make, tmp_path: Path) -> None:
+    _, client = own_cluster(jobs=2)
+    home, away = client.nthreads()
+    future = client.submit(work.Counter, 5, actor=True, restarts=1, workers=home, allow_other_workers=True)
+    counter = future.result(10)
+    gate, seen = tmp_path / "gate", tmp_path / "seen"
+    task = client.submit(work.count_before_and_after, counter, str(seen), str(gate), workers=away)
+    until(seen.exists, "the first call")
+    os.kill(counter.pid().result(10), signal.SIGKILL)
+    gate.touch()
+    assert task.result(30) == [6, 6]  # the second is from its arguments again
+    del future, counter
+    until(lambda: not client.scheduler_info()["tasks"] or task.done(), "letting go")
+
+
+def test_a_proxy_of_an_actor_that_was_let_go_says_so(client: Client, tmp_path: Path) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    stray = restore_actor(counter._key, counter._place, counter._worker, "Counter", ("add",))
+    assert stray.add(1).result(10) == 1
+    counter.note_end(str(tmp_path / "gone"))
+    del counter
+    until((tmp_path / "gone").exists, "the end of the actor")
+    with pytest.raises(ActorError, match="was let go"):
+        stray.add(1).result(10)
+
+
+def test_answers_among_futures(client: Client) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    answers = [counter.add(1) for _ in range(5)]
+    future = client.submit(work.inc, 1)
+    assert set(as_completed([*answers, future])) == {*answers, future}
+    assert sorted(result for _, result in as_completed(answers, with_results=True)) == [1, 2, 3, 4, 5]
+    assert client.gather([*answers, future]) == [1, 2, 3, 4, 5, 2]
+    with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
+        counter.wait(0.5).result("10 ms")
 
 
 def test_in_this_process() -> None:

@@ -130,7 +130,7 @@ def test_named_things(play: Callable[[Scene], Any]) -> None:
         await Event("go").set()
         assert await waiting
         await Event("go").clear()
-        queue = Queue("q")
+        queue = await Queue("q")
         await queue.put(5)
         assert await queue.get() == 5
         await Variable("v").set(6)
@@ -139,6 +139,29 @@ def test_named_things(play: Callable[[Scene], Any]) -> None:
         async with Lock("l") as lock:
             assert await lock.locked()
             assert not await Lock("l").acquire(timeout=0.01)
+
+    play(scene)
+
+
+def test_actors(play: Callable[[Scene], Any]) -> None:
+    async def scene(client: Client) -> None:
+        counter = await client.submit(work.Counter, 3, actor=True)
+        assert await counter.n == 3  # an attribute does not block the loop either
+        assert await asyncio.gather(*(counter.add(1) for _ in range(10))) == list(range(4, 14))
+        with pytest.raises(ValueError, match="so it goes"):
+            await counter.fail("so it goes")
+        answers = [counter.later(1) for _ in range(3)]
+        assert {await one async for one in as_completed(answers)} == {14, 15, 16}
+        assert await client.submit(work.count_up, counter) == 17
+
+    play(scene)
+
+
+def test_batches(play: Callable[[Scene], Any]) -> None:
+    async def scene(client: Client) -> None:
+        futures = client.map(work.inc, range(100))
+        batches = [batch async for batch in as_completed(futures, with_results=True).batches()]
+        assert sorted(result for batch in batches for _, result in batch) == list(range(1, 101))
 
     play(scene)
 

@@ -223,8 +223,7 @@ def test_gather_keeps_the_nesting(client: Client) -> None:
     assert client.gather(a) == 1
     assert client.gather(f for f in (a, b)) == [1, 2]
     assert client.gather([]) == []
-    with pytest.raises(TypeError, match="gather takes futures"):
-        client.gather([a, 5])
+    assert client.gather([a, 5]) == [1, 5]
 
 
 def test_gather_raises_the_first_error_or_skips_them(client: Client) -> None:
@@ -644,3 +643,53 @@ def test_pure_calls_are_one_task(client: Client, tmp_path: Path) -> None:
     assert client.submit(work.inc, 1) is not client.submit(work.inc, 1)
     source = client.submit(work.inc, 1)
     assert client.submit(work.inc, source, pure=True) is client.submit(work.inc, source, pure=True)
+
+
+def test_async_functions_are_awaited_on_the_worker(client: Client) -> None:
+    assert client.submit(work.inc_later, 1).result(10) == 2
+    assert client.gather(client.map(work.inc_later, range(5))) == [1, 2, 3, 4, 5]
+    assert set(client.run(work.inc_later, 1).values()) == {2}  # type: ignore[union-attr]
+
+
+def test_what_is_not_there_says_what_is(client: Client) -> None:
+    with pytest.raises(AttributeError, match=r"'profile': it is not there in hpclaunch; py-spy"):
+        client.profile()
+    with pytest.raises(AttributeError, match=r"no attribute 'sbumit'$"):
+        client.sbumit()
+    assert not hasattr(client, "get_task_stream")
+
+
+def test_a_client_describes_itself(client: Client) -> None:
+    future = client.submit(work.inc, 1)
+    assert client.id == client.name
+    assert client.status == "running"
+    assert client.futures == {future.key: future}
+    assert future.client is client
+    workers = client.scheduler_info()["workers"]
+    assert workers.keys() == client.nthreads().keys()
+    assert all(one["nthreads"] == 1 and one["host"] for one in workers.values())
+    facts = client.run(lambda dask_worker: (dask_worker.id, dask_worker.nthreads, dask_worker.address))
+    assert facts == {name: (name, 1, one["address"]) for name, one in workers.items()}
+    key = client.submit(work.own_key).result(10)
+    assert key.startswith("own_key-")
+
+
+def test_waiting_for_what_is_no_number_of_workers_is_refused(client: Client) -> None:
+    for number in (-1, 1.0, None):
+        with pytest.raises(ValueError, match="n_workers is a whole number"):
+            client.wait_for_workers(number)  # type: ignore[arg-type]
+    client.wait_for_workers(1, timeout="5s")
+
+
+def test_gather_raises_before_what_is_behind_has_ended(client: Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    bad, slow = client.submit(work.fail), client.submit(work.wait_for, str(gate))
+    with pytest.raises(ValueError, match="bad input"):
+        client.gather([bad, slow])
+    assert not slow.done()
+    gate.touch()
+    assert slow.result(10) is None
+
+
+def test_map_takes_a_batch_size(client: Client) -> None:
+    assert client.gather(client.map(work.inc, range(10), batch_size=3)) == list(range(1, 11))

@@ -14,8 +14,11 @@ import dask.bag as db
 import numpy as np
 import pytest
 
+import hpclaunch
+from hpclaunch import futures_of, progress, wait
 from hpclaunch.client.client import Client
 from hpclaunch.client.future import Future
+from hpclaunch.errors import UserError
 from tests.client import work
 from tests.comm.minihead import MiniCluster
 
@@ -135,3 +138,73 @@ def test_dask_may_be_imported_later(cluster: MiniCluster) -> None:
             assert dask.delayed(os.getpid)().compute() == os.getpid()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+# --- what is wished for a graph's tasks
+
+
+@dask.delayed
+def fail_twice(path: str) -> int:
+    work.note(path)
+    if work.times_called(path) < 3:
+        raise ValueError("not yet")
+    return 7
+
+
+def test_retries_reach_each_way_of_computing(client: Client, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"calls{i}") for i in range(6)]
+    assert client.compute(fail_twice(paths[0]), retries=2).result(20) == 7
+    assert client.persist(fail_twice(paths[1]), retries=2).compute() == 7
+    with client.as_default():
+        assert fail_twice(paths[2]).compute(retries=2) == 7
+        assert dask.compute(fail_twice(paths[3]), scheduler=client.get, retries=2) == (7,)
+        with pytest.raises(ValueError, match="not yet"):
+            fail_twice(paths[4]).compute(retries=1)
+        with dask.annotate(retries=2):
+            assert fail_twice(paths[5]).compute() == 7
+
+
+def test_annotations_belong_to_their_tasks(client: Client, tmp_path: Path) -> None:
+    first, second = list(client.nthreads())
+    with dask.annotate(workers=[first], retries=2):
+        here = dask.delayed(work.worker_name)()
+        stubborn = fail_twice(str(tmp_path / "calls"))
+    with dask.annotate(workers=second):
+        there = dask.delayed(work.worker_name)()
+    with dask.annotate(resources={"no such thing": 1}):
+        never = client.compute(dask.delayed(work.inc)(1))
+    assert client.gather(client.compute([here, there, stubborn])) == [first, second, 7]
+    assert "no such thing" in client.why(never)
+    with dask.annotate(workers=[second]):
+        blocks = da.ones(4, chunks=1).map_blocks(lambda block: np.array([work.worker_name()]), dtype="U20")
+    assert set(client.compute(blocks, optimize_graph=False).result(20)) == {second}
+
+
+def test_workers_reach_the_tasks_of_a_graph(client: Client) -> None:
+    for name in client.nthreads():
+        lazy = [dask.delayed(work.worker_name)() for _ in range(4)]
+        assert set(client.gather(client.compute(lazy, workers=name))) == {name}
+        assert set(dask.compute(*client.persist(lazy, workers=[name]))) == {name}
+        assert client.get({"x": (work.worker_name,)}, "x", workers=[name]) == name
+    with pytest.raises(UserError, match="actors= is not there for graphs"):
+        client.compute(dask.delayed(work.inc)(1), actors=True)
+
+
+def test_collections_inside_lists_and_dicts(client: Client) -> None:
+    x = da.ones(10, chunks=5)
+    future = client.compute({"x": [x.sum(), 1], "y": "text"})
+    assert future.result(20) == {"x": [10, 1], "y": "text"}
+    assert client.compute([[x.sum()], {"z": 3}], sync=True) == [[10], {"z": 3}]
+
+
+def test_waiting_for_what_was_persisted(client: Client) -> None:
+    x, lazy = client.persist([da.ones(10, chunks=5), hpclaunch.delayed(work.inc)(1)])
+    held = futures_of([x, lazy, 5, None])
+    assert len(held) == 3
+    done, not_done = wait([x, lazy])
+    assert done == set(held)
+    assert not not_done
+    assert futures_of(da.ones(10, chunks=5)) == []
+    progress(x, transient=True)
+    client.cancel(x)
+    assert futures_of(da.Array) == []

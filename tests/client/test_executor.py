@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_wait_for_the_first_exception(executor: ClientExecutor, gate: Gate) -> N
     with pytest.raises(ValueError, match="bad input"):
         bad.result()
     assert isinstance(bad.exception(), ValueError)
+
+
+def test_an_exception_ends_the_wait_for_the_first_though_others_never_end(
+    executor: ClientExecutor, gate: Gate
+) -> None:
+    other: concurrent.futures.Future[None] = concurrent.futures.Future()
+    failing = executor.submit(work.fail)
+    done, left = concurrent.futures.wait([other, failing], 20, return_when="FIRST_EXCEPTION")
+    assert (done, left) == ({failing}, {other})
+    with pytest.raises(ValueError, match="bad input"):
+        failing.result()
+
+
+def test_an_option_that_submit_does_not_have(client: Client) -> None:
+    with pytest.raises(TypeError, match="and not retires, worker"):
+        client.get_executor(worker="x", retires=2, priority=1)
+
+
+def test_map_keeps_nothing_of_what_it_has_given(executor: ClientExecutor) -> None:
+    for counter in executor.map(work.Counter, range(3)):
+        reference = weakref.ref(counter)
+        del counter
+        assert reference() is None
 
 
 def test_wait_sees_what_is_cancelled(client: Client, executor: ClientExecutor, gate: Gate) -> None:

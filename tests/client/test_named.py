@@ -41,6 +41,9 @@ def test_a_lock(client: Client, cluster: MiniCluster) -> None:
     assert other.locked()
     assert not other.acquire(blocking=False)
     assert not other.acquire(timeout=0.01)
+    assert not other.acquire(timeout="10 ms")
+    with pytest.raises(ValueError, match="takes no timeout"):
+        other.acquire(blocking=False, timeout=1)
     with pytest.raises(RuntimeError, match="without having been acquired"):
         other.release()
     mine.release()
@@ -48,6 +51,17 @@ def test_a_lock(client: Client, cluster: MiniCluster) -> None:
         assert mine.locked()
     assert not mine.locked()
     assert Lock().name != Lock().name
+    assert mine.client is client
+
+
+@pytest.mark.parametrize("name", [7, ("file", 7), b"file", 1.5])
+def test_a_name_may_be_any_small_value(client: Client, name: Any) -> None:
+    Variable(name).set("value")
+    assert Variable(name).get("1s") == "value"
+    assert Variable(name).name == name
+    Variable(name).delete()
+    with Lock(name):
+        assert not client.submit(Lock.acquire, Lock(name), blocking=False).result(10)
 
 
 def test_what_a_client_holds_goes_back_with_it(client: Client, cluster: MiniCluster) -> None:

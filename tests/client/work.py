@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from hpclaunch.errors import ActorError
 
 
 def inc(x: int) -> int:
@@ -239,3 +243,24 @@ def memory_of(array: Any) -> str:
 
 def total_length(values: list[bytes]) -> int:
     return sum(map(len, values))
+
+
+def count_before_and_after(counter: Any, seen: str, gate: str) -> list[int]:
+    """Call an actor, say so, and call it again once there is a file ``gate``, until it answers."""
+    results = [counter.add(1).result(10)]
+    Path(seen).touch()
+    wait_for(gate)
+    while True:
+        with contextlib.suppress(ActorError):  # the answer to this one may be lost with the worker
+            return [*results, counter.add(1).result(20)]
+
+
+async def inc_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return x + 1
+
+
+def own_key() -> str:
+    from hpclaunch.worker.context import get_worker
+
+    return get_worker().get_current_task()

@@ -418,3 +418,19 @@ def test_a_stopped_cluster_says_so() -> None:
     assert cluster.status == "closed"
     with pytest.raises(HeadError, match="is closed"):
         cluster.jobs()
+
+
+def test_shutdown_of_a_client_ends_its_cluster() -> None:
+    cluster = LocalCluster(n_workers=1)
+    with Client(cluster, set_as_default=False) as other:
+        client = Client(cluster.directory)
+        client.shutdown()
+        assert client.status == "closed"
+        deadline = time.monotonic() + 20
+        while other.status != "closed":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    own = Client(n_workers=1)
+    own.shutdown()
+    assert own.status == "closed"
+    cluster.close()

@@ -39,7 +39,10 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
                 "workers": [w.name for w in server.workers()],
                 "tasks": len(state.tasks),
                 "ready": state.ready_count,
-                "worker_list": [{"name": w.name, "address": w.address} for w in state.workers.values()],
+                "worker_list": [
+                    {"name": w.name, "address": w.address, "threads": w.threads, "host": w.host}
+                    for w in state.workers.values()
+                ],
                 "held": sum(len(w.holds) for w in state.workers.values()),
                 "clients": len(state.clients),
                 "fds": len(os.listdir("/proc/self/fd")),

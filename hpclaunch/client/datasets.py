@@ -1,0 +1,96 @@
+"""Values that clients keep on the cluster by name, also when they are gone: ``publish_dataset`` and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, cast
+
+from hpclaunch.client.awaiting import blocking
+from hpclaunch.comm import serialize
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+_MISSING = object()
+
+
+class DatasetCalls:
+    """The part of a Client that is about datasets."""
+
+    @blocking
+    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
+        """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
+
+        :param override: replace a dataset of this name.
+        :raises KeyError: there is a dataset of this name already.
+        """
+        if len(args) > 1 or bool(args) != (name is not None):
+            raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
+        for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
+            data, keys = serialize.dump_referring(value)
+            _client(self)._ask_named("dataset", "put", one, None, data=data, keys=keys, override=override)
+
+    @blocking
+    def get_dataset(self, name: str, **default: Any) -> Any:
+        """Return a dataset; ``default=`` if there is none.
+
+        :raises KeyError: there is none, and no default.
+        """
+        return _get_dataset(_client(self), name, **default)
+
+    @blocking
+    def list_datasets(self) -> list[str]:
+        """Return the names of the datasets."""
+        return list(_client(self)._ask_named("dataset", "list", "", None))
+
+    @blocking
+    def unpublish_dataset(self, name: str) -> None:
+        """Forget a dataset.
+
+        :raises KeyError: there is none of this name.
+        """
+        _client(self)._ask_named("dataset", "delete", name, None)
+
+    @property
+    def datasets(self) -> Datasets:
+        """The datasets as a dict: ``client.datasets["name"] = value``."""
+        return Datasets(_client(self))
+
+
+class Datasets(MutableMapping[str, Any]):
+    """The cluster's datasets, by name: what ``client.datasets`` is."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getitem__(self, name: str) -> Any:
+        return self._client.get_dataset(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._client.publish_dataset(value, name=name)
+
+    def __delitem__(self, name: str) -> None:
+        self._client.unpublish_dataset(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._client.list_datasets())
+
+    def __len__(self) -> int:
+        return len(self._client.list_datasets())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._client.list_datasets()
+
+
+def _get_dataset(client: Client, name: str, default: Any = _MISSING) -> Any:
+    """Return a dataset, or the default if there is none."""
+    try:
+        return client._ask_named("dataset", "get", name, None)[0]
+    except KeyError:
+        if default is _MISSING:
+            raise
+        return default
+
+
+def _client(calls: DatasetCalls) -> Client:
+    return cast("Client", calls)
