@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from hpclaunch.errors import ScriptError
@@ -135,6 +136,27 @@ def slurm_seconds(text: str) -> int | None:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
+def slurm_cluster(extra: Sequence[str], submit_words: Sequence[str] = ()) -> str:
+    """Return the cluster that jobs are sent to by ``--clusters``; empty if none is named.
+
+    :param extra: the user's own directives.
+    :param submit_words: the user's own words for sbatch, which win as they do there.
+    :raises ScriptError: several are named, and nobody would know which of them has the jobs.
+    """
+    words = [
+        word for one in submit_words for word in (["-M", one[2:]] if re.match("-M.", one) else one.split("=", 1))
+    ]
+    said = [after for word, after in pairwise(words) if word in ("-M", "--clusters")]
+    if not said:
+        said = [one.value for line in extra for one in options(line, "slurm") if one.key == "--clusters"]
+    name = said[-1].strip() if said else ""
+    if "," in name or name == "all":
+        raise ScriptError(
+            f"--clusters={name}: hpclaunch follows jobs on one cluster only; name one, or make two cluster objects"
+        )
+    return name
+
+
 def sge_seconds(text: str) -> int | None:
     """Read Grid Engine's times: seconds, or H:M:S in which a part may be empty; None if it is nothing of that."""
     match = re.fullmatch(r"(\d+)|(\d*):(\d*):(\d*)", text.strip())
@@ -167,6 +189,8 @@ class Directives:
         for key, why in _REFUSED[batch_system].items():
             if key in self._given:
                 raise ScriptError(f"job-extra-directives: {key} can't be used: {why}")
+        if batch_system == "slurm":
+            slurm_cluster(extra)
 
     def wants(self, directive: str) -> bool:
         """Say whether our directive with this key, such as ``-pe`` or ``-l h_rt``, stands in the script."""

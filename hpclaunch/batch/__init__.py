@@ -7,12 +7,14 @@ from pathlib import Path
 
 from hpclaunch.batch.base import BatchSystem
 from hpclaunch.config.schema import JobConfig
+from hpclaunch.directives import slurm_cluster
 
 
 def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
     """Return the codec of a batch system.
 
     :param directory: the cluster's run directory, where the local batch system keeps its jobs.
+    :raises ScriptError: the user's own directives send jobs where they can't be followed.
     """
     submit, cancel = config.submit_command_extra, config.cancel_command_extra
     if name == "sge":
@@ -22,7 +24,8 @@ def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
     if name == "slurm":
         from hpclaunch.batch.slurm import Slurm
 
-        return Slurm(submit_extra=submit, cancel_extra=cancel)
+        where = slurm_cluster(config.job_extra_directives, submit)
+        return Slurm(submit_extra=submit, cancel_extra=cancel, cluster=where)
     from hpclaunch.batch import localctl
     from hpclaunch.batch.local import LocalProcesses
 

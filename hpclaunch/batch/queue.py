@@ -30,6 +30,8 @@ _IDS_PER_COMMAND = 500
 _LOOK_SECONDS = (0.1, 1.0)
 #: Seconds between two cancellations of the same job.
 _AGAIN_SECONDS = 5.0
+#: Jobs in these states need not be cancelled any more.
+_GONE = (JobState.ENDED, JobState.UNKNOWN)
 #: Exit codes of shells for commands that were killed: nobody knows what these have done.
 _KILLED = frozenset({128 + number for number in (1, 2, 9, 13, 15)})
 #: Seconds in which a master that was busy or down may yet take a submission whose answer was lost.
@@ -228,6 +230,7 @@ class BatchQueue:
             text names them. The others are gone.
         """
         left = list(dict.fromkeys(ids))
+        states: dict[str, JobStatus] = {}
         until = time.monotonic() + timeout
         pause, ask_at, words = _LOOK_SECONDS[0], time.monotonic(), ""
         while left:
@@ -235,11 +238,14 @@ class BatchQueue:
                 if time.monotonic() >= ask_at:
                     ask_at = time.monotonic() + _AGAIN_SECONDS
                     words = await self._cancel_once(left)
-                left = await self._still_there(left)
+                states = await self.poll(left)
+                left = [job_id for job_id in left if states[job_id].state not in _GONE]
             except CommandError as error:  # the batch system is down: keep trying
                 words = str(error)
             if left and time.monotonic() >= until:
-                raise self._leftovers(left, words or f"they are still there {timeout:g} s later")
+                raise self._leftovers(
+                    left, words or _why_still_there([states[job_id] for job_id in left], timeout)
+                )
             if left:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LOOK_SECONDS[1])
@@ -260,16 +266,25 @@ class BatchQueue:
             refused.update(self.batch.parse_cancel(await self._run(self.batch.cancel(some)), some))
         return "\n".join(dict.fromkeys(refused.values()))
 
-    async def _still_there(self, ids: Sequence[str]) -> list[str]:
-        states = await self.poll(ids)
-        return [job_id for job_id in ids if states[job_id].state not in (JobState.ENDED, JobState.UNKNOWN)]
-
     async def _run(self, argv: Sequence[str]) -> Completed:
         return await self._transport.run(argv, timeout=_COMMAND_SECONDS)
 
 
 def _was_killed(done: Completed) -> bool:
     return done.exit_code is not None and (done.exit_code < 0 or done.exit_code in _KILLED)
+
+
+def _why_still_there(left: Sequence[JobStatus], seconds: float) -> str:
+    """Say what becomes of jobs that were cancelled and are still listed."""
+    ending = [status for status in left if status.state is JobState.ENDING]
+    if not ending:
+        return f"they are still there {seconds:g} s later"
+    hosts = ", ".join(sorted({status.host for status in ending if status.host}))
+    where = f" on {hosts}, which may be down" if hosts else ""
+    return (
+        f"the cancellation was taken, and {seconds:g} s later {len(ending)} of them are still being ended{where}. "
+        "They go when their node answers again, or when an administrator removes them by force"
+    )
 
 
 def _pieces(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -119,14 +119,20 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class Slurm:
-    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for."""
+    """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
+
+    :param cluster: where the user's own ``--clusters`` sends the jobs; empty is where one is.
+    """
 
     name = "slurm"
     title = "Slurm"
     template = "slurm.sh.j2"
     max_array = 1000  # the default MaxArraySize is 1001, and elements are counted from 1
 
-    def __init__(self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = (), cluster: str = ""
+    ) -> None:
+        self._where = (f"--clusters={cluster}",) if cluster else ()
         self._submit_extra = tuple(submit_extra)
         self._cancel_extra = tuple(cancel_extra)
 
@@ -153,7 +159,7 @@ class Slurm:
         return "Invalid job array specification" in words
 
     def find(self, script: Path) -> tuple[str, ...]:
-        return ("squeue", "--noheader", "--array", "--me", "--format=%i|%o")
+        return ("squeue", *self._where, "--noheader", "--array", "--me", "--format=%i|%o")
 
     def parse_find(self, done: Completed, script: Path) -> list[str]:
         if done.exit_code != 0:
@@ -165,7 +171,7 @@ class Slurm:
 
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
         numbers = ",".join(dict.fromkeys(_number(job_id) for job_id in job_ids))
-        return ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r", f"--jobs={numbers}")
+        return self._listing(numbers)
 
     def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         if done.exit_code != 0:
@@ -183,7 +189,11 @@ class Slurm:
         return found
 
     def explain(self, job_id: str) -> tuple[str, ...]:
-        return ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r", f"--jobs={job_id}")
+        return self._listing(job_id)
+
+    def _listing(self, ids: str) -> tuple[str, ...]:
+        shown = ("--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r")
+        return ("squeue", *self._where, *shown, f"--jobs={ids}")
 
     def parse_explain(self, done: Completed, job_id: str) -> str:
         status = self.parse_status(done, [job_id]).get(job_id)
@@ -192,7 +202,7 @@ class Slurm:
     # --- cancelling
 
     def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
-        return ("scancel", *self._cancel_extra, *job_ids)
+        return ("scancel", *self._where, *self._cancel_extra, *job_ids)
 
     def parse_cancel(self, done: Completed, job_ids: Sequence[str]) -> dict[str, str]:
         words = (done.stderr + done.stdout).strip()
@@ -210,7 +220,8 @@ class Slurm:
 
     def usage(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
         numbers = ",".join(dict.fromkeys(_number(job_id) for job_id in job_ids))
-        return [("sacct", "--parsable2", "--noheader", f"--format={_SACCT_COLUMNS}", f"--jobs={numbers}")]
+        shown = ("--parsable2", "--noheader", f"--format={_SACCT_COLUMNS}")
+        return [("sacct", *self._where, *shown, f"--jobs={numbers}")]
 
     def parse_usage(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobUsage]:
         if done.exit_code != 0:

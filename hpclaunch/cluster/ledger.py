@@ -343,6 +343,8 @@ class Ledger:
         if job.exit_code is None:
             job.on_seen()
         job.host = status.host or job.host
+        if job.state is State.DRAINING and status.state is JobState.QUEUED and job.joined is not None:
+            self._second_life(job, now)
         if job.workers or job.state is State.DRAINING:
             return False
         return self._on_listed_alive(job, status, now)
@@ -385,6 +387,15 @@ class Ledger:
         self._commands.append(c.AskPutBack(job.id))
         self.watch.expect_queue(now)
 
+    def _second_life(self, job: Job, now: float) -> None:
+        """A job that was told to end, and that others stand in for, was put back instead: it is not needed."""
+        if job.workers:
+            return
+        job.joined = None
+        job.cancel_due = now
+        job.note("put back in the queue by the batch system, and cancelled: it had been told to end", now)
+        self._commands.append(c.AskPutBack(job.id))
+
     def _on_missing(self, job: Job, now: float) -> bool:
         if job.workers:
             return False
@@ -395,8 +406,11 @@ class Ledger:
         return first
 
     def _on_job_files(self, job: Job, found: JobFiles, now: float) -> None:
-        if job.is_another_run(found.started) and job.state in (State.STARTING, State.UP) and not job.workers:
-            self._put_back(job, now)  # and started again before any listing said so
+        if job.is_another_run(found.started) and not job.workers:  # it began before any listing said so
+            if job.state in (State.STARTING, State.UP):
+                self._put_back(job, now)
+            elif job.state is State.DRAINING:
+                self._second_life(job, now)
         job.started = found.started
         job.on_files(found, now)
         if found.exit_code is not None and not job.workers:

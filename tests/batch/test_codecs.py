@@ -14,7 +14,8 @@ from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus
 from hpclaunch.batch.local import LocalProcesses
 from hpclaunch.batch.sge import GridEngine
 from hpclaunch.batch.slurm import Slurm
-from hpclaunch.errors import StatusError, SubmitError
+from hpclaunch.directives import Directives, slurm_cluster
+from hpclaunch.errors import ScriptError, StatusError, SubmitError
 
 from .recorded import recorded
 
@@ -555,3 +556,43 @@ def test_why_grid_engine_put_a_job_back(code: str, said: str) -> None:
     assert GridEngine().parse_put_back(recorded("sge", "qacct-unknown"), "1.1") == ""
     with pytest.raises(StatusError):
         GridEngine().parse_put_back(recorded("sge", "err-qmaster-down-qstat"), "1.1")
+
+
+# Slurm on several clusters
+
+
+@pytest.mark.parametrize(
+    ("extra", "words", "name"),
+    [
+        ([], [], ""),
+        (["-M east"], [], "east"),
+        (["-Meast"], [], "east"),
+        (["-p long --clusters=east"], [], "east"),
+        ([], ["-M", "east"], "east"),
+        ([], ["-Meast"], "east"),
+        ([], ["--clusters=east"], "east"),
+        (["-M west"], ["--clusters", "east"], "east"),
+        (["--mem=4G"], ["--comment=-M"], ""),
+    ],
+)
+def test_jobs_are_followed_where_they_are_sent(extra: list[str], words: list[str], name: str) -> None:
+    assert slurm_cluster(extra, words) == name
+
+
+@pytest.mark.parametrize("names", ["east,west", "all"])
+def test_jobs_cannot_be_sent_to_whichever_cluster(names: str) -> None:
+    with pytest.raises(ScriptError, match="follows jobs on one cluster only"):
+        slurm_cluster([], ["-M", names])
+    with pytest.raises(ScriptError, match="follows jobs on one cluster only"):
+        Directives([f"--clusters={names}"], [], "slurm")
+
+
+def test_every_command_names_the_cluster() -> None:
+    codec = Slurm(cluster="east", submit_extra=("-M", "east"))
+    argvs = [codec.find(Path("/job.sh")), codec.status(["7_1"]), codec.explain("7_1"), codec.cancel(["7_1"])]
+    argvs += [*codec.usage(["7_1"]), codec.put_back("7_1")]
+    assert all("--clusters=east" in argv for argv in argvs)
+    done = Completed((), 0, "7;east\n", "")
+    assert codec.parse_submit(done, 2) == ["7_1", "7_2"]
+    listed = Completed((), 0, "CLUSTER: east\n7_1|RUNNING|node1|None\n", "")
+    assert list(codec.parse_status(listed, ["7_1"])) == ["7_1"]

@@ -342,6 +342,22 @@ def test_leftovers_are_named_and_the_others_are_gone(slurm_in_memory: FakeSlurm)
     assert "permission denied" in caught.value.output
 
 
+def test_jobs_of_a_host_that_is_gone_are_told_as_such(tmp_path: Path) -> None:
+    """Grid Engine keeps them as "dr" for ever."""
+    job = "<JB_job_number>7</JB_job_number><state>dr</state><queue_name>all.q@sge2.site</queue_name>"
+
+    class Gone:
+        async def run(self, argv: Sequence[str], *, timeout: float = 60.0, cwd: Path | None = None) -> Completed:
+            out = f"<job_info><job_list>{job}</job_list></job_info>" if argv[0] == "qstat" else ""
+            return Completed(tuple(argv), 0, out, "")
+
+    with pytest.raises(
+        CancelError, match=r"still being ended on sge2, which may be down\. They go when"
+    ) as caught:
+        run(BatchQueue(GridEngine(), Gone()).cancel(["7.1"], timeout=0.1))
+    assert caught.value.argv == ("qdel", "7.1")
+
+
 def test_many_leftovers_are_counted(slurm_in_memory: FakeSlurm) -> None:
     slurm_in_memory.deaf_to_scancel = 1000
     with pytest.raises(

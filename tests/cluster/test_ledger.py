@@ -715,3 +715,25 @@ def test_a_second_run_that_began_before_any_listing_said_so_is_told(world: World
     world.pass_time(5.0)
     assert world.live_ids() == ["1.1"]
     assert len(world.batch.submissions) == 1
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_job_that_was_told_to_end_and_put_back_is_not_run_again(world: World, is_listed: bool) -> None:
+    """Before ``qmod -rj`` there is a notice, as before an end; another job is in its place by then."""
+    up(world, 1)
+    world.pass_time(30.0)
+    world.do(world.ledger.on_job_ends("1.1", 1000.0, "SIGUSR2", world.now))
+    world.drop_workers("1.1")
+    if is_listed:
+        world.batch.put_back("1.1")
+    else:
+        world.batch.start("1.1", "node2")
+        world.batch.now += 20.0
+        world.batch.start("1.1", "node2")
+    world.pass_time(15.0)
+    assert world.live_ids() == ["2.1"]
+    assert world.states()["1.1"] == "ended"
+    assert world.batch.cancels == [("1.1",)]
+    story = "".join(world.ledger.jobs["1.1"].story_lines())
+    assert story.count("put back in the queue by the batch system, and cancelled") == 1
+    assert "why it was put back: its node failed (node1)" in story

@@ -20,3 +20,24 @@ def test_a_cluster_grows_and_shrinks_with_the_work(real: RealBed) -> None:
     assert said["jobs"] == 4, said["log"]
     assert "4 jobs more" in said["log"]
     assert "idle for 2 s and let go: there is nothing to do" in said["log"]
+
+
+def test_the_group_grows_that_the_work_asks_for(real: RealBed) -> None:
+    said = real.run("""
+        quick = dict(maximum_jobs=2, interval=0.2, wait_count=1, idle_timeout=1, target_duration=1)
+        with make() as cluster, Client(cluster) as client:
+            cluster.add_group("gpu", cores=1, resources={"GPU": 1})
+            cluster.adapt(**quick)
+            cluster.adapt(group="gpu", **quick)
+            done = client.map(lambda i: (time.sleep(0.5), i)[1], range(8), resources={"GPU": 1})
+            total = sum(client.gather(done))
+            kinds = [job["group"] for job in cluster.jobs()]
+            while cluster.workers():
+                time.sleep(0.1)
+            host = client.submit(where, 1).result()
+            say(total=total, kinds=kinds, after=[job["group"] for job in cluster.jobs()][:1], host=host)
+    """)
+    assert said["total"] == 28
+    assert said["kinds"] == ["gpu", "gpu"]
+    assert said["after"] == [""]
+    assert said["host"] in real.bed.nodes

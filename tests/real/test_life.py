@@ -44,25 +44,33 @@ def test_two_hundred_jobs_at_once_and_nothing_left(real: RealBed) -> None:
     wait_until(lambda: not real.bed.jobs(), "the jobs to go")
 
 
-def test_a_job_that_is_put_back_or_ended_by_the_operators(real: RealBed) -> None:
-    """``scontrol requeue``, ``qmod -rj``: refused for our jobs, or followed; the work is done."""
-    driver, hear = real.start("""
-        with make() as cluster, Client(cluster) as client:
+def test_a_job_that_is_put_back_by_the_operators(real: RealBed) -> None:
+    """``scontrol requeue``, ``qmod -rj``: a user who lets his jobs be rerun is told, and the work is done."""
+    rerun = {"slurm": "['--requeue'], ['--no-requeue']", "sge": "['-r y'], ['-r n']"}[real.name]
+    body = """
+        more, less = RERUN
+        with make(job_extra_directives=more, job_directives_skip=less) as cluster, Client(cluster) as client:
             cluster.scale(jobs=2)
             cluster.wait_for_workers(2, timeout=60)
             futures = client.map(where, range(300))
             futures[0].result()
             say(ids=[job["id"] for job in cluster.jobs()])
             count = len(client.gather(futures))
+            late = time.monotonic() + 60
+            while "why it was put back" not in (stories := cluster.jobs().stories()) and time.monotonic() < late:
+                time.sleep(0.1)
             cluster.wait_for_workers(2, timeout=90)
-            say(count=count, up=len(cluster.workers()), stories=cluster.jobs().stories())
-    """)
+            say(count=count, up=len(cluster.workers()), stories=stories)
+    """
+    driver, hear = real.start(body.replace("RERUN", rerun))
     victim = hear()["ids"][0]
     argv = ["scontrol", "requeue", victim] if real.name == "slurm" else ["qmod", "-rj", victim]
     done = real.bed.run(argv)
+    assert done.exit_code == 0, done
     said = hear()
     assert said["count"] == 300
-    assert said["up"] == 2, (done, said["stories"])
+    assert said["up"] == 2, said["stories"]
+    assert " ".join(argv[:-1]) in said["stories"]
     assert driver.wait(60) == 0
 
 
