@@ -284,6 +284,7 @@ async def dial(
             )
             if context is not None and tls.peer_role(connection.tls) != expect_role:
                 raise HandshakeError(f"{address} is not the {expect_role} of this cluster")
+            connection.trust()  # what comes right behind the welcome, or with it, may be large already
             connection.send(hello)
             return connection, await greeting.answer
     except PeerError:
@@ -320,7 +321,6 @@ class _Greeting:
         if self.answer.done():
             return
         if isinstance(head, Welcome):
-            connection.trust()
             connection.on_frames, connection.on_lost = self._then
             self.answer.set_result(head)
             later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]

@@ -693,3 +693,12 @@ def test_gather_raises_before_what_is_behind_has_ended(client: Client, tmp_path:
 
 def test_map_takes_a_batch_size(client: Client) -> None:
     assert client.gather(client.map(work.inc, range(10), batch_size=3)) == list(range(1, 11))
+
+
+def test_large_functions_and_arguments_may_wait_for_the_first_worker(own_cluster: Any) -> None:
+    cluster, client = own_cluster(jobs=0)
+    data = bytes(200_000)
+    futures = [client.submit(lambda: len(data)), *client.map(len, [data] * 3)]
+    cluster.start_job()
+    assert client.gather(futures) == [200_000] * 4
+    assert client.scheduler_info()["left"] == []

@@ -20,7 +20,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.comm.connection import Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch
-from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.framing import LIMIT_STRANGER, Frame
 from hpclaunch.comm.memory import MemoryConnection, memory_pair
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import CommClosedError, HandshakeError
@@ -242,13 +242,22 @@ def test_a_message_that_fits_no_frame_ends_the_connection_with_the_reason(
     run(scene())
 
 
-def test_frames_right_behind_the_welcome_arrive(credentials: Path, run: Run) -> None:
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_large_frames_with_and_right_behind_the_welcome_arrive(
+    credentials: Path, run: Run, is_at_once: bool
+) -> None:
+    large = m.DefineFunction(b"id", "work", bytes(3 * LIMIT_STRANGER))
+
     async def scene() -> None:
         end = End()
 
         def on_peer(connection: Connection, hello: m.Hello) -> m.Welcome:
             connection.on_frames, connection.on_lost = (lambda *_: None), (lambda *_: None)
-            asyncio.get_running_loop().call_soon(connection.send, m.Heartbeat())
+            loop = asyncio.get_running_loop()
+            loop.call_soon(connection.send, large)  # in one frame with the welcome
+            if not is_at_once:
+                loop.call_soon(connection.flush)
+                loop.call_soon(connection.send, large)
             return m.Welcome(m.PROTOCOL_VERSION, "ours")
 
         listener = Listener("ours", tls.server_context(credentials, "head"), on_peer)
@@ -261,7 +270,8 @@ def test_frames_right_behind_the_welcome_arrive(credentials: Path, run: Run) -> 
             end.on_frames,
             end.on_lost,
         )
-        assert await end.hear(1) == [m.Heartbeat()]
+        count = 1 if is_at_once else 2
+        assert await end.hear(count) == [large] * count
         connection.close()
         await listener.close()
         await end.until(lambda: bool(end.lost))
