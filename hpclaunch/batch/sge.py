@@ -39,7 +39,7 @@ _FAILED = {
 #: ``failed`` codes of a job that was put back into the queue: its record is of an earlier run, not of its end.
 _REQUEUED = (24, 25)
 #: The same for a run that was followed by another.
-_PUT_BACK = {
+_PUT_BACK: dict[int | None, str] = {
     19: "its host died",
     24: "it was moved to another host (checkpoint)",
     25: "it was rescheduled: by `qmod -rj`, since its host was silent, or by its exit code 99",
@@ -225,12 +225,11 @@ class GridEngine:
                 return ""
             raise _no_answer("Grid Engine's accounting does not answer", done)
         number, _, element = job_id.partition(".")
-        for record in reversed(list(_records(done.stdout))):
-            task = record.get("taskid", "undefined")
-            if record.get("jobnumber") == number and task in (element, "undefined"):
-                failed = _number(record.get("failed", "")) or 0
-                words = _PUT_BACK.get(failed) or _reason(record, _number(record.get("exit_status", "")), None)
-                return f"{words} ({_short(record.get('hostname', ''))})"
+        for record in reversed(list(_records(done.stdout))):  # the run after it may have ended, too
+            task, failed = record.get("taskid", "undefined"), _number(record.get("failed", ""))
+            is_its = record.get("jobnumber") == number and task in (element, "undefined")
+            if is_its and failed in _PUT_BACK:
+                return f"{_PUT_BACK[failed]} ({_short(record.get('hostname', ''))})"
         return ""
 
 

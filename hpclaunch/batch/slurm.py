@@ -261,9 +261,9 @@ class Slurm:
                 return "it was requeued (scontrol requeue: by you, by an administrator or by a rule of the site)"
             if word == "NODE_FAIL":
                 return f"its node failed ({fields[6]})"
-            if _STATES.get(word) is JobState.ENDED:
-                return _ENDINGS.get(word, word.lower())
-        return ""
+            if word == "PREEMPTED":
+                return _ENDINGS[word]
+        return ""  # other ends are of the run after it
 
 
 def _no_answer(what: str, done: Completed) -> StatusError:

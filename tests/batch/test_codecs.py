@@ -520,6 +520,7 @@ SACCT_D = """\
 57_1|RUNNING|0:0|3|00:00.1||node1
 57_1.batch|RUNNING|0:0|3|00:00.1||node1
 57_2|NODE_FAIL|0:0|60|00:00.1||node3
+57_2|CANCELLED by 1001|0:0|1|00:00.1||node1
 """
 
 
@@ -539,6 +540,7 @@ def test_why_slurm_put_a_job_back(word: str, said: str) -> None:
     assert text.startswith(said)
     assert bool(text) == bool(said)
     assert Slurm().put_back("57_1")[:2] == ("sacct", "--duplicates")
+    assert Slurm().parse_put_back(done, "57_2") == "its node failed (node3)"
     assert Slurm().parse_put_back(done, "57_3") == ""
     with pytest.raises(StatusError):
         Slurm().parse_put_back(Completed((), 1, "", "sacct: error: Unable to contact slurmdbd"), "57_1")
@@ -551,7 +553,8 @@ def test_why_grid_engine_put_a_job_back(code: str, said: str) -> None:
     done = recorded("sge", "qacct-ok")
     number = re.search(r"jobnumber +(\d+)", done.stdout)[1]  # type: ignore[index]
     text = re.sub(r"failed       0 .*", f"failed       {code}", done.stdout)
-    assert said in GridEngine().parse_put_back(Completed((), 0, text, ""), f"{number}.1")
+    assert said in GridEngine().parse_put_back(Completed((), 0, text + done.stdout, ""), f"{number}.1")
+    assert GridEngine().parse_put_back(done, f"{number}.1") == ""
     assert GridEngine().parse_put_back(Completed((), 0, text, ""), "99999.1") == ""
     assert GridEngine().parse_put_back(recorded("sge", "qacct-unknown"), "1.1") == ""
     with pytest.raises(StatusError):
