@@ -56,6 +56,14 @@ _HINTS = (
     ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
     ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
 )
+#: The scheduler's reasons why a job waits, in words.
+_WAITS = (
+    (re.compile("queue instance dropped because it is full"), "no slot is free"),
+    (re.compile("queue instance dropped because it is temporarily not available"), "the host does not answer"),
+    (re.compile("queue instance dropped because it is disabled"), "the queue is disabled"),
+    (re.compile("queue instance dropped because it is overloaded: .*"), "the host has too much to do"),
+    (re.compile(r"\((-l .*)\) cannot run in queue because of cluster queue"), r"\1 is more than the queue allows"),
+)
 #: What is said of a site where the scheduler keeps its reasons for itself, as most large ones have it.
 _NOT_TOLD = "this site does not tell why jobs wait (schedd_job_info is off); `qstat -g c` shows the queues"
 #: Signs that the master did not answer, though it may have heard.
@@ -279,8 +287,13 @@ def _condense(reasons: list[str]) -> str:
     sentences = []
     for general, hosts in said.items():
         where = f" ({', '.join(sorted(set(hosts)))})" if hosts else ""
-        sentences.append(general.strip() + where)
+        sentences.append(_in_words(general.strip()) + where)
     return "; ".join(sentences)
+
+
+def _in_words(reason: str) -> str:
+    """Return one of the scheduler's reasons in plainer words, if they are known."""
+    return next((plain.sub(words, reason) for plain, words in _WAITS if plain.fullmatch(reason)), reason)
 
 
 def _records(text: str) -> Iterable[dict[str, str]]:

@@ -313,7 +313,8 @@ class Job:
     def note_usage(self, terms: Terms, now: float) -> None:
         """Have in the story what accounting says, if it has said something."""
         if self.usage is not None:
-            self.note(f"accounting: {accounted(self.usage, terms)}", now)
+            has_run = self.running_since is not None or self.first_join is not None or self.usage.wall_seconds
+            self.note(f"accounting: {accounted(self.usage, terms) if has_run else 'it never ran'}", now)
 
     def refine(self, usage: JobUsage | None, terms: Terms, now: float) -> None:
         """Take in what accounting says after the end; its words may be better than our guess."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +16,9 @@ from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import RunningEngine
 from hpclaunch.errors import HPCLaunchError, UserError, WaitTimeoutError
+
+#: Lines of an error about jobs, and ids in one of them.
+_LINES, _SOME = 20, 3
 
 
 class Controlled(Protocol):
@@ -147,7 +150,21 @@ class Control:
 
     def _stories(self) -> str:
         """Say where each job stands, for an error about jobs that are not there."""
-        lines = []
-        for job in self._head.job_table():
-            lines.append(f"  job {job['id'] or '(no id yet)'}: {job['state']}  {job['reason']}".rstrip())
-        return "\n".join(lines[:20]) or "  no job has been asked for: call scale() first"
+        return where_they_stand(self._head.job_table()) or "  no job has been asked for: call scale() first"
+
+
+def where_they_stand(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Say where jobs stand, those of the same state and reason in one line; those that have ended come last."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for job in sorted(jobs, key=lambda job: job["state"] == "ended"):
+        alike.setdefault((job["state"], job["reason"]), []).append(job["id"] or "(no id yet)")
+    lines = []
+    for (state, reason), ids in alike.items():
+        some = f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs ({', '.join(ids[:_SOME])}{_more(ids)})"
+        lines.append(f"  {some}: {state}  {reason}".rstrip())
+    left_out = [f"  and {len(lines) - _LINES} more such lines"] if len(lines) > _LINES else []
+    return "\n".join(lines[:_LINES] + left_out)
+
+
+def _more(ids: Sequence[str]) -> str:
+    return ", ..." if len(ids) > _SOME else ""

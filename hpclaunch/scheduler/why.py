@@ -29,6 +29,8 @@ from hpclaunch.scheduler.state import (
 
 #: Inputs, and workers of one kind, that are told of one by one.
 _SOME = 5
+#: How the reason begins that a worker lacks something for good.
+_ASKS = "the task asks for "
 
 
 def why(state: SchedulerState, key: str, now: float) -> str:
@@ -114,6 +116,10 @@ def _workers(state: SchedulerState, task: Task, now: float) -> list[str]:
         reasons.setdefault(_ruled_out(worker, task, now), []).append(worker.name)
     free = reasons.pop("", [])
     lines = [f"  {_some(names)}: {reason}" for reason, names in reasons.items()]
+    if not free and all(reason.startswith(_ASKS) for reason in reasons):
+        lines.append(
+            "  no worker has that; the key `resources` gives it to workers, and add_group() to some of them"
+        )
     if free:
         lines.append(f"  {_some(free)}: could take it; {state.ready_count - 1} other tasks are ready, too")
     return lines
@@ -140,7 +146,7 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
     if lacking:
         have = ", ".join(f"{name} {amount:g}" for name, amount in worker.resources.items()) or "none"
-        return f"the task asks for {', '.join(lacking)}; its resources: {have}"
+        return f"{_ASKS}{', '.join(lacking)}; its resources: {have}"
     if worker.refuses & DRAINING:
         return "it is about to end, and takes no more tasks"
     seconds = terms.seconds or task.function.cost

@@ -282,7 +282,7 @@ def test_reason(system: str, name: str, job_id: str, reason: str) -> None:
 
 def test_full_queues_and_lacking_permission_are_told_once() -> None:
     full = GridEngine().parse_explain(recorded("sge", "qstat-j-hold"), "5.1")
-    assert full.count("because it is full") == 1
+    assert full.count("no slot is free") == 1
     assert "Job is in hold state" in full
     denied = GridEngine().parse_explain(recorded("sge", "qstat-j-no-access"), "755.1")
     assert denied == "has no permission for cluster queue (all.q, short.q)"
@@ -599,3 +599,16 @@ def test_every_command_names_the_cluster() -> None:
     assert codec.parse_submit(done, 2) == ["7_1", "7_2"]
     listed = Completed((), 0, "CLUSTER: east\n7_1|RUNNING|node1|None\n", "")
     assert list(codec.parse_status(listed, ["7_1"])) == ["7_1"]
+
+
+def test_grid_engines_reasons_are_put_in_words() -> None:
+    text = """\
+scheduling info:            queue instance "all.q@sge1" dropped because it is temporarily not available
+                            queue instance "all.q@sge2" dropped because it is disabled
+                            (-l h_rt=600) cannot run in queue "short.q" because of cluster queue
+                            something new
+"""
+    assert GridEngine().parse_explain(Completed((), 0, text, ""), "7.1") == (
+        "the host does not answer (all.q@sge1); the queue is disabled (all.q@sge2); "
+        "-l h_rt=600 is more than the queue allows (short.q); something new"
+    )

@@ -737,3 +737,11 @@ def test_a_job_that_was_told_to_end_and_put_back_is_not_run_again(world: World, 
     story = "".join(world.ledger.jobs["1.1"].story_lines())
     assert story.count("put back in the queue by the batch system, and cancelled") == 1
     assert "why it was put back: its node failed (node1)" in story
+
+
+def test_accounting_of_a_job_that_never_ran_says_so(world: World) -> None:
+    world.scale(1)
+    world.run()
+    world.batch.end("1.1", reason="cancelled by qdel")
+    world.pass_time(5.0)
+    assert world.ledger.jobs["1.1"].story_lines()[-1].endswith("accounting: it never ran")

@@ -77,6 +77,14 @@ def test_what_rules_a_worker_out(
     assert words in said(world)
 
 
+def test_what_no_worker_has_is_said_to_be_missing(world: World, client: FakeClient) -> None:
+    world.join()
+    world.submit(client, ["a"], terms=m.Terms(resources={"GPU": 1.0}))
+    assert "no worker has that; the key `resources` gives it to workers" in said(world)
+    world.join(resources={"GPU": 1.0})
+    assert "no worker has that" not in said(world)
+
+
 def test_workers_that_are_busy(world: World, client: FakeClient) -> None:
     world.join(resources={"GPU": 1.0})
     world.submit(client, ["x"], terms=m.Terms(resources={"GPU": 1.0}, seconds=30.0))
