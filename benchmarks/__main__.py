@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.report import document, table
 from benchmarks.rounds import Benchmark, run
 
-NAMES = ("noop", "roundtrip", "actors", "transfer", "start", "imports", "slurm", "mpi", "adaptive")
+NAMES = ("noop", "roundtrip", "actors", "transfer", "start", "imports", "scheduler", "slurm", "mpi", "adaptive")
 
 
 def main() -> int:

@@ -86,8 +86,8 @@ BENCHMARK = Benchmark(
         for what, words in (("first", "result"), ("end", "end"))
     ],
     contestants=[
-        Contestant("hpclaunch", ours, "initialize(), TLS"),
-        Contestant("dask-mpi", dask, "initialize(), no TLS"),
+        Contestant("hpclaunch", ours, "initialize(), TLS", {"first4": "≤ mpirun + 0.5"}),
+        Contestant("dask-mpi", dask, "initialize(), no TLS", {"first4": "≥ 2"}),
         Contestant("mpirun", bare, "ranks that only import mpi4py"),
     ],
     text="Open MPI 5 on this machine, oversubscribed; dask-mpi's ranks end as soon as they can, too.",

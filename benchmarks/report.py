@@ -36,13 +36,15 @@ def _row(result: Result, contestant: Contestant) -> list[str]:
     cells = [contestant.name]
     for metric in result.benchmark.metrics:
         value = result.middle(contestant.name, metric.name)
-        cells.append("-" if value is None else f"{value:,.{metric.digits}f}")
-        cells.append(_ratio(result, contestant, metric))
+        target = f" ({contestant.targets[metric.name]})" if metric.name in contestant.targets else ""
+        number = "-" if value is None else f"{value:,.{metric.digits}f}"
+        ratio = _ratio(result, contestant, metric)
+        cells += [number + target, ratio] if ratio in ("", "-") else [number, ratio + target]
     return [*cells, contestant.note]
 
 
 def _ratio(result: Result, contestant: Contestant, metric: Metric) -> str:
-    if contestant.is_ours:
+    if contestant.is_ours or contestant is result.benchmark.contestants[0]:
         return ""
     ratio = result.ratio(contestant.name, metric)
     return "-" if ratio is None else f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
@@ -80,7 +82,7 @@ def document(results: list[Result], command: str, loads: tuple[float, float]) ->
         f"* Commit {_commit()}",
         "",
         "A ratio is their time, memory or number of modules over ours, or our rate over theirs: above 1, ours is",
-        "the better one. It is the median of the ratios of the rounds.",
+        "the better one. It is the median of the ratios of the rounds. In brackets: what the design promises.",
         "",
     ]
     return "\n".join([*head, *(table(result) for result in results)])

@@ -34,11 +34,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do the work: a function that measures it once, and what to say about it."""
+    """One way to do the work: a function that measures it once, and what to say about it.
+
+    :param targets: what the design promises, by metric: of our number, or of the ratio with another's.
+    """
 
     name: str
     measure: Callable[[], Measured]
     note: str = ""
+    targets: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
@@ -53,6 +57,7 @@ class Benchmark:
     :param ground: a context that has what the benchmark needs and gives the start of the command line that runs
         one contestant; the benchmark's and the contestant's names are added. It raises :class:`NoGroundError`
         where the benchmark can't run.
+    :param most_rounds: how many rounds suffice, however many are asked for: of what is long, or hardly varies.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Benchmark:
     metrics: list[Metric]
     contestants: list[Contestant]
     text: str = ""
+    most_rounds: int = 100
     ground: Callable[[], AbstractContextManager[list[str]]] = lambda: nullcontext(
         [sys.executable, "-m", "benchmarks.contestant"]
     )
@@ -96,6 +102,7 @@ class Result:
 
 def run(benchmark: Benchmark, rounds: int, say: Callable[[str], None]) -> Result:
     """Run a benchmark; contestants that fail are left out of the remaining rounds and named in the result."""
+    rounds = min(rounds, benchmark.most_rounds)
     result = Result(benchmark, rounds)
     try:
         with benchmark.ground() as command:

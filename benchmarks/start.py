@@ -92,7 +92,7 @@ BENCHMARK = Benchmark(
         Metric("modules", "modules", digits=0),
     ],
     contestants=[
-        Contestant("hpclaunch", ours, "with its supervisor"),
+        Contestant("hpclaunch", ours, "with its supervisor", {"seconds": "≤ 0.5", "rss": "≤ 60"}),
         Contestant("dask.distributed", dask, "with its nanny"),
     ],
     text="Memory: what the worker process has resident; all processes, sharing what they share.",
