@@ -165,6 +165,10 @@ class ActorError(TaskError):
     """An actor was lost with its worker, or a call of it had no answer for that reason."""
 
 
+class TaskTimeoutError(TaskError, TimeoutError):
+    """The task ran for longer than the ``timeout`` that it was submitted with; the text names its worker."""
+
+
 class LostResultError(TaskError):
     """The result was on a worker that is gone, and the task cannot be run again."""
 

@@ -63,6 +63,7 @@ PURE = {
     "scheduler.restricted",
     "scheduler.state",
     "scheduler.terms",
+    "scheduler.timeouts",
     "scheduler.why",
     "scheduler.wishes",
     "worker.commands",

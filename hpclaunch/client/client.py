@@ -89,6 +89,7 @@ class Client(DatasetCalls, ClientCore):
         workers: str | Iterable[str] | None = None,
         allow_other_workers: bool = False,
         duration: str | float | None = None,
+        timeout: str | float | None = None,
         actor: bool = False,
         restarts: int = 0,
         pure: bool = False,
@@ -107,13 +108,14 @@ class Client(DatasetCalls, ClientCore):
         :param allow_other_workers: on others too, if these are busy.
         :param duration: how long it runs, such as ``"20 min"`` or seconds; it goes to no worker whose job ends
             before that. Else it is learned from the function's earlier calls.
+        :param timeout: how long it may run; after that it is ended, and fails with TaskTimeoutError.
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
             :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
         :param restarts: how often an actor is made anew when its worker is lost.
         :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.
         :raises SerializationError: the function or an argument can't be pickled.
         """
-        terms = make_terms(resources, workers, allow_other_workers, duration)
+        terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
         if actor:
             return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
         sent = self._define(function)
@@ -140,6 +142,7 @@ class Client(DatasetCalls, ClientCore):
         workers: str | Iterable[str] | None = None,
         allow_other_workers: bool = False,
         duration: str | float | None = None,
+        timeout: str | float | None = None,
         actor: bool = False,
         restarts: int = 0,
         pure: bool = False,
@@ -149,13 +152,15 @@ class Client(DatasetCalls, ClientCore):
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
 
         :param key: a prefix for the tasks' names, or a sequence of names.
-        :param resources: as ``workers``, ``allow_other_workers``, ``duration``: of each call; see :meth:`submit`.
+        :param resources: as ``workers``, ``allow_other_workers``, ``duration``, ``timeout``: of each call, as in
+            :meth:`submit`.
         :param batch_size: accepted, and not needed: calls are sent in batches anyway.
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
         if actor:
             words: dict[str, Any] = {"resources": resources, "workers": workers, "duration": duration, **kwargs}
+            words["timeout"] = timeout
             words |= {"allow_other_workers": allow_other_workers, "restarts": restarts}
             rows = list(zip(*iterables, strict=False))
             names = [f"{key}-{i}" for i in range(len(rows))] if isinstance(key, str) else key
@@ -163,7 +168,7 @@ class Client(DatasetCalls, ClientCore):
                 self.submit(function, *call, key=names[i] if names else None, actor=True, **words)
                 for i, call in enumerate(rows)
             ]
-        terms = make_terms(resources, workers, allow_other_workers, duration)
+        terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
         if kwargs:
             function, kwargs = self._bind(function, kwargs)
         sent = self._define(function)

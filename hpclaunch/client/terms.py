@@ -14,13 +14,15 @@ def make_terms(
     workers: str | Iterable[str] | None,
     allow_other_workers: bool,
     duration: str | float | None,
+    timeout: str | float | timedelta | None = None,
 ) -> m.Terms | None:
     """Return the arguments of ``submit`` as the scheduler takes them; None if they ask for nothing.
 
     :raises ValueError: a value can't be used.
     :raises TypeError: it is of another kind.
     """
-    if not (resources or workers or duration):
+    limit = _limit(timeout)
+    if not (resources or workers or duration or limit):
         if allow_other_workers:
             raise ValueError("allow_other_workers goes with workers=")
         if workers is not None and not isinstance(workers, str):
@@ -32,7 +34,7 @@ def make_terms(
     if not all(isinstance(name, str) and name for name in names):
         raise TypeError(f"workers= takes names, addresses, hosts or job ids of workers, not {workers!r}")
     names = [name.rpartition("://")[2] for name in names]  # tls://host:port is host:port
-    return m.Terms(_amounts(resources or {}), names, bool(allow_other_workers), _seconds(duration))
+    return m.Terms(_amounts(resources or {}), names, bool(allow_other_workers), _seconds(duration), limit)
 
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
@@ -61,6 +63,15 @@ def timeout_seconds(timeout: str | float | timedelta | None) -> float | None:
     if hasattr(timeout, "__float__") and not isinstance(timeout, bool):  # a numpy number
         return float(timeout)
     raise ValueError(f'a timeout is a number of seconds, or a text such as "500 ms", not {timeout!r}')
+
+
+def _limit(timeout: str | float | timedelta | None) -> float:
+    seconds = timeout_seconds(timeout)
+    if seconds is None:
+        return 0.0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"timeout= is how long a task may run, more than 0 seconds, not {timeout!r}")
+    return float(seconds)
 
 
 def _seconds(duration: str | float | None) -> float:

@@ -74,6 +74,7 @@ class Terms(_Message):
     workers: list[str] = []
     allow_others: bool = False
     seconds: float = 0.0
+    timeout: float = 0.0
 
 
 class SubmitTasks(_Message, tag=11):
@@ -184,6 +185,18 @@ class ReplaceWorkers(_Message, tag=64):
     workers: list[str]
     keys: list[str]
     reason: str
+
+
+class SayWhenBegun(_Message, tag=66):
+    """From the head to a worker, before these tasks: they have a time limit, so say when each begins."""
+
+    keys: list[str]
+
+
+class TaskBegun(_Message, tag=67):
+    """A worker is about to run a task of which the head wants to know that."""
+
+    key: str
 
 
 class TaskSeceded(_Message, tag=60):
@@ -423,6 +436,8 @@ Message = (
     | TasksReturned
     | InputMissing
     | CopiesHeld
+    | SayWhenBegun
+    | TaskBegun
     | TaskSeceded
     | WantKeys
     | SeeThrough

@@ -22,6 +22,8 @@ def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], 
     batch = batches.get(worker)
     if batch is None:
         batch = batches[worker] = Batch(worker)
+    if terms is not None and terms.timeout:
+        batch.time(task.key)
     batch.add(task)
     state.index(worker)
 
@@ -29,7 +31,7 @@ def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], 
 class Batch:
     """What one worker is sent in this pass: runs of tasks of one function share a message."""
 
-    __slots__ = ("_args", "_function", "_keys", "messages", "worker")
+    __slots__ = ("_args", "_function", "_keys", "_timed", "messages", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -37,6 +39,13 @@ class Batch:
         self._function: bytes | None = None
         self._keys: list[str] = []
         self._args: list[bytes] = []
+        self._timed: list[str] = []
+
+    def time(self, key: str) -> None:
+        """Have the worker say when it begins a task, which is added next."""
+        if not self._timed:
+            self.messages.insert(0, m.SayWhenBegun(self._timed))
+        self._timed.append(key)
 
     def add(self, task: Task) -> None:
         """Add a task that was just assigned."""

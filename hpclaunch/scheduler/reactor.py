@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import actors
+from hpclaunch.scheduler import actors, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import recall
@@ -185,6 +185,7 @@ class Reactor:
         worker = self.state.workers.pop(name)
         assigned, worker.assigned = worker.assigned, {}
         worker.stale = set()
+        self.state.timed.pop(name, None)
         self.state.index(worker)
         guilty = set(list(assigned)[: worker.threads] if running is None else running)
         if blame == "nobody":
@@ -245,6 +246,8 @@ class Reactor:
                 self._finish(task)
         if worker.seceded:
             settle(worker, message.keys)
+        if self.state.timed:
+            timeouts.settle(self.state, name, message.keys)
         if worker.stale:
             self._free_stale(worker, message.keys)
         self.state.index(worker)
@@ -283,7 +286,7 @@ class Reactor:
                 continue
             if task.retries > 0:
                 task.retries -= 1
-                self._requeue(task)
+                self.requeue(task)
             else:
                 self.end_task(task, FAILED, failure)
         if worker.stale:
@@ -297,7 +300,7 @@ class Reactor:
         for key in keys:
             task = self._answered(worker, key, None)
             if task is not None:
-                self._requeue(task)
+                self.requeue(task)
         if worker.stale:
             self._free_stale(worker, keys)
         self.state.index(worker)
@@ -310,7 +313,7 @@ class Reactor:
             self._free_stale(worker, [message.key])
         self.state.index(worker)
         if task is not None:
-            self._requeue(task)
+            self.requeue(task)
         for key in message.missing:
             source = self.state.tasks.get(key)
             if source is not None and source.holders:
@@ -337,6 +340,8 @@ class Reactor:
         if now - self._looked_at >= HELD_SECONDS:  # durations are learned, and time goes by
             self._looked_at = now
             self.state.changed = None
+        if self.state.timed:
+            timeouts.on_tick(self, now)
         self.commands += recall(self.state, now)
 
     # --- steps: towards a result
@@ -385,6 +390,8 @@ class Reactor:
         worker.backlog -= task.cost
         if worker.seceded:
             settle(worker, [key])
+        if self.state.timed:
+            timeouts.settle(self.state, worker.name, [key])
         if task.terms is not None:
             give_back(worker, task)
         if seconds is not None:
@@ -394,7 +401,7 @@ class Reactor:
         task.worker = None
         return task
 
-    def _requeue(self, task: Task) -> None:
+    def requeue(self, task: Task) -> None:
         """Put an assigned task whose worker has given it up, or is lost, back to where it belongs."""
         if task.key in self.state.recanted:
             self.end_task(task, CANCELLED)
@@ -559,7 +566,7 @@ class Reactor:
             if crashes > self.allowed_failures or len(task.deaths) - crashes > EVICTION_LIMIT:
                 self.end_task(task, FAILED, killed(task))
                 return
-        self._requeue(task)
+        self.requeue(task)
 
     # --- news
 

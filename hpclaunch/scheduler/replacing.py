@@ -1,4 +1,5 @@
-"""Ending what runs by ending its process: tasks that are cancelled by force, and all workers at a restart.
+"""Ending what runs by ending its process: tasks that are cancelled by force or do not end when their time is over,
+and all workers at a restart.
 
 The scheduler knows which tasks a worker has, and its supervisor which of them it runs. So the supervisor is asked,
 and asked again for as long as the worker has not answered for the task, which may begin at any time.
@@ -6,15 +7,18 @@ and asked again for as long as the worker has not answered for the task, which m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.timeouts import overdue
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.server import SchedulerServer
 
 _CANCELLED = "its process was replaced because a task that it ran was cancelled by force"
+_OVER_TIME = "its process was replaced because a task that it ran did not end when its timeout was over"
 
 
 class Replacing:
@@ -38,7 +42,9 @@ class Replacing:
             self.replace([name], keys, _CANCELLED)
 
     def on_tick(self) -> None:
-        """Ask again for the end of tasks that were cancelled by force."""
+        """Ask again for the end of tasks that were cancelled by force, and of those that are over their time."""
+        for name, late in overdue(self._server.reactor.state, time.monotonic()).items():
+            self.replace([name], late, _OVER_TIME)
         for name, keys in list(self._doomed.items()):
             worker = self._server.reactor.state.workers.get(name)
             keys.intersection_update(worker.assigned if worker is not None else ())

@@ -21,7 +21,7 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import pressure, wishes
+from hpclaunch.scheduler import pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.load import Load, WorkerInfo, load_of
@@ -123,7 +123,10 @@ class SchedulerServer:
             m.Fetch: self._relays.fetch,
             m.ActorCall: self._relays.call,
         }
-        self._worker_handlers: dict[type, Callable[[Peer, Any], None]] = {
+        self._worker_handlers = self._handlers_for_workers()
+
+    def _handlers_for_workers(self) -> dict[type, Callable[[Peer, Any], None]]:
+        return {
             m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
@@ -132,6 +135,7 @@ class SchedulerServer:
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
+            m.TaskBegun: self._on_task_begun,
             m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
 
@@ -325,6 +329,9 @@ class SchedulerServer:
             if address in peer.hello.addresses or address == f"worker:{name}":
                 return peer
         return None
+
+    def _on_task_begun(self, peer: Peer, message: m.TaskBegun) -> None:
+        timeouts.on_task_begun(self.reactor, peer.hello.name, message.key, time.monotonic())
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         pressure.on_worker_paused(self.reactor, peer.hello.name, message)

@@ -208,6 +208,17 @@ class Task:
         return self.users > 0 or bool(self.wanted_by)
 
 
+class TimedRun:
+    """A task with a time limit that a worker has begun: until when it may run, and whether that is over."""
+
+    __slots__ = ("is_over", "task", "until")
+
+    def __init__(self, task: Task, until: float) -> None:
+        self.task = task
+        self.until = until
+        self.is_over = False
+
+
 class ReadyQueue:
     """Tasks that can run, by order. Those that come in order wait in a deque; the others in a heap.
 
@@ -315,7 +326,7 @@ class SchedulerState:
 
     __slots__ = (
         "changed", "clients", "deep", "functions", "held", "idle", "last_order", "open", "overlong", "ready",
-        "recanted", "tasks", "waiting", "workers",
+        "recanted", "tasks", "timed", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -332,6 +343,7 @@ class SchedulerState:
         self.open: dict[Worker, None] = {}  # have something, and room for more
         self.deep: dict[Worker, None] = {}  # have more than they can run at once
         self.last_order = 0
+        self.timed: dict[str, dict[str, TimedRun]] = {}  # worker -> task -> what it runs under a time limit
         self.recanted: set[str] = set()  # to be cancelled if a worker gives them back
 
     def index(self, worker: Worker) -> None:
@@ -392,6 +404,9 @@ class SchedulerState:
                 assert client in task.wanted_by, task.story()
         for worker in self.workers.values():
             self._check_worker(worker)
+        for name, runs in self.timed.items():
+            assert runs, name
+            assert runs.keys() <= self.workers[name].assigned.keys(), name
         for (function, terms), held in self.held.items():
             assert all(task.function.id == function and task.terms == terms for task in held), "a wrong queue"
         for index in (self.idle, self.open, self.deep):

@@ -23,6 +23,7 @@ class Terms(NamedTuple):
     workers: frozenset[str] = frozenset()  # names, addresses, hosts or job ids; empty: any worker
     allow_others: bool = False  # these workers first, but others too
     seconds: float = 0.0  # how long it runs, as the user says; 0: it is learned
+    timeout: float = 0.0  # seconds that it may run; 0: as long as it likes
 
 
 def read(message: m.Terms | None) -> Terms | None:
@@ -32,7 +33,7 @@ def read(message: m.Terms | None) -> Terms | None:
     """
     if message is None:
         return None
-    for amount in (*message.resources.values(), message.seconds):
+    for amount in (*message.resources.values(), message.seconds, message.timeout):
         if not 0 <= amount < math.inf:
             raise ValueError(f"terms with an amount of {amount}")
     terms = Terms(
@@ -40,6 +41,7 @@ def read(message: m.Terms | None) -> Terms | None:
         frozenset(message.workers),
         message.allow_others and bool(message.workers),
         message.seconds,
+        message.timeout,
     )
     return terms if terms != Terms() else None
 

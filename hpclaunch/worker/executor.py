@@ -83,6 +83,8 @@ class Executor:
     :param facts: the worker, for its tasks.
     :param on_seceded: called from an execution thread with (key, True) when a task steps aside, and with
         (key, False) when it is back.
+    :param timed: keys of tasks to be announced when they begin; the caller adds to it.
+    :param on_begun: called from an execution thread with the key of such a task, before it runs.
     :param make_client: makes the client that all tasks of this worker share.
     """
 
@@ -95,11 +97,15 @@ class Executor:
         slots: mmap.mmap | None = None,
         facts: WorkerFacts | None = None,
         on_seceded: Callable[[str, bool], None] = lambda key, away: None,
+        timed: set[str] | None = None,
+        on_begun: Callable[[str], None] = lambda key: None,
         make_client: Callable[[], Client] | None = None,
     ) -> None:
         self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
         self._on_seceded = on_seceded
+        self._timed: set[str] = timed if timed is not None else set()
+        self._on_begun = on_begun
         self._make_client = make_client
         self._client: Client | None = None
         self._client_lock = threading.Lock()
@@ -283,6 +289,9 @@ class Executor:
         outcome: Any
         start = perf_counter()
         try:
+            if self._timed and key in self._timed:
+                self._timed.discard(key)
+                self._on_begun(key)
             call = function.call
             if inputs is not None:
                 inputs = _read_back(inputs)

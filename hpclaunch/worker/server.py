@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ log = logging.getLogger("hpclaunch.worker")
 _FETCHES = 16
 #: Seconds between two looks at whether a draining worker has nothing left to do.
 _DRAIN_SECONDS = 0.02
+#: Seconds that a task with a time limit waits at most for the head to be told that it begins.
+_TELL_SECONDS = 1.0
 
 
 class WorkerServer:
@@ -92,6 +95,7 @@ class WorkerServer:
         self.has_lost_head = False
         self.is_worn_out = False  # it ends so that a new process takes its place
         self._draining = ""
+        self._timed: set[str] = set()  # tasks that have not begun, and whose beginning the head wants to know
         self._fetches: set[asyncio.Task[None]] = set()
         self._may_fetch = asyncio.Semaphore(_FETCHES)
         peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
@@ -100,6 +104,7 @@ class WorkerServer:
             m.DefineFunction: self._on_function,
             m.RunTasks: self._reactor.on_tasks_sent,
             m.RunTask: self._reactor.on_task_sent,
+            m.SayWhenBegun: lambda msg: self._timed.update(msg.keys),
             m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
             m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
             m.KeepCopies: self._reactor.on_copies_wanted,
@@ -152,6 +157,8 @@ class WorkerServer:
                 self.hello.addresses[0] if self.hello.addresses else "",
             ),
             on_seceded=self._on_seceded,
+            timed=self._timed,
+            on_begun=self._on_begun,
             make_client=self._make_client,
         )
         self._questions = WorkerQuestions(self, self._executor)
@@ -331,10 +338,29 @@ class WorkerServer:
         self._carry_out()
 
     def _send(self, message: m.Message) -> None:
+        if self._timed and type(message) is m.TasksReturned:
+            self._timed.difference_update(message.keys)
         if self._head is not None and not self._head.is_closed:
             self._head.send(message)
 
-    # --- tasks that are clients
+    # --- tasks with a time limit, and tasks that are clients
+
+    def _on_begun(self, key: str) -> None:
+        """Called in an execution thread: tell the head, and wait until that is done.
+
+        Otherwise a task that holds the interpreter from its first moment on would keep it from being told.
+        """
+        told = threading.Event()
+
+        def tell() -> None:
+            self._send(m.TaskBegun(key))
+            if self._head is not None:
+                self._head.flush()
+            told.set()
+
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(tell)
+            told.wait(_TELL_SECONDS)
 
     def _on_seceded(self, key: str, away: bool) -> None:
         """Called in an execution thread."""

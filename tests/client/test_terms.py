@@ -73,6 +73,8 @@ def test_a_task_that_outlasts_every_job_is_run_and_the_user_is_told_once(
         ((None, ("tls://10.1.1.1:99", "node7"), True, None), m.Terms({}, ["10.1.1.1:99", "node7"], True)),
         ((None, None, False, "20 min"), m.Terms(seconds=1200.0)),
         ((None, None, False, 0.5), m.Terms(seconds=0.5)),
+        ((None, None, False, None, "2 min"), m.Terms(timeout=120.0)),
+        (({"GPU": 1}, None, False, None, 3), m.Terms({"GPU": 1.0}, timeout=3.0)),
     ],
 )
 def test_terms(arguments: Any, expected: m.Terms | None) -> None:
@@ -93,6 +95,9 @@ def test_terms(arguments: Any, expected: m.Terms | None) -> None:
         ((None, None, True, None), ValueError, "goes with workers="),
         ((None, None, False, "soon"), ValueError, "is not a time"),
         ((None, None, False, -3), ValueError, "is not a time"),
+        ((None, None, False, None, 0), ValueError, "more than 0 seconds, not 0"),
+        ((None, None, False, None, math.inf), ValueError, "more than 0 seconds, not inf"),
+        ((None, None, False, None, [1]), ValueError, r"a timeout is a number of seconds"),
     ],
 )
 def test_terms_that_cannot_be(arguments: Any, error: type[Exception], words: str) -> None:

@@ -264,3 +264,22 @@ def own_key() -> str:
     from hpclaunch.worker.context import get_worker
 
     return get_worker().get_current_task()
+
+
+def check_forever(notes: str) -> None:
+    """Run until nobody wants it any more; note that then."""
+    from hpclaunch import get_task
+
+    task = get_task()
+    while not task.is_cancelled:
+        time.sleep(0.005)
+    note(notes)
+    task.check()
+
+
+def hang_once(notes: str, value: Any) -> Any:
+    """Never return the first time; return ``value`` the second."""
+    note(notes)
+    while times_called(notes) == 1:
+        time.sleep(0.01)
+    return value

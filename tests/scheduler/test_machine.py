@@ -20,6 +20,8 @@ from tests.scheduler.world import ALL_ROUNDER, FUNCTIONS, PENDING, FakeClient, F
 
 KEYS = [f"k{i}" for i in range(8)]
 pick = st.integers(0, 999)
+#: What a task may fail of in these tests.
+ENDS = ("", "KilledWorkerError", "ActorError", "TaskTimeoutError")
 TERMS = (
     None,
     m.Terms(resources={"GPU": 1.0}),
@@ -28,6 +30,8 @@ TERMS = (
     m.Terms(workers=["host-a", "host-b"], allow_others=True, resources={"GPU": 1.0}),
     m.Terms(seconds=5.0),
     m.Terms(seconds=500.0),
+    m.Terms(timeout=1.5),
+    m.Terms(resources={"GPU": 1.0}, timeout=2.5),
 )
 OFFERS: tuple[dict[str, Any], ...] = (
     {},
@@ -209,9 +213,7 @@ class ClusterMachine(RuleBasedStateMachine):
         world.settle("small")
         for client in world.clients.values():
             for key, how in client.futures.items():
-                assert how != "failed" or client.errors[key].kind in ("", "KilledWorkerError", "ActorError"), (
-                    client.errors[key]
-                )
+                assert how != "failed" or client.errors[key].kind in ENDS, client.errors[key]
                 if isinstance(how, tuple):
                     world.fetch_result(client, key)
         world.settle("large")

@@ -15,7 +15,7 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import pressure
+from hpclaunch.scheduler import pressure, timeouts
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
@@ -108,6 +108,7 @@ class FakeWorker:
         self.running: list[str] = []
         self.fetches: list[FetchInput] = []
         self.draining = False
+        self.timed: set[str] = set()  # tasks whose beginning the head wants to know
 
     # --- the head's messages
 
@@ -126,6 +127,8 @@ class FakeWorker:
             self._owe(message.key, message.function)
             assert frozenset(i.key for i in message.inputs) in self.world.submitted[message.key]
             reactor.on_task_sent(message)
+        elif isinstance(message, m.SayWhenBegun):
+            self.timed.update(message.keys)
         elif isinstance(message, m.KeepCopies):
             reactor.on_copies_wanted(message)
         elif isinstance(message, m.RecallTasks):
@@ -194,7 +197,11 @@ class FakeWorker:
 
     def start(self) -> bool:
         if self.queue and len(self.running) < self.threads:
-            self.running.append(self.queue.popleft())
+            key = self.queue.popleft()
+            self.running.append(key)
+            if key in self.timed:
+                self.timed.discard(key)
+                self._say(m.TaskBegun(key))
             return True
         return False
 
@@ -399,6 +406,8 @@ class World:
             self.reactor.on_tasks_failed(name, message, self.now)
         elif isinstance(message, m.TasksReturned):
             self.reactor.on_tasks_returned(name, message.keys)
+        elif isinstance(message, m.TaskBegun):
+            timeouts.on_task_begun(self.reactor, name, message.key, self.now)
         elif isinstance(message, m.WorkerPaused):
             pressure.on_worker_paused(self.reactor, name, message)
         elif isinstance(message, m.CopiesHeld):
