@@ -206,7 +206,7 @@ def ask(directory: Path, method: str, **params: Any) -> Any:
     async def question() -> Any:
         session = await HeadSession.open(directory, name=f"cli-{time.time_ns():x}")
         try:
-            return await session.request(method, **params)
+            return await session.ask(method, **params)
         finally:
             session.close()
 

@@ -513,10 +513,8 @@ class Client(DatasetCalls, ClientCore):
         timeout = timeout_seconds(timeout)
         if not isinstance(n_workers, int) or n_workers < 0:
             raise ValueError(f"n_workers is a whole number of 0 or more, not {n_workers!r}")
-        self._thread.run(
-            self._session.request("wait_for_workers", n_workers=n_workers, timeout=timeout),
-            None if timeout is None else timeout + 5,
-        )
+        limit = None if timeout is None else timeout + 5
+        self._thread.run(self._ask_living("wait_for_workers", n_workers=n_workers, timeout=timeout), limit)
 
     @blocking
     def close(self) -> None:

@@ -29,12 +29,13 @@ from hpclaunch.client.callbacks import CallbackThread, call_back
 from hpclaunch.client.current import meaning
 from hpclaunch.client.functions import FunctionCache
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
+from hpclaunch.client.liveness import look_after
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
-from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, SerializationError
+from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, SerializationError
 from hpclaunch.notes import warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
@@ -138,7 +139,15 @@ class ClientCore:
         if context is None and directory is not None and facts.get("security", True):
             context = tls.client_context(Path(directory), "client")
         self._fetcher = Fetcher(hello, context, lambda: session.comm)
+        self._looking = asyncio.ensure_future(look_after(session, self._is_waiting))
         return session
+
+    def _is_waiting(self) -> bool:
+        """Say whether somebody may wait for the head: a future is pending, or a question is not answered."""
+        if self._session.is_asking:
+            return True
+        known = (reference() for reference in list(self._futures.values()))
+        return any(future is not None and future._status == PENDING for future in known)
 
     def _define(self, function: Callable[..., Any]) -> serialize.FunctionBytes:
         if not callable(function):
@@ -279,8 +288,8 @@ class ClientCore:
     # --- to the head
 
     def _ask(self, method: str, timeout: float | None = None, **params: Any) -> Any:
-        """Ask the head something; see :meth:`HeadSession.request`."""
-        return self._thread.run(self._request(method, **params), timeout)
+        """Ask the head something; see :meth:`HeadSession.ask`."""
+        return self._thread.run(self._ask_living(method, **params), timeout)
 
     def _ask_named(self, kind: str, do: str, name: str, timeout: float | None, **how: Any) -> Any:
         """Ask for a named thing, and wait for it; in a task, let others have its thread meanwhile.
@@ -320,6 +329,20 @@ class ClientCore:
     async def _request(self, method: str, **params: Any) -> Any:
         self._flush()  # what the user has sent before shall arrive before
         return await self._session.request(method, **params)
+
+    async def _ask_living(self, method: str, **params: Any) -> Any:
+        """As :meth:`_request`.
+
+        :raises PeerSilentError: the head does not answer, and shows no life.
+        """
+        self._flush()
+        try:
+            return await self._session.ask(method, **params)
+        except PeerSilentError as error:
+            raise PeerSilentError(
+                f"the head at {self._session.address} does not answer: {error}. It is frozen, or its machine is "
+                "very busy; ask again later. Futures are still good"
+            ) from None
 
     def _send(self, message: m.Message) -> None:
         self._thread.check_process()
@@ -488,6 +511,7 @@ class ClientCore:
         if not self._is_open:
             return
         self._flush()
+        self._looking.cancel()
         if self._actor_calls is not None:  # before their connections close, which would have them looked for
             self._actor_calls.close(CommClosedError("the client was closed"))
         self._fetcher.close()

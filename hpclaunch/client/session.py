@@ -174,8 +174,13 @@ class HeadSession:
         if not done:
             raise PeerSilentError(f"it has said nothing for {2 * seconds:g} s")
         error = ping.exception() if ping in done else None
-        if error is not None and asking not in done:
+        if isinstance(error, PeerError) and asking not in done:  # any other error is an answer, too
             raise error
+
+    @property
+    def is_asking(self) -> bool:
+        """True while a request is not answered."""
+        return bool(self._waiting)
 
     def close(self) -> None:
         """Close the connection. Unanswered requests raise CommClosedError."""
