@@ -51,6 +51,32 @@ def executor() -> Measured:
         return _rate(lambda n: list(workers.map(inc, range(n))), 10_000)
 
 
+def ray() -> Measured:
+    """Measure Ray."""
+    from benchmarks.others import ray_cluster
+
+    with ray_cluster(WORKERS) as module:
+        remote = module.remote(inc)
+        return _rate(lambda n: module.get([remote.remote(i) for i in range(n)]), 2_000)
+
+
+def parsl() -> Measured:
+    """Measure Parsl's HighThroughputExecutor."""
+    from benchmarks.others import parsl_cluster
+
+    with parsl_cluster(WORKERS) as module:
+        app = module.python_app(inc)
+        return _rate(lambda n: [future.result() for future in [app(i) for i in range(n)]], 2_000)
+
+
+def ipyparallel() -> Measured:
+    """Measure ipyparallel's load-balanced view, one task per message."""
+    from benchmarks.others import ipyparallel_view
+
+    with ipyparallel_view(WORKERS) as view:
+        return _rate(lambda n: view.map(inc, range(n), block=True, chunksize=1), 1_000)
+
+
 BENCHMARK = Benchmark(
     name="noop",
     title="No-op throughput: gather(map(inc, range(N))), two workers",
@@ -58,6 +84,9 @@ BENCHMARK = Benchmark(
     contestants=[
         Contestant("hpclaunch", ours, "TLS between all processes; N = 200,000", {"rate": "≥ 100,000"}),
         Contestant("dask.distributed", dask, "plain TCP, its default; N = 3,000", {"rate": "≥ 100"}),
+        Contestant("Ray", ray, "shared memory and loopback; N = 2,000", most_rounds=3),
+        Contestant("Parsl HTEX", parsl, "plain TCP, its default; N = 2,000", most_rounds=3),
+        Contestant("ipyparallel", ipyparallel, "plain TCP, its default, chunksize=1; N = 1,000", most_rounds=3),
         Contestant("ProcessPoolExecutor", executor, "pipes of one machine; N = 10,000"),
         Contestant("multiprocessing.Pool", pool, "pipes of one machine, chunksize=1; N = 50,000", {"rate": "≥ 2"}),
     ],

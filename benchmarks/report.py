@@ -11,7 +11,18 @@ from pathlib import Path
 
 from benchmarks.rounds import ROOT, Contestant, Metric, Result
 
-_PACKAGES = ("hpclaunch", "dask", "distributed", "dask-jobqueue", "uvloop", "msgspec", "cryptography")
+_PACKAGES = (
+    "hpclaunch",
+    "dask",
+    "distributed",
+    "dask-jobqueue",
+    "ray",
+    "parsl",
+    "ipyparallel",
+    "uvloop",
+    "msgspec",
+    "cryptography",
+)
 
 
 def table(result: Result) -> str:

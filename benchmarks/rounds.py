@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds that one contestant may take in one round.
 PATIENCE_SECONDS = 300
+#: In the environment of a contestant and of all that it starts, daemons too.
+_MARK = "HPCLAUNCH_BENCHMARK_CONTESTANT"
 
 Measured = dict[str, float]
 
@@ -37,12 +43,14 @@ class Contestant:
     """One way to do the work: a function that measures it once, and what to say about it.
 
     :param targets: what the design promises, by metric: of our number, or of the ratio with another's.
+    :param most_rounds: how many rounds suffice, however many are asked for: of who is slow.
     """
 
     name: str
     measure: Callable[[], Measured]
     note: str = ""
     targets: dict[str, str] = field(default_factory=dict)
+    most_rounds: int = 100
 
     @property
     def is_ours(self) -> bool:
@@ -116,7 +124,7 @@ def run(benchmark: Benchmark, rounds: int, say: Callable[[str], None]) -> Result
 def _round(result: Result, number: int, command: list[str], say: Callable[[str], None]) -> None:
     benchmark = result.benchmark
     for contestant in benchmark.contestants if number % 2 == 0 else benchmark.contestants[::-1]:
-        if contestant.name in result.failures:
+        if contestant.name in result.failures or number >= contestant.most_rounds:
             continue
         say(f"{benchmark.name}, round {number + 1} of {result.rounds}: {contestant.name}")
         try:
@@ -133,17 +141,32 @@ def _measure(command: list[str]) -> Measured:
     :raises ValueError: it failed; the text has the last lines that it printed.
     :raises subprocess.TimeoutExpired: it took longer than PATIENCE_SECONDS.
     """
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    mark = secrets.token_hex(8)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, _MARK: mark},
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    finally:
+        _end_rest(mark)
     for line in reversed(done.stdout.splitlines()):
         if line.startswith('{"measured":'):
             measured: Measured = json.loads(line)["measured"]
             return measured
     tail = " | ".join(done.stderr.strip().splitlines()[-3:])
     raise ValueError(f"exit code {done.returncode}: {tail or 'nothing was measured'}")
+
+
+def _end_rest(mark: str) -> None:
+    """Kill what a contestant has started and left behind."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_MARK) == mark:
+                process.kill()
+        except psutil.Error:  # it has just ended, or belongs to somebody else
+            continue

@@ -46,6 +46,32 @@ def executor() -> Measured:
         return _delays(lambda n: workers.submit(inc, n).result(), 3_000)
 
 
+def ray() -> Measured:
+    """Measure Ray."""
+    from benchmarks.others import ray_cluster
+
+    with ray_cluster(WORKERS) as module:
+        remote = module.remote(inc)
+        return _delays(lambda n: module.get(remote.remote(n)), 500)
+
+
+def parsl() -> Measured:
+    """Measure Parsl's HighThroughputExecutor."""
+    from benchmarks.others import parsl_cluster
+
+    with parsl_cluster(WORKERS) as module:
+        app = module.python_app(inc)
+        return _delays(lambda n: app(n).result(), 300)
+
+
+def ipyparallel() -> Measured:
+    """Measure ipyparallel's load-balanced view."""
+    from benchmarks.others import ipyparallel_view
+
+    with ipyparallel_view(WORKERS) as view:
+        return _delays(lambda n: view.apply_async(inc, n).get(), 300)
+
+
 BENCHMARK = Benchmark(
     name="roundtrip",
     title="Round trip: submit(inc, n).result(), one at a time",
@@ -58,6 +84,9 @@ BENCHMARK = Benchmark(
             {"median": "≤ 0.25"},
         ),
         Contestant("dask.distributed", dask, "plain TCP, its default", {"median": "≥ 20"}),
+        Contestant("Ray", ray, "shared memory and loopback", most_rounds=3),
+        Contestant("Parsl HTEX", parsl, "plain TCP, its default", most_rounds=3),
+        Contestant("ipyparallel", ipyparallel, "plain TCP, its default", most_rounds=3),
         Contestant("ProcessPoolExecutor", executor, "two processes and pipes; no third one between them"),
     ],
 )

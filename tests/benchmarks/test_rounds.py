@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.__main__ import NAMES
@@ -109,6 +110,24 @@ def test_contestants_take_turns_and_a_failed_one_is_left_out(tmp_path: Path):
     assert [line.rpartition(": ")[2] for line in said] == ["hpclaunch", "other", "hpclaunch"]
     assert result.measured == {"hpclaunch": [{"rate": 5.0, "seconds": 1.0}] * 2}
     assert result.failures == {"other": "exit code 1: it broke"}
+
+
+def test_what_a_contestant_leaves_behind_is_ended(tmp_path: Path):
+    left = tmp_path / "left"
+    program = tmp_path / "contestant.py"
+    program.write_text(
+        "import pathlib, subprocess, sys\n"
+        "quiet = subprocess.DEVNULL\n"
+        "argv = ['sleep', '600']\n"
+        "child = subprocess.Popen(argv, start_new_session=True, stdout=quiet, stderr=quiet)\n"
+        f"pathlib.Path({str(left)!r}).write_text(str(child.pid))\n"
+        'print(\'{"measured": {"rate": 5.0, "seconds": 1.0}}\')\n'
+    )
+    run(a_benchmark(ground=lambda: contextlib.nullcontext([sys.executable, str(program)])), 1, lambda line: None)
+    pid = int(left.read_text())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        assert not psutil.wait_procs([process], timeout=10)[1] or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("name", NAMES)
