@@ -40,6 +40,8 @@ class _MeantClient:
 
 _meant = _MeantClient()
 _before: Any = _MISSING  # what Dask had been told before
+_SHUFFLE = "dataframe.shuffle.method"
+_has_set_shuffle = False
 
 
 def register() -> None:
@@ -49,9 +51,13 @@ def register() -> None:
 
 def unregister() -> None:
     """Undo :func:`register`, unless Dask has been told something else since."""
-    global _before
+    global _before, _has_set_shuffle
     never_mind(_CONFIG)
     config = sys.modules.get(_CONFIG)
+    if config is not None and _has_set_shuffle:
+        _has_set_shuffle = False
+        if config.get(_SHUFFLE, None) == "tasks":
+            config.set({_SHUFFLE: None})
     if config is None or config.config.get("scheduler") is not _meant:
         return
     if _before is _MISSING:
@@ -61,8 +67,22 @@ def unregister() -> None:
     _before = _MISSING
 
 
+def shuffling_by_tasks() -> Any:
+    """Return a ``with`` block in which Dask shuffles data frames by tasks, unless it was told otherwise.
+
+    It would go by files of one host else, which no other host sees, and into which a task that runs again writes
+    its rows twice.
+    """
+    from dask import config
+
+    return config.set({} if config.get(_SHUFFLE, None) else {_SHUFFLE: "tasks"})
+
+
 def _register(config: ModuleType) -> None:
-    global _before
+    global _before, _has_set_shuffle
+    if not config.get(_SHUFFLE, None):
+        _has_set_shuffle = True
+        config.set({_SHUFFLE: "tasks"})
     now = config.config.get("scheduler", _MISSING)
     if now is not _meant:
         _before = now

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client import graph
+from hpclaunch.client.dask_default import shuffling_by_tasks
 from hpclaunch.client.delayed import Delayed, delayed, submit_delayed
 from hpclaunch.client.future import Future
 from hpclaunch.client.terms import make_terms
@@ -90,7 +91,8 @@ def _submit(
             return graph.rebuild(keys, submit_graph(client, dsk, keys, **wishes))
 
         call = getattr(dask.base, what)
-        results = iter(call(*foreign, traverse=False, optimize_graph=optimize_graph, scheduler=schedule))
+        with shuffling_by_tasks():
+            results = iter(call(*foreign, traverse=False, optimize_graph=optimize_graph, scheduler=schedule))
     return [
         next(values) if isinstance(one, Delayed) else next(results) if _is_foreign(one) else one for one in some
     ]

@@ -208,3 +208,24 @@ def test_waiting_for_what_was_persisted(client: Client) -> None:
     progress(x, transient=True)
     client.cancel(x)
     assert futures_of(da.Array) == []
+
+
+def test_frames_are_shuffled_by_tasks_and_not_by_files_of_one_host(
+    cluster: MiniCluster, frame: Any, client: Client
+) -> None:
+    from dask.utils import get_default_shuffle_method
+
+    lazy = dd.from_pandas(frame, npartitions=4)
+    assert get_default_shuffle_method() == "tasks"  # the client is Dask's default
+    client.close()
+    before = get_default_shuffle_method()
+    assert before != "tasks"
+    with Client(cluster.directory, set_as_default=False) as other:
+        assert other.compute(lazy.shuffle("b").a.sum()).result(30) == frame.a.sum()
+        kept = other.persist(lazy.shuffle("b"))
+        assert not [key for key in dict(kept.__dask_graph__()) if "partd" in str(key) or "zpartd" in str(key)]
+        assert get_default_shuffle_method() == before
+        with dask.config.set({"dataframe.shuffle.method": "disk"}):
+            with other.as_default():
+                assert get_default_shuffle_method() == "disk"
+            assert get_default_shuffle_method() == "disk"
