@@ -60,7 +60,8 @@ class Local:
     async def __aexit__(self, *exc: object) -> None:
         await self.manager.close()
         await self.runner
-        assert not [job_id for job_id in self.pids() if self.is_running(job_id)]
+        # An exit code is written by the job just before it ends.
+        await until(lambda: not [job_id for job_id in self.pids() if self.is_running(job_id)])
 
     async def _retire(self, command: c.RetireWorkers) -> None:
         job_id = command.id
