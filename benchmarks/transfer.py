@@ -33,9 +33,27 @@ def _rates(make: Callable[[], Any], move: Callable[[Any], int]) -> Measured:
 
 def ours() -> Measured:
     """Measure hpclaunch: a task on one worker takes what a task on the other has made."""
+    return _ours(is_far=False)
+
+
+def ours_far() -> Measured:
+    """Measure the same between workers that take each other for another host's."""
+    return _ours(is_far=True)
+
+
+def be_far() -> None:
+    """Have this process believe that it shares its host with nobody."""
+    from hpclaunch.comm import fetch
+
+    fetch.node_id = lambda: ""  # type: ignore[assignment]
+
+
+def _ours(*, is_far: bool) -> Measured:
     from hpclaunch import wait
 
     with our_client(2) as client:
+        if is_far:
+            client.run(be_far)
         names: set[str] = set()
         while len(names) < 2:
             names.update(client.gather(client.map(worker_name, range(100))))
@@ -125,7 +143,8 @@ BENCHMARK = Benchmark(
     title="100 MB from one worker to another",
     metrics=[Metric("rate", "MB/s", is_more_better=True, digits=0)],
     contestants=[
-        Contestant("hpclaunch", ours, "a task takes another worker's result as its argument; TLS"),
+        Contestant("hpclaunch, between hosts", ours_far, "a task takes another worker's result; TLS"),
+        Contestant("hpclaunch, on one host", ours, "the same; it is shared instead of sent"),
         Contestant(
             "raw TLS stream", raw_tls, "two processes, blocking sockets, the same certificates", {"rate": "≥ 0.7"}
         ),

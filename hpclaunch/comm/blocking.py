@@ -1,4 +1,4 @@
-"""A connection without an event loop, for the supervisor: it forks, and a loop does not survive that.
+"""A connection without an event loop: for the supervisor, which forks, and for bulk data in threads.
 
 The same frames, handshake and TLS as :mod:`hpclaunch.comm.connection`.
 """
@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import notice_dead_hosts
+from hpclaunch.comm.connection import check_hello, notice_dead_hosts
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder, encode
-from hpclaunch.comm.messages import Goodbye, Hello, Message, Welcome
+from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -33,6 +33,11 @@ class BlockingConnection:
     def fileno(self) -> int:
         """The descriptor to select on; call :meth:`receive` until it gives nothing."""
         return self._sock.fileno()
+
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """The socket if it speaks TLS, else None."""
+        return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
 
     def trust(self) -> None:
         """Take frames of any sensible size from now on."""
@@ -91,6 +96,41 @@ class BlockingConnection:
         """Give messages to the next :meth:`receive`."""
         self._early = messages + self._early
 
+    def send_raw(self, view: memoryview, timeout: float) -> None:
+        """Send bytes that are in no frame.
+
+        :raises OSError: the connection is over, or takes nothing for ``timeout`` seconds.
+        """
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.sendall(view)
+        finally:
+            self._sock.setblocking(False)
+
+    def receive_raw(self, view: memoryview, timeout: float) -> None:
+        """Fill memory with bytes that are in no frame.
+
+        :raises OSError: the connection ends before, or nothing comes for ``timeout`` seconds.
+        """
+        self._sock.settimeout(timeout)
+        try:
+            while view:
+                count = self._sock.recv_into(view)
+                if not count:
+                    raise OSError("the other side closed the connection in the middle")
+                view = view[count:]
+        finally:
+            self._sock.setblocking(False)
+
+    def is_alive(self) -> bool:
+        """Say whether nothing has come on a connection on which nothing is to come: not even its end."""
+        return not select.select([self._sock], [], [], 0)[0]
+
+    def cut(self) -> None:
+        """End the connection under a thread that uses it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def local_host(self) -> str:
         """The address of this side, without its port."""
         return str(self._sock.getsockname()[0])
@@ -146,6 +186,57 @@ def dial_blocking(
         _drop(sock)
         why = error.strerror or str(error) or "the other side closed it during the handshake"
         raise CommClosedError(f"no connection to {address}: {why}") from None
+
+
+def accept_blocking(
+    sock: socket.socket, context: ssl.SSLContext | None, cluster_id: str, me: str, timeout: float
+) -> BlockingConnection:
+    """Hear who has connected, and greet.
+
+    :param me: this side's name.
+    :param timeout: seconds for all of it.
+    :raises HandshakeError: it is not who it should be.
+    :raises OSError: it went away, or took too long.
+    """
+    until = time.monotonic() + timeout
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    notice_dead_hosts(sock)
+    sock.setblocking(False)
+    if context is not None:
+        secure = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        sock = secure
+        _shake_hands(secure, until)
+    connection = BlockingConnection(sock)
+    try:
+        messages = connection.wait(until - time.monotonic())
+        check_hello(messages[0] if messages else None, connection, cluster_id, secure=context is not None)
+        connection.trust()
+        connection.put_back(messages[1:])
+        connection.send([Welcome(PROTOCOL_VERSION, me)])
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _shake_hands(sock: ssl.SSLSocket, until: float) -> None:
+    while True:
+        wants_to_write = False
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            wants_to_write = True
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return
+        left = until - time.monotonic()
+        if left <= 0 or not any(select.select([sock], [sock] if wants_to_write else [], [], left)):
+            sock.close()
+            raise TimeoutError("no TLS handshake came in time")
 
 
 def _drop(sock: socket.socket | None) -> None:

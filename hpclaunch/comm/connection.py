@@ -231,7 +231,15 @@ def notice_dead_hosts(sock: Any) -> None:
 # --- handshake ----------------------------------------------------------------------------------------------
 
 
-def check_hello(hello: object, connection: Connection, cluster_id: str, *, secure: bool) -> Hello:
+class Secured(Protocol):
+    """What may speak TLS."""
+
+    @property
+    def tls(self) -> Any:
+        """The TLS object, or None."""
+
+
+def check_hello(hello: object, connection: Secured, cluster_id: str, *, secure: bool) -> Hello:
     """Return a peer's first message if it may come in.
 
     :raises HandshakeError: it is no Hello, of another version or cluster, or claims a role that its

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from hpclaunch.comm.bulk import BulkReceiver, Offer, read_offer
 from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.framing import Buffer, Frame
 from hpclaunch.comm.messages import ActorReply, Data, Fetch, Hello, Message
@@ -41,7 +42,8 @@ class Fetcher:
         self._head = head
         self._connections: dict[str, asyncio.Task[Connection]] = {}
         self._unreachable: set[str] = set()
-        self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | None]] = {}
+        self._bulk = BulkReceiver(hello, context)
+        self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | Offer | None]] = {}
         self._last_request = 0
         #: Called with (answer, buffers, source) for answers of actors, and (source, reason) when one is gone.
         self.on_reply: Callable[[ActorReply, Sequence[Buffer], str], None] = lambda *_: None
@@ -65,19 +67,29 @@ class Fetcher:
         return None
 
     async def _ask(self, address: str, key: str) -> Payload | Shared | None:
-        node = node_id()
+        node, takes_offers = node_id(), True
         while True:
             comm, via, source = await self.way_to(address)
             try:
-                return await self._question(comm, key, via, source, "" if via else node)
+                answer = await self._question(comm, key, via, source, node, takes_offers=takes_offers)
             except OSError as error:  # it could not be opened: have it sent
                 log.info("%s is not shared by %s: %s", key, address, error)
                 node = ""
+                continue
             except PeerError as error:
                 if not via:
                     self._warn(address, error)
                     continue
                 raise
+            if not isinstance(answer, Offer):
+                return answer
+            try:
+                return await self._bulk.take(address, answer)
+            except (OSError, PeerError) as error:
+                log.warning(
+                    "%s did not come from %s by itself (%s); it is sent the ordinary way", key, address, error
+                )
+                takes_offers = False
 
     async def way_to(self, address: str) -> tuple[Comm, str, str]:
         """Return a connection to a worker, straight or through the head.
@@ -103,12 +115,14 @@ class Fetcher:
             log.warning("%s can't be reached directly (%s); asking through the head", address, error)
         self._unreachable.add(address)
 
-    async def _question(self, comm: Comm, key: str, via: str, source: str, node: str) -> Payload | Shared | None:
+    async def _question(
+        self, comm: Comm, key: str, via: str, source: str, node: str, *, takes_offers: bool
+    ) -> Payload | Shared | Offer | None:
         self._last_request += 1
         number = self._last_request
-        answer: asyncio.Future[Payload | Shared | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Payload | Shared | Offer | None] = asyncio.get_running_loop().create_future()
         self._waiting[number, source] = answer
-        comm.send(Fetch(number, [key], via, node))
+        comm.send(Fetch(number, [key], via) if via else Fetch(number, [key], "", node, takes_offers))
         try:
             return await answer
         finally:
@@ -160,7 +174,10 @@ class Fetcher:
         answer = self._waiting.get((message.request, source))
         if answer is None or answer.done():
             return
-        if message.place and source != "head":
+        offer = read_offer(message.place, message.lengths) if source != "head" else None
+        if offer is not None:
+            answer.set_result(offer)
+        elif message.place and source != "head":
             try:
                 answer.set_result(open_shared(message.place, message.inode, message.lengths))
             except OSError as error:
@@ -184,6 +201,7 @@ class Fetcher:
         self._connections.clear()
         for source in {source for _, source in self._waiting}:
             self._fail(source, "closed on this side")
+        self._bulk.close()
 
 
 class InFile(Protocol):
@@ -205,11 +223,13 @@ def answer_fetch(
     message: Fetch,
     stored: Callable[[str], Payload | None],
     shared: Callable[[str], InFile | None] = lambda key: None,
+    offer: Callable[[Payload], Offer | None] = lambda payload: None,
 ) -> None:
     """Send the results that are asked for, or say where they are to be opened, or that they are not here.
 
     :param stored: gives a result by its key.
     :param shared: gives it in a file that others of this host can open, if it is better had so.
+    :param offer: offers it on a connection of its own, if it is better had so.
     """
     is_near = message.node != "" and message.node == node_id()
     for key in message.keys:
@@ -223,6 +243,8 @@ def answer_fetch(
         if payload is None:
             reply = Data(message.request, key, -1)
             comm.send(reply)
+        elif message.takes_offers and (offered := offer(payload)) is not None:
+            comm.send(Data(message.request, key, 0, offered.place, 0, list(offered.lengths)))
         else:
             reply = Data(message.request, key, 1 + len(payload.buffers))
             comm.send_buffers(reply, [payload.pickle, *payload.buffers])

@@ -285,6 +285,7 @@ class Fetch(_Message, tag=30):
     keys: list[str]
     via: str = ""  # to the head: relay the question to this worker address
     node: str = ""  # of who asks: large results can be shared with processes of the same host
+    takes_offers: bool = False  # and can be had on a connection of their own (hpclaunch.comm.bulk)
 
 
 class Data(_Message, tag=31):
@@ -293,7 +294,7 @@ class Data(_Message, tag=31):
     request: int
     key: str
     buffers: int
-    place: str = ""  # or it is in this file of the same host (hpclaunch.comm.sharing)
+    place: str = ""  # or it is in this file of the same host (hpclaunch.comm.sharing), or offered (comm.bulk)
     inode: int = 0
     lengths: list[int] = []
 

@@ -14,7 +14,7 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -92,6 +92,34 @@ def share(payload: Payload) -> Shared:
     fd = os.memfd_create("hpclaunch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         lengths = write_payload(fd, payload)
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Shared(fd, lengths)
+
+
+def receive_shared(lengths: Sequence[int], fill: Callable[[memoryview], None]) -> Payload | Shared:
+    """Receive a result of pieces of these lengths where it stays: in a sealed file if there may be one more.
+
+    :param fill: fills the memory that it is given.
+    :raises OSError: there is no memory for it; or what ``fill`` raises.
+    """
+    if Shared.alive >= _MOST_FILES:
+        pieces = [memoryview(bytearray(length)) for length in lengths]
+        for piece in pieces:
+            fill(piece)
+        return Payload(pieces[0], list[Buffer](pieces[1:]))
+    fd = os.memfd_create("hpclaunch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, max(1, end_of(lengths)))
+        whole = mmap.mmap(fd, 0)
+        view = memoryview(whole)
+        for start, length in zip(_starts(lengths), lengths, strict=True):
+            with view[start : start + length] as piece:
+                fill(piece)
+        view.release()
+        whole.close()  # nobody can write to it any more, which sealing asks for
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)

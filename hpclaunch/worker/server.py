@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
+from hpclaunch.comm.bulk import BulkServer
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import Frame
@@ -92,6 +93,7 @@ class WorkerServer:
         self._actors: Actors | None = None
         self._head: Comm | None = None
         self._listener: Listener | None = None
+        self._bulk = BulkServer(hello.name, hello.cluster_id, listen_context)
         self.has_lost_head = False
         self.is_worn_out = False  # it ends so that a new process takes its place
         self._draining = ""
@@ -125,6 +127,7 @@ class WorkerServer:
         """
         self._listener = Listener(self.hello.cluster_id, self._listen_context, self._on_peer)
         await self._listener.start([listen_host])
+        self._bulk.listen(listen_host)
         host = f"[{listen_host}]" if ":" in listen_host else listen_host
         self.hello.addresses = [f"{host}:{self._listener.port}"]
         connection, welcome = await dial(
@@ -178,6 +181,7 @@ class WorkerServer:
         if self._head is not None and not self._head.is_closed:
             self._head.close(reason)
         self._fetcher.close()
+        self._bulk.close()
         if self._questions is not None:
             self._questions.close()
 
@@ -252,7 +256,7 @@ class WorkerServer:
         for messages, _ in frames:
             for message in messages:
                 if type(message) is m.Fetch:
-                    answer_fetch(connection, message, self._stored, self._shared)
+                    answer_fetch(connection, message, self._stored, self._shared, self._bulk.offer)
                 elif type(message) is m.ActorCall:
                     self._call_actor(connection, message)
 

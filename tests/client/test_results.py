@@ -123,6 +123,32 @@ def test_what_cannot_be_reached_is_fetched_through_the_head(own_cluster: Make) -
     assert client.scheduler_info()["relays"] == 0
 
 
+def be_far(port: int | None = None) -> None:
+    """Have this worker share with nobody; its offers name that port, if any is given."""
+    from hpclaunch.comm import bulk, fetch
+
+    fetch.node_id = str  # type: ignore[assignment]
+    if port is not None:
+        bulk.socket.socket.getsockname = lambda self: ("127.0.0.1", port)  # type: ignore[assignment,method-assign]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_large_results_go_from_host_to_host_by_themselves(own_cluster: Make, is_open: bool) -> None:
+    _, client = own_cluster(jobs=2)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        client.run(be_far, None if is_open else closed.getsockname()[1])
+        one, other = client.scheduler_info()["workers"]
+        arrays = [client.submit(np.full, 1_000_000, i, dtype=float, workers=[one]) for i in range(6)]
+        sums = [client.submit(np.sum, array, workers=[other]) for array in arrays]
+        assert client.gather(sums) == [1e6 * i for i in range(6)]
+        changed = client.submit(lambda a: a.__iadd__(1).sum(), arrays[1], workers=[other])
+        assert changed.result(10) == 2e6
+        assert client.submit(np.sum, arrays[1], workers=[other], pure=False).result(10) == 1e6, (
+            "each task has its own"
+        )
+
+
 # --- holders that are gone
 
 

@@ -1,0 +1,261 @@
+"""Large results from one host to another, on connections of their own, without an event loop.
+
+A holder *offers* a large result: it answers a question with the port of its :class:`BulkServer`, a ticket and the
+lengths of the pieces. Who asked dials that port in a thread, shows the ticket, and receives the raw bytes straight
+into a sealed file in memory, such as processes of one host share (:mod:`hpclaunch.comm.sharing`); tasks map it.
+So each byte is moved by the kernel and by TLS, and by nobody else, and neither side's event loop is kept from its
+other work. On a loop the same takes twice as long: bytes are copied into TLS, out of it, into the frame, and from
+there for each task.
+
+The handshake is that of all connections: TLS with the cluster's certificates, Hello and Welcome. Whatever goes
+wrong is an OSError or PeerError for who asked, and the result is then sent the ordinary way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from hpclaunch.comm.blocking import BlockingConnection, accept_blocking, dial_blocking
+from hpclaunch.comm.connection import HANDSHAKE_SECONDS
+from hpclaunch.comm.framing import LIMIT_PEER, Buffer
+from hpclaunch.comm.messages import Fetch, Hello
+from hpclaunch.comm.serialize import Payload
+from hpclaunch.comm.sharing import Shared, receive_shared
+from hpclaunch.errors import CommClosedError, PeerError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+log = logging.getLogger("hpclaunch.bulk")
+
+#: Bytes from which a result is offered; below, a question and an answer more cost as much as they save.
+LEAST_BYTES = 4 << 20
+#: Results that are received at once, and that are sent at once; more would only share the network.
+_AT_ONCE = 8
+#: Connections whose other side has not shown yet who it is.
+_STRANGERS = 32
+#: Seconds that a connection may stand still in mid-transfer, or an offer wait for who asked.
+STALL_SECONDS = 30.0
+#: Seconds that a connection with nothing to do is kept.
+_IDLE_SECONDS = 20.0
+#: Bytes that are given to TLS at once.
+_PIECE_BYTES = 1 << 20
+
+
+class Offer(NamedTuple):
+    """Where a result is to be had."""
+
+    port: int
+    ticket: str
+    lengths: Sequence[int]
+
+    @property
+    def place(self) -> str:
+        """How a message says it."""
+        return f"bulk:{self.port}:{self.ticket}"
+
+
+def read_offer(place: str, lengths: Sequence[int]) -> Offer | None:
+    """Return the offer that a message makes; None if it makes another one."""
+    kind, _, rest = place.partition(":")
+    port, _, ticket = rest.partition(":")
+    if kind != "bulk" or not port.isdecimal() or not lengths or min(lengths) < 0 or sum(lengths) > LIMIT_PEER:
+        return None
+    return Offer(int(port), ticket, lengths)
+
+
+class BulkServer:
+    """Sends what was offered. Its methods are for the event loop's thread.
+
+    :param name: this worker's.
+    :param cluster_id: which those who come must belong to.
+    :param context: TLS context of the side that accepts; None without TLS.
+    """
+
+    def __init__(self, name: str, cluster_id: str, context: ssl.SSLContext | None) -> None:
+        self._name = name
+        self._cluster_id = cluster_id
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._offers: dict[str, Payload] = {}
+        self._server: socket.socket | None = None
+        self._strangers = threading.BoundedSemaphore(_STRANGERS)
+        self._sending = threading.BoundedSemaphore(_AT_ONCE)
+        self._open: set[BlockingConnection] = set()
+        self._host = ""
+        self._is_closed = False
+
+    def listen(self, host: str) -> None:
+        """Say on which address; a port is opened with the first offer."""
+        self._host = host
+
+    def offer(self, payload: Payload) -> Offer | None:
+        """Offer a result to whoever asked for it; None if it is better sent the ordinary way."""
+        if payload.size < LEAST_BYTES or not self._host:
+            return None
+        try:
+            server = self._server or self._start()
+        except OSError as error:
+            log.info("no port for large results: %s", error)
+            return None
+        ticket = secrets.token_hex(16)
+        self._offers[ticket] = payload
+        self._loop.call_later(STALL_SECONDS, self._offers.pop, ticket, None)
+        lengths = [memoryview(piece).nbytes for piece in (payload.pickle, *payload.buffers)]
+        return Offer(server.getsockname()[1], ticket, lengths)
+
+    def _start(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        self._server = socket.create_server((self._host, 0), family=family)
+        threading.Thread(target=self._accept, args=(self._server,), name="hpclaunch-bulk", daemon=True).start()
+        return self._server
+
+    def close(self) -> None:
+        """Close the port and all connections."""
+        self._offers.clear()
+        self._host, self._is_closed = "", True
+        if self._server is not None:
+            with contextlib.suppress(OSError):
+                self._server.shutdown(socket.SHUT_RDWR)  # so that accept() ends
+            self._server.close()
+        for connection in list(self._open):
+            connection.cut()
+
+    # --- in threads
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            self._strangers.acquire()
+            try:
+                sock, _ = server.accept()
+            except OSError:
+                self._strangers.release()
+                return
+            threading.Thread(target=self._serve, args=(sock,), name="hpclaunch-bulk", daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            connection = accept_blocking(sock, self._context, self._cluster_id, self._name, HANDSHAKE_SECONDS)
+        except (PeerError, OSError) as error:
+            log.info("a connection for large results was refused: %s", error)
+            sock.close()
+            return
+        finally:
+            self._strangers.release()
+        self._open.add(connection)
+        try:
+            while not self._is_closed:
+                messages = connection.wait(_IDLE_SECONDS)
+                if not messages:
+                    return
+                for message in messages:
+                    if type(message) is Fetch:
+                        self._send(connection, message.keys)
+        except (PeerError, OSError) as error:
+            log.info("a connection for large results ended: %s", error)
+        finally:
+            self._open.discard(connection)
+            connection.close()
+
+    def _send(self, connection: BlockingConnection, tickets: Sequence[str]) -> None:
+        for ticket in tickets:
+            payload = self._offers.pop(ticket, None)
+            if payload is None:
+                raise CommClosedError("an offer that was not made, or has expired")
+            with self._sending:
+                for piece in _pieces(payload):
+                    connection.send_raw(piece, STALL_SECONDS)
+
+
+def _pieces(payload: Payload) -> Iterator[memoryview]:
+    buffers: list[Buffer] = [payload.pickle, *payload.buffers]
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        for at in range(0, len(view), _PIECE_BYTES):
+            yield view[at : at + _PIECE_BYTES]
+
+
+class BulkReceiver:
+    """Takes offers.
+
+    :param hello: how we introduce ourselves (role "peer").
+    :param context: TLS context of the side that dials; None without TLS.
+    """
+
+    def __init__(self, hello: Hello, context: ssl.SSLContext | None) -> None:
+        self._hello = hello
+        self._context = context
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle: dict[str, list[BlockingConnection]] = {}
+        self._busy: set[BlockingConnection] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    async def take(self, holder: str, offer: Offer) -> Payload | Shared:
+        """Receive what a holder offers.
+
+        :param holder: its ordinary address, ``host:port``.
+        :raises OSError: it can't be reached, stands still, or there is no memory.
+        :raises PeerError: it is not who it should be, or has ended.
+        """
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(_AT_ONCE, "hpclaunch-bulk")
+        address = f"{holder.rpartition(':')[0]}:{offer.port}"
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._take, address, offer)
+
+    def _take(self, address: str, offer: Offer) -> Payload | Shared:
+        connection = self._connection(address)
+        try:
+            connection.send([Fetch(0, [offer.ticket])])
+            received = receive_shared(offer.lengths, lambda view: connection.receive_raw(view, STALL_SECONDS))
+        except BaseException:
+            with self._lock:
+                self._busy.discard(connection)
+            connection.close()
+            raise
+        with self._lock:
+            self._busy.discard(connection)
+            if not self._is_closed:
+                self._idle.setdefault(address, []).append(connection)
+                return received
+        connection.close()
+        return received
+
+    def _connection(self, address: str) -> BlockingConnection:
+        with self._lock:
+            idle = self._idle.get(address, [])
+            while idle:
+                connection = idle.pop()
+                if connection.is_alive():
+                    self._busy.add(connection)
+                    return connection
+                connection.close()
+        connection, _ = dial_blocking(address, self._hello, self._context, expect_role="worker")
+        with self._lock:
+            self._busy.add(connection)
+            if self._is_closed:
+                connection.cut()
+        return connection
+
+    def close(self) -> None:
+        """Close all connections; what is being received fails."""
+        with self._lock:
+            self._is_closed = True
+            for connections in self._idle.values():
+                for connection in connections:
+                    connection.close()
+            self._idle.clear()
+            for connection in self._busy:
+                connection.cut()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
