@@ -42,6 +42,8 @@ LEAST_BYTES = 4 << 20
 _AT_ONCE = 8
 #: Connections whose other side has not shown yet who it is.
 _STRANGERS = 32
+#: Seconds to wait for a holder's port before the ordinary way is taken.
+DIAL_SECONDS = 5.0
 #: Seconds that a connection may stand still in mid-transfer, or an offer wait for who asked.
 STALL_SECONDS = 30.0
 #: Seconds that a connection with nothing to do is kept.
@@ -240,7 +242,9 @@ class BulkReceiver:
                     self._busy.add(connection)
                     return connection
                 connection.close()
-        connection, _ = dial_blocking(address, self._hello, self._context, expect_role="worker")
+        connection, _ = dial_blocking(
+            address, self._hello, self._context, expect_role="worker", timeout=DIAL_SECONDS
+        )
         with self._lock:
             self._busy.add(connection)
             if self._is_closed:

@@ -43,6 +43,7 @@ class Fetcher:
         self._connections: dict[str, asyncio.Task[Connection]] = {}
         self._unreachable: set[str] = set()
         self._bulk = BulkReceiver(hello, context)
+        self._no_offers: set[str] = set()  # addresses whose offers could not be taken
         self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | Offer | None]] = {}
         self._last_request = 0
         #: Called with (answer, buffers, source) for answers of actors, and (source, reason) when one is gone.
@@ -67,11 +68,11 @@ class Fetcher:
         return None
 
     async def _ask(self, address: str, key: str) -> Payload | Shared | None:
-        node, takes_offers = node_id(), True
+        node = node_id()
         while True:
             comm, via, source = await self.way_to(address)
             try:
-                answer = await self._question(comm, key, via, source, node, takes_offers=takes_offers)
+                answer = await self._question(comm, key, via, source, node)
             except OSError as error:  # it could not be opened: have it sent
                 log.info("%s is not shared by %s: %s", key, address, error)
                 node = ""
@@ -89,7 +90,7 @@ class Fetcher:
                 log.warning(
                     "%s did not come from %s by itself (%s); it is sent the ordinary way", key, address, error
                 )
-                takes_offers = False
+                self._no_offers.add(address)
 
     async def way_to(self, address: str) -> tuple[Comm, str, str]:
         """Return a connection to a worker, straight or through the head.
@@ -116,13 +117,16 @@ class Fetcher:
         self._unreachable.add(address)
 
     async def _question(
-        self, comm: Comm, key: str, via: str, source: str, node: str, *, takes_offers: bool
+        self, comm: Comm, key: str, via: str, source: str, node: str
     ) -> Payload | Shared | Offer | None:
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[Payload | Shared | Offer | None] = asyncio.get_running_loop().create_future()
         self._waiting[number, source] = answer
-        comm.send(Fetch(number, [key], via) if via else Fetch(number, [key], "", node, takes_offers))
+        if via:
+            comm.send(Fetch(number, [key], via))
+        else:
+            comm.send(Fetch(number, [key], "", node, takes_offers=source not in self._no_offers))
         try:
             return await answer
         finally:
