@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.policies import Ours
-from benchmarks.queue_world import Burst, EndlessError, Site, Trace, World
+from benchmarks.mix import read_mix
+from benchmarks.oracle import clairvoyant, fixed, least
+from benchmarks.policies import Dask, Ours, work
+from benchmarks.queue_world import Burst, EndlessError, Kind, SimJob, Site, Trace, World
 from hpclaunch.cluster.adaptive import OVERTIME_SECONDS
 
 SITES = st.builds(
@@ -18,49 +22,161 @@ SITES = st.builds(
     running=st.integers(1, 30),
     walltime=st.sampled_from([300, 3600]),
     failing=st.sampled_from([0.0, 0.2]),
-    preempted=st.sampled_from([0.0, 0.05]),
+    preempted=st.sampled_from([0.0, 0.05, 0.3]),
+    is_put_back=st.booleans(),
 )
-BURSTS = st.lists(
-    st.builds(Burst, st.integers(0, 1000), st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=3
+KINDS = st.sampled_from(
+    [
+        (Kind(),),
+        (Kind(processes=4),),
+        (Kind(processes=2, threads=2), Kind("gpu", threads=2)),
+        (Kind(processes=3), Kind("gpu")),
+    ]
 )
-TRACES = st.builds(Trace, st.just("found"), BURSTS.map(tuple), SITES, st.integers(1, 12))
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    """Return a workload of some bursts, of which some need the results of others or wait for a person."""
+    kinds = draw(KINDS)
+    bursts: list[Burst] = []
+    for number in range(draw(st.integers(1, 4))):
+        after = draw(st.none() | st.integers(0, number - 1)) if number else None
+        pause = draw(st.none() | st.integers(1, 200)) if after is not None else None
+        bursts.append(
+            Burst(
+                draw(st.integers(0, 1000)),
+                draw(st.integers(1, 60)),
+                draw(st.integers(1, 60)),
+                function=draw(st.sampled_from("fg")),
+                kind=draw(st.sampled_from(kinds)).name,
+                tail=draw(st.sampled_from([0.0, 0.5])),
+                after=after,
+                pause=pause,
+            )
+        )
+    return Trace("found", tuple(bursts), draw(SITES), draw(st.integers(1, 12)), kinds)
 
 
 class Watched(Ours):
-    """Ours, with an eye on the limits at each step."""
+    """Ours, with an eye on each step: the limits, and that nothing goes that is of use."""
+
+    grace = 60  # seconds of the default policy
+
+    def __init__(self, trace: Trace, **policy: float) -> None:
+        super().__init__(trace, **policy)
+        self.wanted_at: dict[str, int] = {kind.name: -1 for kind in trace.kinds}
+        self.is_spending = "core_hours" in policy
+        self.turns = 0  # from letting go to submitting
+        self._let_go = dict.fromkeys(self.wanted_at, False)
 
     def step(self, world: World) -> None:
-        before = {job.id for job in world.live()}
+        before = {kind.name: world.live(kind.name) for kind in world.trace.kinds}
+        tasks = {job.id: len(job.tasks) for job in world.live()}
+        for kind in world.trace.kinds:
+            if self._need(world, kind) >= len(before[kind.name]):
+                self.wanted_at[kind.name] = world.now
         super().step(world)
-        live = world.live()
-        assert len(live) <= world.trace.maximum
-        gone = before - {job.id for job in live}
-        cancelled = [job for job in world.jobs if job.id in gone and job.started is None]
-        assert not cancelled or not world.ready or len(live) >= world.trace.maximum or self._is_enough(world)
-        assert all(not job.tasks for job in world.jobs if job.id in gone)
+        for kind in world.trace.kinds:
+            live = world.live(kind.name)
+            assert len(live) <= world.trace.maximum
+            gone = [job for job in before[kind.name] if job not in live]
+            if gone and not self.is_spending:
+                self._check_gone(world, kind, gone, tasks)
+            self._count_turns(kind, bool(gone), any(job not in before[kind.name] for job in live))
 
-    def _is_enough(self, world: World) -> bool:
-        """Whether the jobs that stay are as many as the policy wants."""
-        return len(world.live()) >= self.adaptive.log[-1].wish
+    def _need(self, world: World, kind: Kind) -> int:
+        """Return the jobs that the work is worth, reckoned anew."""
+        count, seconds = work(world, kind.name)
+        return min(world.trace.maximum, math.ceil(min(count, math.ceil(seconds / 5)) / kind.slots))
+
+    def _check_gone(self, world: World, kind: Kind, gone: list[SimJob], tasks: dict[str, int]) -> None:
+        assert all(not tasks[job.id] for job in gone), "a job with tasks was let go"
+        assert len(world.live(kind.name)) >= self._need(world, kind), "a job was let go that is needed now"
+        if any(job.started is None for job in gone):
+            assert world.now - self.wanted_at[kind.name] >= self.grace, "a queued job had just been needed"
+
+    def _count_turns(self, kind: Kind, has_let_go: bool, has_submitted: bool) -> None:
+        assert not (has_let_go and has_submitted)
+        self.turns += has_submitted and self._let_go[kind.name]
+        if has_let_go or has_submitted:
+            self._let_go[kind.name] = has_let_go
+
+
+def losses(world: World) -> int:
+    """Return how often jobs ended, or were put back, without having been let go."""
+    ended = sum(not job.is_leaving for job in world.jobs)
+    return ended + sum(job.earlier_seconds > 0 for job in world.jobs)
 
 
 @settings(max_examples=20)
-@given(TRACES, st.integers(1, 5))
+@given(traces(), st.integers(1, 5))
 def test_the_work_ends_within_the_limits(trace: Trace, seed: int) -> None:
-    world = World(trace, seed).run(Watched(trace))
+    chooser = Watched(trace)
+    world = World(trace, seed).run(chooser)
     assert not any(world.left)
-    losses = sum(job.ended is not None and job.started is None for job in world.jobs)
-    lives = world.core_seconds // trace.site.walltime
-    restarts = sum(job.started is not None and not job.is_leaving for job in world.jobs)
-    assert world.submitted <= trace.maximum * len(trace.bursts) + losses + lives + restarts
+    assert all(job.ended is not None for job in world.jobs)
+    kinds = {kind.name: kind for kind in trace.kinds}
+    useful = [min(trace.maximum, math.ceil(burst.tasks / kinds[burst.kind].slots)) for burst in trace.bursts]
+    assert world.submitted <= 2 * sum(useful) + losses(world)
+    assert chooser.turns <= 2 * len(trace.bursts) + losses(world)
 
 
 @settings(max_examples=20)
-@given(TRACES, st.integers(1, 5), st.floats(1.0, 4.0))
+@given(traces(), st.integers(1, 5), st.floats(1.0, 4.0))
 def test_a_budget_is_never_exceeded(trace: Trace, seed: int, jobs: float) -> None:
-    budget = jobs * (trace.site.walltime + OVERTIME_SECONDS)
-    chooser = Watched(trace, core_hours=budget / 3600)
+    each = (trace.site.walltime + OVERTIME_SECONDS) * max(kind.slots for kind in trace.kinds)
+    chooser = Watched(trace, core_hours=jobs * each / 3600)  # of each kind
     world = World(trace, seed)
     with contextlib.suppress(EndlessError):  # it may not be enough
-        world.run(chooser, limit=3000)
-    assert world.core_seconds <= budget + 1e-6
+        world.run(chooser, limit=6000)
+    for kind in trace.kinds:
+        spent = sum(job.ran(world.now) * kind.slots for job in world.jobs if job.kind == kind)
+        assert spent <= jobs * each + 1e-6
+
+
+@settings(max_examples=5)
+@given(traces(), st.integers(1, 5))
+def test_the_bounds_are_below_what_anybody_took(trace: Trace, seed: int) -> None:
+    seconds, core_seconds = least(trace, seed)
+    for chooser in (Ours(trace), Dask(trace)):
+        with contextlib.suppress(EndlessError):  # Dask's may go on for ever
+            world = World(trace, seed).run(chooser, limit=6000)
+            assert world.turnaround >= seconds
+            assert world.core_seconds >= core_seconds
+
+
+def test_the_mix_is_as_it_is_described() -> None:
+    mix = read_mix()
+    assert {seed for _, seed in mix} == {1, 2}
+    assert any(kind.processes > 1 for trace, _ in mix for kind in trace.kinds)
+    assert any(len(trace.kinds) > 1 for trace, _ in mix)
+    trickle = next(trace for trace, _ in mix if trace.name == "a steady trickle")
+    assert [burst.at for burst in trickle.bursts] == list(range(0, 900, 60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a person at a notebook", "a tree of sums", "processors and GPUs"])
+def test_the_clairvoyant_is_no_worse_than_what_it_starts_from(name: str) -> None:
+    trace = next(trace for trace, _ in read_mix() if trace.name == name)
+    best = clairvoyant(trace, 1, trials=20)
+    assert best.turnaround * best.core_seconds**0.1 <= (
+        1.02 * fixed(trace, 1).turnaround * fixed(trace, 1).core_seconds ** 0.1
+    )
+    seconds, core_seconds = least(trace, 1)
+    assert best.turnaround >= seconds
+    assert best.core_seconds >= core_seconds
+
+
+def test_each_kind_of_work_waits_for_its_inputs_and_its_jobs() -> None:
+    trace = Trace(
+        "two kinds",
+        (Burst(0, 8, 10), Burst(0, 2, 5, "g", kind="gpu", after=0), Burst(0, 1, 5, after=1, pause=60)),
+        Site(wait=0),
+        kinds=(Kind(processes=2, threads=2), Kind("gpu", threads=2)),
+    )
+    world = World(trace).run(Ours(trace))
+    assert [world.came[0], world.came[1]] == [0, 0]
+    assert world.finished[0] + 5 <= world.finished[1]
+    assert world.came[2] == world.finished[1] + 60
+    assert {job.kind.name for job in world.jobs} == {"cpu", "gpu"}
