@@ -11,7 +11,8 @@ Rules:
   break, the youngest first: a place in the queue is worth something.
 * A running job is let go only if it has been idle for ``idle_timeout`` seconds and no result is lost with it.
 * Limits and budget are hard. A job's whole walltime is set aside when it is submitted; what it did not use comes
-  back when it has ended. If the batch system itself goes over that (a job put back runs twice), queued jobs go.
+  back when it has ended. If the batch system itself goes over that (a job put back runs twice), queued jobs go,
+  and where that is not enough, running ones as soon as their tasks are done.
 
 It does not submit or cancel: :class:`~hpclaunch.cluster.ledger.Ledger` does, and its back-off has the last word.
 """
@@ -128,10 +129,8 @@ class Adaptive:
         self._surplus_since = (
             None if wish >= len(live) else (now if self._surplus_since is None else self._surplus_since)
         )
-        over = self._over_budget(facts, live)
-        if over:
-            gone = _youngest_queued(live)[:over]
-            decision = Decision(wish, cancel=_ids(gone), reason="the budget is used up")
+        if (over := self._over_budget(facts, live, wish)) is not None:
+            decision = over
         elif self._missing(facts, live, wish):
             decision = self._grow(facts, live, wish, why, now)
         else:
@@ -228,13 +227,26 @@ class Adaptive:
         left = self._left_seconds(facts)
         return 10**9 if left == math.inf else max(0, int(left // self._each_seconds()))
 
-    def _over_budget(self, facts: Facts, live: Sequence[JobFact]) -> int:
-        """Return how many queued jobs have to go for the budget to hold."""
-        left = self._left_seconds(facts)
-        if left >= 0:
-            return 0
-        queued = sum(job.state is State.QUEUED for job in live)
-        return min(queued, math.ceil(-left / self._each_seconds()))
+    def _over_budget(self, facts: Facts, live: Sequence[JobFact], wish: int) -> Decision | None:
+        """Let jobs go for the budget to hold, queued ones first; None if it holds anyway.
+
+        What drains gives back the rest of its walltime soon, so nobody else has to go for that.
+        """
+        over = -self._left_seconds(facts)
+        if over <= 0:
+            return None
+        cancel = _youngest_queued(live)[: math.ceil(over / self._each_seconds())]
+        over -= len(cancel) * self._each_seconds()
+        over -= sum(_rest(job) for job in facts.jobs if job.state is State.DRAINING)
+        retire: list[JobFact] = []
+        running = (job for job in live if job.state in (State.STARTING, State.UP))
+        for job in sorted(running, key=lambda job: (job.held_bytes, job.tasks)):
+            if over > 0 and _rest(job) > 0:
+                retire.append(job)
+                over -= _rest(job)
+        if not cancel and not retire:
+            return None
+        return Decision(wish, cancel=_ids(cancel), retire=_ids(retire), reason="the budget is used up")
 
     # --- fewer
 
@@ -318,7 +330,12 @@ def _reserved(job: JobFact, each: float) -> float:
     """Return the seconds that are set aside for one job: what it has used, and what it may yet use."""
     if job.state in (State.SUBMITTING, State.QUEUED):
         return job.used_seconds + each
-    return max(each, job.used_seconds)
+    return max(each, job.used_seconds + (0.0 if job.ends_in == math.inf else _rest(job) + OVERTIME_SECONDS))
+
+
+def _rest(job: JobFact) -> float:
+    """Return the seconds that a running job may yet run, as far as that is known."""
+    return 0.0 if job.ends_in == math.inf else max(0.0, job.ends_in)
 
 
 def _youngest_queued(live: Iterable[JobFact]) -> list[JobFact]:

@@ -135,6 +135,19 @@ def test_a_budget_is_never_exceeded(trace: Trace, seed: int, jobs: float) -> Non
         assert spent <= jobs * each + 1e-6
 
 
+@pytest.mark.parametrize(("wait", "jobs", "seconds"), [(0, 1.0, 10), (0, 3.0, 60), (1, 1.3, 200), (30, 2.0, 60)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_budget_holds_when_jobs_run_twice(wait: int, jobs: float, seconds: int, seed: int) -> None:
+    each = 300 + OVERTIME_SECONDS
+    site = Site(wait=wait, walltime=300, preempted=0.3, is_put_back=True)
+    trace = Trace("twice", (Burst(0, 60, seconds),), site, 6)
+    world = World(trace, seed)
+    with contextlib.suppress(EndlessError):
+        world.run(Watched(trace, core_hours=jobs * each / 3600), limit=3000)
+    assert any(job.earlier_seconds for job in world.jobs)
+    assert world.core_seconds <= jobs * each
+
+
 @settings(max_examples=5)
 @given(traces(), st.integers(1, 5))
 def test_the_bounds_are_below_what_anybody_took(trace: Trace, seed: int) -> None:

@@ -141,6 +141,17 @@ def test_queued_jobs_go_when_the_batch_system_has_run_others_twice() -> None:
     assert decision.cancel == ("j1",)
 
 
+def test_running_jobs_go_when_there_are_no_queued_ones_to_pay_for_what_ran_twice() -> None:
+    each = (3600.0 + OVERTIME_SECONDS) * 2 / 3600
+    one = adaptive(core_hours=2 * each)
+    again = job(1, U, tasks=1, used_seconds=500.0, ends_in=3600.0)  # put back after 500 s, and started again
+    decision = one.step(facts([again, job(2, U, used_seconds=100.0, ends_in=3500.0)], tasks=9, seconds=1e5), 0.0)
+    assert decision.retire == ("j2",)
+    assert decision.reason == "the budget is used up"
+    leaving = job(2, D, used_seconds=101.0, ends_in=3499.0)
+    assert not one.step(facts([again, leaving], tasks=9, seconds=1e5), 1.0).retire
+
+
 def test_submissions_are_few_and_trouble_is_told() -> None:
     one = adaptive(max_submit_rate=2)
     assert [one.step(facts(tasks=9, seconds=90.0), float(t)).submit for t in range(4)] == [5, 5, 0, 0]
