@@ -48,6 +48,7 @@ PURE = {
     "mpi.arguments",
     "mpi.launch",
     "mpi.roles",
+    "scheduler.balance",
     "scheduler.batches",
     "scheduler.actors",
     "scheduler.commands",

@@ -19,6 +19,7 @@ from hpclaunch.client import graph, graphs
 from hpclaunch.client.absent import why_absent
 from hpclaunch.client.actor import submit_actor
 from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, nothing, wait_all
+from hpclaunch.client.copies import CopyCalls
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
 from hpclaunch.client.datasets import DatasetCalls
@@ -37,7 +38,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(DatasetCalls, ClientCore):
+class Client(CopyCalls, DatasetCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -393,16 +394,6 @@ class Client(DatasetCalls, ClientCore):
         """
         names = [workers] if isinstance(workers, str) else None if workers is None else list(workers)
         return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
-
-    @blocking
-    def replicate(
-        self, futures: Future | Iterable[Future], n: int | None = None, workers: list[str] | None = None
-    ) -> None:
-        """Wait for results, and keep each on ``n`` workers (None: on all), so that they survive a worker.
-
-        Small results are with the head, and need no copies.
-        """
-        self._ask("replicate", keys=data_calls.keys_of(futures), n=n, workers=workers)
 
     @blocking
     def why(self, task: Future | str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import balance, wishes
 from hpclaunch.scheduler.named import KEEPER, Answer, Bequeath, Keep, LetGo, NamedThings, Ticket
 from hpclaunch.scheduler.why import why
 
@@ -50,6 +50,7 @@ class Questions:
         self._later: dict[str, Callable[..., Awaitable[Any]]] = {
             "cancel_unstarted": self._cancel_unstarted,
             "call_stack": self._call_stack,
+            "rebalance": self._rebalance,
             "replicate": self._replicate,
             "restart": self._restart,
             "run": self._run,
@@ -145,6 +146,23 @@ class Questions:
             places = [worker.place for worker in task.holders]
             for name in missing[: None if n is None else max(0, n - len(have.intersection(names)))]:
                 wanted.setdefault(name, []).append([key, places])
+        await self._have_held(wanted)
+
+    async def _rebalance(self, peer: Peer, keys: list[str] | None = None, workers: list[str] | None = None) -> int:
+        """Move results until workers hold about the same share of their memory; return how many were moved."""
+        state = self._server.reactor.state
+        moves = balance.plan(state, self._names(workers), None if keys is None else set(keys))
+        wanted: dict[str, list[list[Any]]] = {}
+        for key, _, taker in moves:
+            places = [worker.place for worker in state.tasks[key].holders or ()]
+            wanted.setdefault(taker, []).append([key, places])
+        await self._have_held(wanted)
+        gone = balance.let_go(state, moves)
+        self._server.carry_out(gone)
+        return len(gone)
+
+    async def _have_held(self, wanted: dict[str, list[list[Any]]]) -> None:
+        """Have workers fetch results from those places, and keep them. One that is lost meanwhile is left out."""
         await asyncio.gather(
             *(self.ask_worker(name, "hold", results=results) for name, results in wanted.items()),
             return_exceptions=True,

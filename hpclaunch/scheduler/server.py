@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -422,7 +422,7 @@ class SchedulerServer:
             for text in complaints(state) if state.overlong else ():
                 self.warn(text)
         if commands:
-            self._carry_out(commands)
+            self.carry_out(commands)
 
     def warn(self, text: str) -> None:
         """Tell all users something that they should know and can live with."""
@@ -431,7 +431,8 @@ class SchedulerServer:
             if peer.hello.role == "client":
                 peer.comm.send(m.Notice("warning", m.ErrorReport("HPCLaunchError", text)))
 
-    def _carry_out(self, commands: list[Command]) -> None:
+    def carry_out(self, commands: Sequence[Command]) -> None:
+        """Send what a reactor's part has to say."""
         spoken_to: set[Comm] = set()
         for command in commands:
             if type(command) is ToClient:
@@ -539,7 +540,7 @@ class SchedulerServer:
             await empty(
                 self.reactor.state,
                 lambda: self._workers_of(job_id),
-                self._carry_out,
+                self.carry_out,
                 until=until,
                 patient_until=time.monotonic() + patience,
             )

@@ -111,6 +111,17 @@ def test_replicate(client: Client) -> None:
     assert len(client.who_has(only)[only.key]) == 1
 
 
+def test_rebalance(client: Client) -> None:
+    one = next(iter(client.nthreads()))
+    futures = client.map(work.big, range(1_000_000, 1_000_008), workers=one)
+    client.rebalance(futures)
+    assert sorted(len(keys) for keys in client.has_what().values()) == [4, 4]
+    assert all(len(holders) == 1 for holders in client.who_has(futures).values())
+    assert [len(value) for value in client.gather(futures)] == list(range(1_000_000, 1_000_008))
+    assert sum(client.gather(client.map(work.length, futures, workers=one))) == 8_000_028
+    client.rebalance()
+
+
 def test_a_copy_survives_its_first_holder(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=2)
     future = client.scatter(work.big(1_000_000, 3), broadcast=True)

@@ -1,0 +1,36 @@
+"""Where results are kept, for a client: copies of them, and their even spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hpclaunch.client.awaiting import blocking
+from hpclaunch.client.data import keys_of
+
+if TYPE_CHECKING:
+    from hpclaunch.client.future import Future
+
+
+class CopyCalls:
+    """The part of a Client that is about where results are."""
+
+    _ask: Any
+
+    @blocking
+    def replicate(
+        self, futures: Future | Iterable[Future], n: int | None = None, workers: list[str] | None = None
+    ) -> None:
+        """Wait for results, and keep each on ``n`` workers (None: on all), so that they survive a worker.
+
+        Small results are with the head, and need no copies.
+        """
+        self._ask("replicate", keys=keys_of(futures), n=n, workers=workers)
+
+    @blocking
+    def rebalance(self, futures: Any = None, workers: list[str] | None = None) -> None:
+        """Move results until workers hold about the same share of their memory.
+
+        :param futures: wait for these results, and move only these; None: all that are there now.
+        """
+        self._ask("rebalance", keys=keys_of(futures), workers=workers)
