@@ -25,6 +25,7 @@ _PUBLIC: dict[str, str] = {
     "rejoin": "hpclaunch.worker.context",
     "secede": "hpclaunch.worker.context",
     "worker_client": "hpclaunch.worker.context",
+    "register_serialization": "hpclaunch.comm.registry",
     "as_completed": "hpclaunch.client.waiting",
     "progress": "hpclaunch.client.progress",
     "wait": "hpclaunch.client.waiting",

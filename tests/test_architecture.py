@@ -40,6 +40,7 @@ PURE = {
     "cluster.watch",
     "comm.framing",
     "comm.messages",
+    "comm.registry",
     "comm.serialize",
     "config.schema",
     "config.units",
@@ -79,6 +80,7 @@ ALLOWED = {
     "bisect",
     "collections",
     "contextlib",
+    "copyreg",
     "contextvars",
     "concurrent.futures",
     "dataclasses",
@@ -88,6 +90,7 @@ ALLOWED = {
     "functools",
     "hashlib",
     "heapq",
+    "io",
     "itertools",
     "json",
     "math",
@@ -112,6 +115,7 @@ ALLOWED = {
 }
 USED_PURELY = {
     "concurrent.futures": {"CancelledError"},
+    "io": {"BytesIO"},
     "json": {"loads", "dumps", "JSONDecodeError"},
     "pathlib": {"Path", "PurePath", "PurePosixPath"},  # as types: FILE_CALLS are forbidden
     "pickle": {

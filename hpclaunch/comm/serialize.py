@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from hpclaunch import errors
+from hpclaunch.comm import registry
 from hpclaunch.comm.framing import Buffer
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import SerializationError
@@ -35,6 +36,7 @@ _MIN_BUFFER = 1 << 14
 _MAX_BUFFERS = 1 << 15
 
 _dumps = pickle.dumps
+_registered = registry.table
 _loads = pickle.loads
 
 
@@ -74,7 +76,8 @@ def dump_value(value: Any) -> Payload:
         return False
 
     try:
-        data = _dumps(value, 5, buffer_callback=keep_in_band)
+        dumps = registry.dumps if _registered else _dumps
+        data = dumps(value, 5, buffer_callback=keep_in_band)
         if b"__main__" not in data:
             return Payload(data, buffers)
     except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
@@ -90,7 +93,7 @@ def dump_inline(value: Any) -> bytes:
     :raises SerializationError: neither pickle nor cloudpickle can.
     """
     try:
-        data = _dumps(value, 5)
+        data = registry.dumps(value, 5) if _registered else _dumps(value, 5)
         if b"__main__" not in data:
             return data
     except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
@@ -115,8 +118,9 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None) -> Any:
 def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
     import cloudpickle
 
+    dumps = registry.cloudpickle_dumps if _registered else cloudpickle.dumps
     try:
-        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=callback))
+        return bytes(dumps(value, protocol=5, buffer_callback=callback))
     except Exception as error:
         what = f"a {type(value).__module__}.{type(value).__qualname__}"
         raise SerializationError(_why_not("pickled", what, error)) from error

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hpclaunch
 from hpclaunch.client.client import Client
+from hpclaunch.comm import registry
 from hpclaunch.errors import CommClosedError
 from tests.client import work
 from tests.client.conftest import until
@@ -245,3 +247,20 @@ def test_a_large_array_is_mapped_and_not_copied_on_one_host(client: Client) -> N
 def test_more_inputs_than_are_fetched_at_once(client: Client) -> None:
     made = client.map(work.big, [100_000] * 60, range(60))
     assert client.submit(work.total_length, made).result(20) == 6_000_000
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_registered_type_goes_to_tasks_and_comes_back(client: Client, size: int) -> None:
+    hpclaunch.register_serialization(work.Guarded, work.dump_guarded, work.load_guarded)
+    try:
+        first = client.submit(work.same, work.Guarded(bytes(size)))
+        assert client.submit(work.guarded_bytes, first).result(20) == bytes(size)
+        assert bytes(first.result(20).data) == bytes(size)
+    finally:
+        del registry.table[work.Guarded]
+
+
+def test_a_type_can_be_registered_on_the_workers(client: Client) -> None:
+    client.run(hpclaunch.register_serialization, work.OtherGuarded, work.dump_guarded, work.load_guarded)
+    made = client.map(work.OtherGuarded, [bytes(10), bytes(1_000_000)])
+    assert client.gather(client.map(work.guarded_bytes, made)) == [bytes(10), bytes(1_000_000)]

@@ -283,3 +283,29 @@ def hang_once(notes: str, value: Any) -> Any:
     while times_called(notes) == 1:
         time.sleep(0.01)
     return value
+
+
+class Guarded:
+    """What pickle can't take: bytes with a lock beside them."""
+
+    def __init__(self, data: Any) -> None:
+        import threading
+
+        self.data = data
+        self.lock = threading.Lock()
+
+
+class OtherGuarded(Guarded):
+    pass
+
+
+def dump_guarded(value: Guarded) -> tuple[None, list[Any]]:
+    return None, [value.data]
+
+
+def load_guarded(_: None, buffers: list[memoryview]) -> Guarded:
+    return Guarded(buffers[0])
+
+
+def guarded_bytes(value: Guarded) -> bytes:
+    return bytes(value.data)

@@ -105,6 +105,65 @@ def test_odd_arrays_come_back(value: Any) -> None:
     assert back.dtype == value.dtype
 
 
+def read_only(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 3000])
+@pytest.mark.parametrize(
+    ("make", "copies"),
+    [
+        (lambda n: np.arange(n * 8.0).reshape(8, n), False),
+        (lambda n: np.asfortranarray(np.arange(n * 8.0).reshape(n, 8)), False),
+        (lambda n: read_only(np.arange(n * 8)), False),
+        (lambda n: np.zeros(n * 4, dtype=[("x", "i4"), ("y", "f8"), ("z", "u1", (3,))]), False),
+        (lambda n: np.arange(n * 16.0).reshape(8, 2 * n)[:, ::2], True),
+        (lambda n: np.arange(n * 8)[::-1], True),
+        (lambda n: np.array([{"row": i} for i in range(n)] + [None], dtype=object), True),
+        (lambda n: np.array(["x" * (i % 9) for i in range(n)]), True),
+        (lambda n: np.zeros((n, 0, 3), dtype="c16"), True),
+    ],
+    ids=["c", "fortran", "read-only", "records", "strided", "backwards", "objects", "texts", "empty"],
+)
+def test_arrays_come_back_and_contiguous_ones_are_not_copied(make: Any, copies: bool, length: int) -> None:
+    value = make(length)
+    payload = serialize.dump_value(value)
+    if length == 3000 and not copies:
+        assert len(payload.buffers) == 1
+        assert np.shares_memory(np.frombuffer(payload.buffers[0], "u1"), value)
+    back = serialize.load_value(*payload)
+    np.testing.assert_array_equal(back, value)
+    assert (back.dtype, back.shape) == (value.dtype, value.shape)
+    if not copies:
+        assert back.flags.f_contiguous == value.flags.f_contiguous
+
+
+@pytest.mark.parametrize("length", [0, 5, 30_000])
+def test_frames_come_back_and_their_numbers_are_not_copied(length: int) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "a": np.arange(length, dtype=float),
+            "b": np.arange(length),
+            "when": pd.date_range("2024-01-01", periods=length, freq="s", tz="UTC"),
+            "kind": pd.Categorical(["x", "y", "z"] * (length // 3) + ["x"] * (length % 3)),
+            "text": [f"row {i % 7}" for i in range(length)],
+        },
+        index=pd.Index(np.arange(length) * 2, name="even"),
+    )
+    payload = serialize.dump_value({"frame": frame, "series": frame["a"]})
+    back = serialize.load_value(*payload)
+    pd.testing.assert_frame_equal(back["frame"], frame)
+    pd.testing.assert_series_equal(back["series"], frame["a"])
+    if length == 30_000:
+        numbers = frame["a"].to_numpy()
+        assert any(np.shares_memory(np.frombuffer(one, "u1"), numbers) for one in payload.buffers)
+    back["frame"]["a"] += 1  # what came is the receiver's own
+    assert length == 0 or frame["a"].iloc[0] == 0
+
+
 def make_adder(n: int) -> Callable[[int], int]:
     def add(x: int) -> int:
         return x + n
