@@ -121,6 +121,7 @@ USED_PURELY = {
     "pickle": {
         "HIGHEST_PROTOCOL",
         "PickleBuffer",
+        "Pickler",
         "PicklingError",
         "UnpicklingError",
         "Unpickler",
