@@ -35,6 +35,10 @@ def read_policy(arguments: Mapping[str, Any], config: JobConfig) -> Policy:
     :raises ConfigError: a value can't be used, or two contradict each other; the text says which.
     """
     given = {**config.adaptive, **{key: value for key, value in arguments.items() if value is not None}}
+    if "Adaptive" in given:
+        raise ConfigError(
+            "adapt: Adaptive= is a class of Dask's, which can't decide here: leave it out", key="Adaptive"
+        )
     for key in given:
         if key not in ARGUMENTS:
             raise ConfigError(f"adapt: unknown {key!r}; there are {', '.join(ARGUMENTS)}", key="adaptive")

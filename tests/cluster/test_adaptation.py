@@ -41,6 +41,29 @@ def test_arguments_become_jobs_and_seconds(arguments: dict[str, Any], policy: Po
     assert read_policy(arguments, config()) == policy
 
 
+#: What dask.distributed's and dask-jobqueue's adapt() take; ``worker_key`` and ``Adaptive`` are refused.
+DASK = {
+    "minimum": 2,
+    "maximum": 8,
+    "minimum_jobs": 1,
+    "maximum_jobs": 4,
+    "minimum_cores": 4,
+    "maximum_cores": 16,
+    "minimum_memory": "8 GB",
+    "maximum_memory": "32 GB",
+    "interval": "1s",
+    "wait_count": 3,
+    "target_duration": "5s",
+}
+
+
+@pytest.mark.parametrize("name", DASK)
+def test_every_name_of_dasks_has_its_meaning(name: str) -> None:
+    side = name.partition("_")[0]
+    bounds = {"minimum": {"minimum": 1}, "maximum": {"maximum": 4}}.get(side, {})
+    assert read_policy({name: DASK[name]}, config()) == Policy(**bounds)  # the others are the defaults
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -55,6 +78,8 @@ def test_arguments_become_jobs_and_seconds(arguments: dict[str, Any], policy: Po
         ({"core_hours": 1}, "core_hours=1 does not pay for one job"),
         ({"core_hours": 9, "minimum_jobs": 3}, "does not pay for the minimum of 3 jobs"),
         ({"scale_factor": 2}, "unknown 'scale_factor'"),
+        ({"Adaptive": object}, "Adaptive= is a class of Dask's, which can't decide here: leave it out"),
+        ({"minimum_memory": "40 GB", "maximum_jobs": 4}, "a minimum of 5 jobs and a maximum of 4 contradict"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, Any], words: str) -> None:
