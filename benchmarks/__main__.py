@@ -11,7 +11,20 @@ from pathlib import Path
 from benchmarks.report import document, table
 from benchmarks.rounds import Benchmark, run
 
-NAMES = ("noop", "roundtrip", "actors", "transfer", "start", "imports", "scheduler", "slurm", "mpi", "adaptive")
+NAMES = (
+    "noop",
+    "roundtrip",
+    "actors",
+    "transfer",
+    "graphs",
+    "roots",
+    "start",
+    "imports",
+    "scheduler",
+    "slurm",
+    "mpi",
+    "adaptive",
+)
 
 
 def main() -> int:

@@ -33,11 +33,14 @@ def vitals(number: int) -> Vitals:
 
 
 @contextlib.contextmanager
-def our_client(workers: int) -> Iterator[Any]:
-    """Give a client of a new LocalCluster with that many workers of one thread: head, jobs, TLS and all."""
+def our_client(workers: int, **options: Any) -> Iterator[Any]:
+    """Give a client of a new LocalCluster with that many workers of one thread: head, jobs, TLS and all.
+
+    ``options`` are further arguments of LocalCluster.
+    """
     from hpclaunch import Client, LocalCluster
 
-    with LocalCluster(n_workers=workers) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
         cluster.wait_for_workers(workers)
         yield client
 
