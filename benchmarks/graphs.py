@@ -140,7 +140,8 @@ BENCHMARK = Benchmark(
     text=(
         f"Two workers. Tree: {TREE_LEAVES:,} numbers added up in pairs. Random: {RANDOM_TASKS:,} tasks with up to "
         f"three inputs each. Shuffle: {SHUFFLE_PARTS} partitions, each to each. Array: arcsin and arccos "
-        f"of two random {ARRAY_SIDE:,} x {ARRAY_SIDE:,} x 10, in chunks of {ARRAY_CHUNK:,} x {ARRAY_CHUNK:,} x 5, added and summed up."
+        f"of two random {ARRAY_SIDE:,} x {ARRAY_SIDE:,} x 10, "
+        f"in chunks of {ARRAY_CHUNK:,} x {ARRAY_CHUNK:,} x 5, added and summed up."
     ),
     most_rounds=1,
 )
