@@ -162,6 +162,11 @@ class Connection(asyncio.BufferedProtocol):
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return str(name[0]) if isinstance(name, tuple) else ""
 
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes, about, that wait because the other side takes no more for now."""
+        return len(self._backlog) * PIECE_BYTES
+
     def trust(self) -> None:
         """Take frames of any sensible size from now on: the peer is known."""
         self._decoder.limit = LIMIT_PEER

@@ -451,6 +451,7 @@ class SchedulerServer:
         if complaint := self._patience.complaint(self.reactor.state, now):
             self._say_failure(MemoryFullError(complaint))
         self.replacing.on_tick()
+        self._relays.on_tick()
         self.schedule_round()
         for job_id, peer in list(self._supervisors.items()):
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
