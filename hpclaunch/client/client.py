@@ -350,8 +350,6 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         some = only_futures(futures)
         pending = [f for f in some if f._status == PENDING]
         self._end([(f.key, CANCELLED, None) for f in pending])
-        if pending and not force:  # let go first: a new task of the same key owes nothing to this one
-            self._forget_all(pending)
         if pending:
             self._send(m.CancelKeys([f.key for f in pending], force))
         return nothing(self)

@@ -192,16 +192,11 @@ class ClientCore:
 
     def _forget(self, future: Future) -> None:
         """Release a future that is still held."""
-        self._forget_all([future])
-
-    def _forget_all(self, futures: Iterable[Future]) -> None:
-        """Release futures that are still held; others of their keys may be made from then on."""
         with self._lock:
-            held = [f for f in futures if (known := self._futures.get(f.key)) is not None and known() is f]
-            for future in held:
+            known = self._futures.get(future.key)
+            if known is not None and known() is future:
                 del self._futures[future.key]
-            if held:
-                self._send(m.ReleaseKeys([future.key for future in held]))
+                self._send(m.ReleaseKeys([future.key]))
 
     # --- waiting
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import zipfile
@@ -241,24 +240,3 @@ def test_questions_from_many_threads(client: Client) -> None:
         thread.join(20)
     assert len(answers) == 8
     assert all(answer == answers[0] for answer in answers)
-
-
-@pytest.mark.parametrize("is_kept", [True, False])
-@pytest.mark.parametrize("is_running", [True, False])
-def test_a_cancelled_key_can_be_used_again_at_once(
-    client: Client, tmp_path: Path, is_kept: bool, is_running: bool
-) -> None:
-    for i in range(10):
-        gate = str(tmp_path / f"gate{i}")
-        first = client.submit(work.wait_for, gate, "first", key=f"again{i}")
-        kept = [first] if is_kept else []
-        if is_running:
-            until(functools.partial(client.call_stack, keys=[f"again{i}"]), "the start")
-        first.cancel()
-        assert first.cancelled()
-        del first
-        second = client.submit(work.inc, i, key=f"again{i}")
-        Path(gate).touch()
-        assert second.result(10) == i + 1
-        assert all(future.cancelled() for future in kept)
-        del kept, second
