@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import Callable
@@ -257,3 +258,22 @@ def test_dask_dataframe(client: Client) -> None:
     frame = pd.DataFrame({"a": range(100), "b": [i % 3 for i in range(100)]})
     lazy = dd.from_pandas(frame, npartitions=4)
     assert lazy[lazy.a > 10].groupby("b").a.sum().compute(scheduler=client.get).sum() == sum(range(11, 100))
+
+
+def test_dask_does_not_order_a_large_graph_in_which_all_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    dask_order = pytest.importorskip("dask.order")
+    layers = [[f"x-{level}-{i}" for i in range(10)] for level in range(5)]
+    inputs: dict[Any, list[Any]] = {key: [] for key in layers[0]}
+    for before, after in itertools.pairwise(layers):
+        inputs |= {key: [before[i], before[i - 1], before[i - 2]] for i, key in enumerate(after)}
+    asked: list[int] = []
+    order = dask_order.order
+    monkeypatch.setattr(dask_order, "order", lambda *args, **named: asked.append(1) or order(*args, **named))
+    for limit, times in ((100, 1), (1, 0)):
+        asked.clear()
+        monkeypatch.setattr(graph, "_SMALL", 10)
+        monkeypatch.setattr(graph, "_ROOTS_PER_TASK", limit)
+        keys = graph._order(dict.fromkeys(inputs, 0), inputs)
+        assert len(asked) == times
+        assert sorted(keys) == sorted(inputs)
+        assert all(keys.index(one) < keys.index(key) for key in inputs for one in inputs[key])
