@@ -14,7 +14,7 @@ def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], 
     terms = task.terms
     task.move(ASSIGNED)
     task.worker = worker
-    task.cost = terms.seconds if terms is not None and terms.seconds else task.function.cost
+    task.cost = terms.seconds if terms is not None and terms.seconds else task.function.load
     worker.backlog += task.cost
     worker.assigned[task.key] = task
     if terms is not None and terms.resources:

@@ -36,6 +36,7 @@ from hpclaunch.scheduler.state import (
     Worker,
     bad_input,
     cut,
+    unqueue,
 )
 from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
@@ -223,6 +224,8 @@ class Reactor:
             function = task.function
             known = function.seconds  # what Function.learn does, without a call
             function.seconds = seconds if known is None else known + 0.1 * (seconds - known)
+            if function.size:
+                function.size *= 0.9
             if task.state != ASSIGNED or task.worker is not worker:
                 continue  # cancelled or released since
             task.state = DONE  # the table has this step: ASSIGNED was just checked
@@ -267,6 +270,7 @@ class Reactor:
                 continue
             task.move(DONE)
             task.size = size
+            task.function.learn_size(size)
             task.holders = {worker: None}
             worker.holds[key] = task
             self._tell(task)
@@ -477,7 +481,7 @@ class Reactor:
         task.move(RELEASED)
         for dependent in task.dependents or ():
             if dependent.state == READY:
-                _unqueue(dependent)
+                unqueue(dependent)
                 dependent.move(WAITING)
                 dependent.missing = 1
                 self.state.waiting += 1
@@ -517,7 +521,7 @@ class Reactor:
         if task.state == WAITING:
             self.state.waiting -= 1
         elif task.state == READY:
-            _unqueue(task)
+            unqueue(task)
         elif task.worker is not None:  # else it was just answered for
             self.commands.append(ToWorker(task.worker.name, m.DropTasks([task.key])))
             task.worker = None
@@ -590,9 +594,3 @@ def _check_columns(*columns: Sequence[object]) -> None:
     """Raise ValueError before anything is done about a message that is broken."""
     if len({len(column) for column in columns}) > 1:
         raise ValueError("the columns of a message differ in length")
-
-
-def _unqueue(task: Task) -> None:
-    """A ready task is about to leave that state."""
-    assert task.queued is not None, task.story()
-    task.queued.forget()

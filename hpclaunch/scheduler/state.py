@@ -49,26 +49,42 @@ _NEXT: tuple[frozenset[int], ...] = (
 UNKNOWN_SECONDS = 0.05
 #: Seconds of work per thread that a worker is given ahead.
 AHEAD_SECONDS = 0.1
+#: Bytes of results per thread that the tasks which a worker is given ahead may make.
+AHEAD_BYTES = 4 << 20
 #: Seconds that even an empty task costs.
 LEAST_SECONDS = 20e-6
 
 
 class Function:
-    """A function that tasks call: its bytes, and how long it takes."""
+    """A function that tasks call: its bytes, how long it takes, and how large its results are."""
 
-    __slots__ = ("data", "id", "is_overlong", "name", "seconds")
+    __slots__ = ("data", "id", "is_overlong", "name", "seconds", "size")
 
     def __init__(self, id: bytes, name: str, data: bytes) -> None:
         self.id = id
         self.name = name
         self.data = data
         self.seconds: float | None = None  # moving average
+        self.size = 0.0  # bytes of a result that stays on its worker; moving average, 0 if there was none
         self.is_overlong = False  # the user was told that its tasks outlast every worker
 
     def learn(self, seconds: float) -> None:
         """Take one more run time into the average; the newest counts a tenth."""
         known = self.seconds
         self.seconds = seconds if known is None else known + 0.1 * (seconds - known)
+
+    def learn_size(self, size: int) -> None:
+        """Take one more large result into the average."""
+        self.size += (0.1 if self.size else 1.0) * (size - self.size)
+
+    @property
+    def load(self) -> float:
+        """What one call counts of the work that a worker has ahead: its seconds, or more if its result is large.
+
+        A worker with :data:`AHEAD_BYTES` of results to make has enough, however quickly it makes them: what takes
+        them in would have to wait behind the rest, and they would fill the memory.
+        """
+        return max(self.cost, min(self.size / AHEAD_BYTES, 1.0) * AHEAD_SECONDS)
 
     @property
     def cost(self) -> float:
@@ -480,6 +496,12 @@ class SchedulerState:
 def has_room(worker: Worker) -> bool:
     """Say whether a worker may be sent one more task: 100 ms of work per thread ahead, and one task extra."""
     return len(worker.assigned) <= worker.threads or worker.backlog < AHEAD_SECONDS * worker.threads
+
+
+def unqueue(task: Task) -> None:
+    """A ready task is about to leave that state."""
+    assert task.queued is not None, task.story()
+    task.queued.forget()
 
 
 def bad_input(task: Task) -> Task | None:

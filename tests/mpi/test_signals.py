@@ -16,6 +16,8 @@ from hpclaunch.mpi.start import _last_exchange
 def signals() -> Iterator[EndSignals]:
     """Signals as they were are there again after the test."""
     before = {number: signal.getsignal(number) for number in END_SIGNALS}
+    for number in END_SIGNALS:  # who runs the tests may have some ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     heard = EndSignals()
     heard.hear()
     yield heard

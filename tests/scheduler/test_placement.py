@@ -189,6 +189,31 @@ def test_a_task_waits_if_all_workers_still_have_an_older_one_of_its_key() -> Non
     assert set(client.futures.values()) == {"done"}
 
 
+@pytest.mark.parametrize(("size", "ahead"), [(0, 500), (100_000, 42), (1 << 20, 4), (1 << 30, 3)])
+def test_what_is_ahead_makes_no_more_than_so_many_bytes(size: int, ahead: int) -> None:
+    reactor, (worker,) = a_reactor(2)
+    learn(reactor, 0.0002)
+    if size:
+        for i in range(30):
+            store(reactor, worker, f"first{i}", size)
+            learn(reactor, 0.0002)
+    submit(reactor, 5000)
+    place(reactor.state)
+    assert ahead <= len(worker.assigned) / (1 if size == 1 << 30 else 2) <= ahead + 1
+    reactor.state.check()
+
+
+def test_small_results_wear_off_what_is_known_of_large_ones() -> None:
+    reactor, (worker,) = a_reactor(1)
+    store(reactor, worker, "large", 1 << 30)
+    for key in submit(reactor, 200):
+        place(reactor.state)
+        reactor.on_tasks_done("w0", m.TasksDone([key], [b""], [0.0002]), 0.0)
+    submit(reactor, 1000, name="more")
+    place(reactor.state)
+    assert len(worker.assigned) > 400
+
+
 # --- cost
 
 
