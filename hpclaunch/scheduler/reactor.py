@@ -40,7 +40,7 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
-from hpclaunch.scheduler.wishes import SCATTERED, let_go_of_unheard, lost_scattered, settle
+from hpclaunch.scheduler.wishes import SCATTERED, forget_functions, let_go_of_unheard, lost_scattered, settle
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
 EVICTION_LIMIT = 20
@@ -84,6 +84,7 @@ class Reactor:
         client = self.state.clients.pop(name)
         self.on_keys_released_by(client, list(client.wants))
         self.news.pop(name, None)
+        forget_functions(self.state, client)
 
     def on_function_defined(self, message: m.DefineFunction) -> None:
         """A client sent a function."""

@@ -97,12 +97,13 @@ class Function:
 class Client:
     """Someone who wants results. ``alone`` is the shared set of just this client."""
 
-    __slots__ = ("alone", "name", "wants")
+    __slots__ = ("alone", "functions", "name", "wants")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alone: frozenset[Client] = frozenset((self,))
         self.wants: dict[str, Task] = {}
+        self.functions: set[bytes] = set()  # ids of those that it has sent
 
 
 #: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone.

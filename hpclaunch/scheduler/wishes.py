@@ -18,7 +18,9 @@ from hpclaunch.scheduler.state import (
     FAILED,
     READY,
     WAITING,
+    Client,
     Function,
+    SchedulerState,
     Task,
     Worker,
 )
@@ -31,6 +33,18 @@ UNHEARD = "(nobody)"
 
 #: What a value that a client has put on the cluster is the result of: nothing that could be run again.
 SCATTERED = Function(b"", "scatter", b"")
+
+
+def on_function_sent(reactor: Reactor, name: str, message: m.DefineFunction) -> None:
+    """A client sent a function, which it may call for as long as it is connected."""
+    reactor.on_function_defined(message)
+    reactor.state.clients[name].functions.add(message.function)
+
+
+def forget_functions(state: SchedulerState, gone: Client) -> None:
+    """A client has left: forget the functions that no other has sent. Tasks that are there keep theirs."""
+    for one in gone.functions.difference(*(client.functions for client in state.clients.values())):
+        state.functions.pop(one, None)
 
 
 def on_task_seceded(reactor: Reactor, name: str, message: m.TaskSeceded) -> None:

@@ -144,3 +144,21 @@ def test_everything_is_forgotten() -> None:
     wishes.on_restarted(world.reactor)
     world.check()
     assert not world.state.tasks
+
+
+def test_functions_of_clients_that_are_gone_are_forgotten_and_their_tasks_run_on() -> None:
+    world = World()
+    first, second = world.join_client(), world.join_client()
+    for name, function in ((first.name, b"own"), (first.name, b"both"), (second.name, b"both")):
+        wishes.on_function_sent(world.reactor, name, m.DefineFunction(function, "f", b"bytes"))
+    world.submit(first, ["a"], function=b"own")
+    wishes.on_keys_wanted(world.reactor, second.name, ["a"])
+    second.futures["a"] = PENDING
+    world.leave_client(first)
+    assert b"own" not in world.state.functions
+    assert b"both" in world.state.functions
+    world.settle()
+    assert second.futures == {"a": "done"}
+    world.leave_client(second)
+    assert b"both" not in world.state.functions
+    world.check_empty()
