@@ -14,10 +14,11 @@ def world() -> World:
     return World()
 
 
-def hold(world: World, client: FakeClient, *keys: str) -> FakeWorker:
-    """A worker that holds these large results, alone."""
-    worker = world.join()
-    world.submit(client, keys)
+def holder(world: World, client: FakeClient, job: str, *keys: str, memory: int = 0) -> FakeWorker:
+    """A job of one worker that holds these large results, of a million bytes each."""
+    others = [worker for worker in world.state.workers.values() if worker.accepts]
+    worker = world.join(name=f"w-{job}", job=job, memory=memory)
+    world.submit(client, keys, terms=m.Terms(workers=[worker.name]) if keys and others else None)
     for _ in range(5):
         world.step("large")
     assert set(world.state.workers[worker.name].holds) == set(keys)
@@ -26,7 +27,7 @@ def hold(world: World, client: FakeClient, *keys: str) -> FakeWorker:
 
 def test_what_only_it_holds_goes_to_others_and_is_not_made_again(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a", "b")
+    old = holder(world, client, "job", "a", "b")
     new = world.join()
     world.drain(old)
     assert {task.key for task in leaving.only_here(world.state.workers[old.name])} == {"a", "b"}
@@ -43,7 +44,7 @@ def test_what_only_it_holds_goes_to_others_and_is_not_made_again(world: World) -
 
 def test_they_are_spread_over_those_that_hold_least(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a", "b", "c", "d")
+    old = holder(world, client, "job", "a", "b", "c", "d")
     new = [world.join() for _ in range(2)]
     world.drain(old)
     world.move(old)
@@ -53,7 +54,7 @@ def test_they_are_spread_over_those_that_hold_least(world: World) -> None:
 
 def test_with_nobody_to_take_them_nothing_is_asked(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a")
+    old = holder(world, client, "job", "a")
     world.drain(old)
     world.move(old)
     assert not world.asked
@@ -61,7 +62,7 @@ def test_with_nobody_to_take_them_nothing_is_asked(world: World) -> None:
 
 def test_what_is_asked_for_is_not_asked_again_soon(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a")
+    old = holder(world, client, "job", "a")
     new = world.join()
     world.drain(old)
     world.move(old)
@@ -74,7 +75,7 @@ def test_what_is_asked_for_is_not_asked_again_soon(world: World) -> None:
 
 def test_what_two_leaving_workers_hold_is_moved_once(world: World) -> None:
     client = world.join_client()
-    first = hold(world, client, "a")
+    first = holder(world, client, "job", "a")
     second = world.join()
     world.drain(first)
     world.move(first)
@@ -89,7 +90,7 @@ def test_what_two_leaving_workers_hold_is_moved_once(world: World) -> None:
 
 def test_a_taker_that_dies_is_replaced_at_once(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a")
+    old = holder(world, client, "job", "a")
     first = world.join()
     world.drain(old)
     world.move(old)
@@ -103,7 +104,7 @@ def test_a_taker_that_dies_is_replaced_at_once(world: World) -> None:
 
 def test_a_taker_that_dies_after_its_giver_has_left_costs_a_run_and_no_result(world: World) -> None:
     client = world.join_client()
-    old = hold(world, client, "a")
+    old = holder(world, client, "job", "a")
     taker = world.join()
     world.drain(old)
     world.move(old)
@@ -120,17 +121,6 @@ def test_a_taker_that_dies_after_its_giver_has_left_costs_a_run_and_no_result(wo
 
 
 # --- who may leave
-
-
-def holder(world: World, client: FakeClient, job: str, *keys: str, memory: int = 0) -> FakeWorker:
-    """A job of one worker that holds these large results, of a million bytes each."""
-    others = [worker for worker in world.state.workers.values() if worker.accepts]
-    worker = world.join(name=f"w-{job}", job=job, memory=memory)
-    world.submit(client, keys, terms=m.Terms(workers=[worker.name]) if keys and others else None)
-    for _ in range(5):
-        world.step("large")
-    assert set(world.state.workers[worker.name].holds) == set(keys)
-    return worker
 
 
 def test_all_may_leave_but_the_one_that_takes_what_they_have(world: World) -> None:
