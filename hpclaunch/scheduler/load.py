@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from hpclaunch.scheduler.state import SchedulerState
+from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.state import SchedulerState, Worker
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -55,4 +58,21 @@ def load_of(state: SchedulerState) -> Load:
         backlog_seconds=sum(w.backlog for w in state.workers.values()),
         busy_jobs=busy,
         held_bytes=held,
+    )
+
+
+def info_of(hello: m.Hello, worker: Worker | None, vitals: m.WorkerVitals | None, now: float) -> WorkerInfo:
+    """Say what is known of a connected worker: by itself, by the scheduler, by its supervisor."""
+    return WorkerInfo(
+        hello.name,
+        hello.job_id,
+        hello.host,
+        hello.head_address,
+        hello.threads,
+        hello.memory_limit,
+        vitals.rss if vitals is not None else 0,
+        len(worker.assigned) if worker is not None else 0,
+        hello.addresses[0] if hello.addresses else "",
+        hello.resources,
+        worker.deadline - now if worker is not None and worker.deadline != math.inf else None,
     )

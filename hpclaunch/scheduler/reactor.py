@@ -146,25 +146,6 @@ class Reactor:
             if task is not None and task.state <= ASSIGNED:
                 self.end_task(task, CANCELLED)
 
-    def on_results_not_found(self, name: str, message: m.LocateKeys) -> None:
-        """A client could not fetch these results from the holders that it knows: forget those.
-
-        It is told of other holders now, or of the result when it has been made again.
-        """
-        client = self.state.clients[name]
-        asked = message.asked or [[]] * len(message.keys)
-        for key, addresses in zip(message.keys, asked, strict=True):
-            task = client.wants.get(key)
-            if task is None:
-                text = f"the result of task {key} is not known here any more"
-                news = self.news.setdefault(name, News())
-                news.failed.append((key, m.Failure("LostResultError", text)))
-                continue
-            if task.holders:
-                self._forget_holders(task, addresses)
-            if task.state >= DONE:
-                self._tell(task, client)
-
     # --- workers
 
     def on_worker_joined(self, worker: Worker, now: float) -> None:
@@ -236,7 +217,7 @@ class Reactor:
             if task.wanted_by is not whose or news_of is None:
                 whose = task.wanted_by
                 if len(whose) != 1:
-                    self._tell(task)
+                    self.tell(task)
                     whose = None
                     self._finish(task)
                     continue
@@ -274,7 +255,7 @@ class Reactor:
             task.function.learn_size(size)
             task.holders = {worker: None}
             worker.holds[key] = task
-            self._tell(task)
+            self.tell(task)
             self._finish(task)
         if unwanted:
             self.commands.append(ToWorker(name, m.FreeResults(unwanted)))
@@ -322,7 +303,7 @@ class Reactor:
         for key in message.missing:
             source = self.state.tasks.get(key)
             if source is not None and source.holders:
-                self._forget_holders(source, message.asked)
+                self.forget_holders(source, message.asked)
 
     def on_copies_held(self, name: str, keys: Sequence[str]) -> None:
         """A worker has fetched results and keeps copies: it is one more holder."""
@@ -385,7 +366,7 @@ class Reactor:
         if task.state == RELEASED:
             self._make_again(task)
         elif task.state >= DONE:
-            self._tell(task, client)
+            self.tell(task, client)
 
     def _answered(self, worker: Worker, key: str, seconds: float | None) -> Task | None:
         """Take a task off a worker; return it, with no worker, if its answer still matters."""
@@ -493,7 +474,7 @@ class Reactor:
         else:
             self._make_again(task)
 
-    def _forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
+    def forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
         """Somebody asked for a result at these addresses and did not get it."""
         for worker in list(task.holders or ()) if task.actor < 0 else ():  # an actor is there, reached or not
             if worker.place in addresses and task.holders and worker in task.holders:
@@ -512,7 +493,7 @@ class Reactor:
             one.move(state)
             one.failure = failure
             one.again = tuple(source.key for source in one.inputs) or None if state == FAILED else None
-            self._tell(one)
+            self.tell(one)
             todo += [d for d in one.dependents or () if d.state in (WAITING, READY, RELEASED)]
             loose += [*cut(one), one]
         self._let_go(loose)
@@ -575,7 +556,7 @@ class Reactor:
 
     # --- news
 
-    def _tell(self, task: Task, only: Client | None = None) -> None:
+    def tell(self, task: Task, only: Client | None = None) -> None:
         """Tell those who want a task how it ended."""
         for client in (only,) if only is not None else task.wanted_by:
             news = self.news.setdefault(client.name, News())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionEr
 from hpclaunch.scheduler import pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
-from hpclaunch.scheduler.load import Load, WorkerInfo, load_of
+from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
@@ -118,7 +117,7 @@ class SchedulerServer:
             m.SeeThrough: lambda peer, msg: wishes.on_tasks_sent_off(self.reactor, msg.keys),
             m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, msg.keys),
             m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
-            m.LocateKeys: lambda peer, msg: self.reactor.on_results_not_found(peer.hello.name, msg),
+            m.LocateKeys: lambda peer, msg: wishes.on_results_not_found(self.reactor, peer.hello.name, msg),
             m.Request: self._on_control,
             m.Fetch: self._relays.fetch,
             m.ActorCall: self._relays.call,
@@ -496,28 +495,12 @@ class SchedulerServer:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        infos = []
         now = time.monotonic()
+        infos = []
         for name, peer in self._workers.items():
-            hello = peer.hello
-            supervisor = self._supervisors.get(hello.job_id)
+            supervisor = self._supervisors.get(peer.hello.job_id)
             vitals = supervisor.vitals.get(name) if supervisor is not None else None
-            worker = self.reactor.state.workers.get(name)
-            infos.append(
-                WorkerInfo(
-                    name,
-                    hello.job_id,
-                    hello.host,
-                    hello.head_address,
-                    hello.threads,
-                    hello.memory_limit,
-                    vitals.rss if vitals is not None else 0,
-                    len(worker.assigned) if worker is not None else 0,
-                    hello.addresses[0] if hello.addresses else "",
-                    hello.resources,
-                    worker.deadline - now if worker is not None and worker.deadline != math.inf else None,
-                )
-            )
+            infos.append(info_of(peer.hello, self.reactor.state.workers.get(name), vitals, now))
         return infos
 
     async def wait_for_change(self) -> None:

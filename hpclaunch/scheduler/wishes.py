@@ -109,6 +109,26 @@ def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
             news.failed.append((key, m.Failure("LostResultError", text)))
 
 
+def on_results_not_found(reactor: Reactor, name: str, message: m.LocateKeys) -> None:
+    """A client could not fetch these results from the holders that it knows: forget those.
+
+    It is told of other holders now, or of the result when it has been made again.
+    """
+    client = reactor.state.clients[name]
+    asked = message.asked or [[]] * len(message.keys)
+    for key, addresses in zip(message.keys, asked, strict=True):
+        task = client.wants.get(key)
+        if task is None:
+            text = f"the result of task {key} is not known here any more"
+            news = reactor.news.setdefault(name, News())
+            news.failed.append((key, m.Failure("LostResultError", text)))
+            continue
+        if task.holders:
+            reactor.forget_holders(task, addresses)
+        if task.state >= DONE:
+            reactor.tell(task, client)
+
+
 def on_tasks_sent_off(reactor: Reactor, keys: Sequence[str]) -> None:
     """Somebody wants tasks run to their ends, though nobody may want them by then."""
     if UNHEARD not in reactor.state.clients:

@@ -12,6 +12,7 @@ import pytest
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import IllegalTransitionError
 from hpclaunch.scheduler import reactor as reactor_module
+from hpclaunch.scheduler import wishes
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import ASSIGNED, DONE, FAILED, NAMES, READY, RELEASED, WAITING, Task, Worker
@@ -381,7 +382,7 @@ def test_a_result_that_its_only_holder_does_not_give_is_freed_there_and_made_aga
 def test_asking_for_a_key_that_is_not_known_gets_an_error(world: World) -> None:
     client = world.join_client()
     client.futures["gone"] = PENDING
-    world.reactor.on_results_not_found(client.name, m.LocateKeys(["gone"], [["w9:1"]]))
+    wishes.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone"], [["w9:1"]]))
     world.round()
     client.receive()
     assert client.errors["gone"].kind == "LostResultError"

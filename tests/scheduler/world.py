@@ -15,7 +15,7 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import pressure, timeouts
+from hpclaunch.scheduler import pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
@@ -331,7 +331,7 @@ class World:
             assert bytes(payload.pickle) == value_of(key)
             return True
         client.futures[key] = PENDING
-        self.reactor.on_results_not_found(client.name, m.LocateKeys([key], [holders]))
+        wishes.on_results_not_found(self.reactor, client.name, m.LocateKeys([key], [holders]))
         self.check()
         return False
 
