@@ -38,6 +38,7 @@ PURE = {
     "cluster.scaling",
     "cluster.verdict",
     "cluster.watch",
+    "comm.buffers",
     "comm.framing",
     "comm.messages",
     "comm.registry",
@@ -94,6 +95,7 @@ ALLOWED = {
     "itertools",
     "json",
     "math",
+    "mmap",
     "operator",
     "pickle",
     "pathlib",
@@ -117,6 +119,7 @@ USED_PURELY = {
     "concurrent.futures": {"CancelledError"},
     "io": {"BytesIO"},
     "json": {"loads", "dumps", "JSONDecodeError"},
+    "mmap": {"MADV_HUGEPAGE", "MAP_ANONYMOUS", "MAP_PRIVATE", "mmap"},  # memory, of no file
     "pathlib": {"Path", "PurePath", "PurePosixPath"},  # as types: FILE_CALLS are forbidden
     "pickle": {
         "HIGHEST_PROTOCOL",

@@ -2,10 +2,9 @@
 
 A holder *offers* a large result: it answers a question with the port of its :class:`BulkServer`, a ticket and the
 lengths of the pieces. Who asked dials that port in a thread, shows the ticket, and receives the raw bytes straight
-into a sealed file in memory, such as processes of one host share (:mod:`hpclaunch.comm.sharing`); tasks map it.
-So each byte is moved by the kernel and by TLS, and by nobody else, and neither side's event loop is kept from its
-other work. On a loop the same takes twice as long: bytes are copied into TLS, out of it, into the frame, and from
-there for each task.
+into the memory where they stay. So each byte is moved by the kernel and by TLS, and by nobody else, and neither
+side's event loop is kept from its other work. On a loop the same takes twice as long: bytes are copied into TLS,
+out of it, into the frame, and from there for each task.
 
 The handshake is that of all connections: TLS with the cluster's certificates, Hello and Welcome. Whatever goes
 wrong is an OSError or PeerError for who asked, and the result is then sent the ordinary way.
@@ -24,11 +23,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpclaunch.comm.blocking import BlockingConnection, accept_blocking, dial_blocking
+from hpclaunch.comm.buffers import Buffer, allocate_pieces
 from hpclaunch.comm.connection import HANDSHAKE_SECONDS
-from hpclaunch.comm.framing import LIMIT_PEER, Buffer
+from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.messages import Fetch, Hello
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.comm.sharing import Shared, receive_shared
 from hpclaunch.errors import CommClosedError, PeerError
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ class BulkReceiver:
         self._lock = threading.Lock()
         self._is_closed = False
 
-    async def take(self, holder: str, offer: Offer) -> Payload | Shared:
+    async def take(self, holder: str, offer: Offer) -> Payload:
         """Receive what a holder offers.
 
         :param holder: its ordinary address, ``host:port``.
@@ -215,11 +214,14 @@ class BulkReceiver:
         address = f"{holder.rpartition(':')[0]}:{offer.port}"
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._take, address, offer)
 
-    def _take(self, address: str, offer: Offer) -> Payload | Shared:
+    def _take(self, address: str, offer: Offer) -> Payload:
         connection = self._connection(address)
         try:
             connection.send([Fetch(0, [offer.ticket])])
-            received = receive_shared(offer.lengths, lambda view: connection.receive_raw(view, STALL_SECONDS))
+            pieces = allocate_pieces(offer.lengths)
+            for piece in pieces:
+                connection.receive_raw(piece, STALL_SECONDS)
+            received = Payload(pieces[0], list[Buffer](pieces[1:]))
         except BaseException:
             with self._lock:
                 self._busy.discard(connection)

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from hpclaunch.comm import tls
-from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Buffer, Frame, FrameDecoder, encode
+from hpclaunch.comm.buffers import Buffer
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder, encode
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, FrameError, HandshakeError, PeerError
 

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from hpclaunch.comm.buffers import Buffer
 from hpclaunch.comm.bulk import BulkReceiver, Offer, read_offer
 from hpclaunch.comm.connection import Comm, Connection, dial
-from hpclaunch.comm.framing import Buffer, Frame
+from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.messages import ActorReply, Data, Fetch, Hello, Message
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import Shared, node_id, open_shared

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hpclaunch.comm.buffers import Buffer, allocate, copy_of
 from hpclaunch.comm.messages import Message
 from hpclaunch.errors import FrameError
 
@@ -35,8 +36,6 @@ LIMIT_STRANGER = 64 * 1024
 LIMIT_PEER = 1 << 35
 #: A body holds messages, not bulk data; msgpack cannot hold more in one field anyway.
 LIMIT_BODY = (1 << 32) - 1
-
-Buffer = bytes | bytearray | memoryview
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[list[Message]] = msgspec.msgpack.Decoder(list[Message])
@@ -102,31 +101,30 @@ class FrameDecoder:
     :param scratch: memory to receive into, which decoders may share: nothing is left in it between two calls.
     """
 
-    __slots__ = ("_filled", "_pending", "_scratch", "_target", "_view", "limit")
+    __slots__ = ("_filled", "_pending", "_scratch", "_target", "limit")
 
     def __init__(self, limit: int = LIMIT_STRANGER, scratch: memoryview | None = None) -> None:
         self.limit = limit
         self._scratch = scratch if scratch is not None else memoryview(b"")
         self._pending: bytes | bytearray = b""  # the beginning of a frame, shorter than its header says
-        self._target: bytearray | None = None  # a large frame being filled in place
-        self._view: memoryview | None = None
+        self._target: memoryview | None = None  # a large frame being filled in place
         self._filled = 0
 
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty if there is scratch memory."""
-        return self._scratch if self._view is None else self._view[self._filled :]
+        return self._scratch if self._target is None else self._target[self._filled :]
 
     def received(self, count: int) -> list[Frame]:
         """Return the frames that end in the ``count`` bytes that were received into :meth:`space`.
 
         :raises FrameError: the bytes are no frame of ours, or one over the limit.
         """
-        if self._view is None:
+        if self._target is None:
             return self.feed(self._scratch[:count])
         self._filled += count
-        if self._filled < len(self._view):
+        if self._filled < len(self._target):
             return []
-        view, self._target, self._view = self._view, None, None
+        view, self._target = self._target, None
         try:
             return [_decode(view)]
         except FrameError:
@@ -188,22 +186,20 @@ class FrameDecoder:
         if total < 65536:
             self._pending = bytes(data[offset:])
             return
-        self._target = bytearray(total)
-        self._view = memoryview(self._target)
-        self._view[:have] = memoryview(data)[offset:]
+        self._target = allocate(total)
+        self._target[:have] = memoryview(data)[offset:]
         self._filled = have
 
     def _fill(self, data: bytes | memoryview, frames: list[Frame]) -> bytes | memoryview:
         """Copy ``data`` into the large frame; return what is left behind its end."""
         assert self._target is not None
-        assert self._view is not None
         missing = len(self._target) - self._filled
         if len(data) < missing:
-            self._view[self._filled : self._filled + len(data)] = data
+            self._target[self._filled : self._filled + len(data)] = data
             self._filled += len(data)
             return b""
-        self._view[self._filled :] = memoryview(data)[:missing]
-        view, self._target, self._view = self._view, None, None
+        self._target[self._filled :] = memoryview(data)[:missing]
+        view, self._target = self._target, None
         frames.append(_decode(view))
         return data[missing:]
 
@@ -221,7 +217,7 @@ def _decode(frame: memoryview, *, is_lent: bool = False) -> Frame:
     buffers: list[memoryview] = []
     at = start + body
     if is_lent:
-        frame = memoryview(bytearray(frame))
+        frame = copy_of(frame)
     for length in struct.unpack_from(f"!{count}Q", frame, _HEAD.size):
         buffers.append(frame[at : at + length])
         at += length

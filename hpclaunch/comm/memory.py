@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from hpclaunch.comm.framing import LIMIT_PEER, Buffer, Frame, FrameDecoder, encode
+from hpclaunch.comm.buffers import Buffer
+from hpclaunch.comm.framing import LIMIT_PEER, Frame, FrameDecoder, encode
 from hpclaunch.comm.messages import Message
 from hpclaunch.errors import FrameError
 

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hpclaunch.comm.framing import Buffer
+from hpclaunch.comm.buffers import Buffer
 
 Dump = Callable[[Any], tuple[Any, Sequence[Any]]]
 Load = Callable[[Any, list[memoryview]], Any]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from hpclaunch import errors
 from hpclaunch.comm import registry
-from hpclaunch.comm.framing import Buffer
+from hpclaunch.comm.buffers import Buffer, copy_of
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import SerializationError
 
@@ -109,7 +109,7 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None) -> Any:
     try:
         if not buffers:
             return _loads(data)
-        writable = [bytearray(b) if memoryview(b).readonly else b for b in buffers]
+        writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers]
         return _loads(data, buffers=writable)
     except Exception as error:
         raise SerializationError(_why_not("unpickled", "the value", error)) from error
@@ -220,7 +220,7 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
             if isinstance(value, Payload):
                 buffers: list[Buffer] = value.buffers
                 if not is_shared and not isinstance(value, PrivatePayload):
-                    buffers = [bytearray(b) for b in buffers]
+                    buffers = [copy_of(b) for b in buffers]
                 loaded[key] = load_value(value.pickle, buffers)
             else:
                 loaded[key] = load_value(value)

@@ -14,12 +14,12 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from hpclaunch.comm.framing import Buffer
+from hpclaunch.comm.buffers import Buffer, starts_of
 from hpclaunch.comm.serialize import Payload, PrivatePayload
 
 #: Bytes from which a result is shared; below, sending it is as quick.
@@ -27,7 +27,6 @@ LEAST_BYTES = 1 << 20
 #: Files that one process keeps for others; each takes a file descriptor.
 _MOST_FILES = 200
 
-_ALIGN = 64
 _F_ADD_SEALS, _SEALS = 1033, 0x0002 | 0x0004 | 0x0008  # against shrinking, growing and writing
 
 
@@ -99,34 +98,6 @@ def share(payload: Payload) -> Shared:
     return Shared(fd, lengths)
 
 
-def receive_shared(lengths: Sequence[int], fill: Callable[[memoryview], None]) -> Payload | Shared:
-    """Receive a result of pieces of these lengths where it stays: in a sealed file if there may be one more.
-
-    :param fill: fills the memory that it is given.
-    :raises OSError: there is no memory for it; or what ``fill`` raises.
-    """
-    if Shared.alive >= _MOST_FILES:
-        pieces = [memoryview(bytearray(length)) for length in lengths]
-        for piece in pieces:
-            fill(piece)
-        return Payload(pieces[0], list[Buffer](pieces[1:]))
-    fd = os.memfd_create("hpclaunch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, max(1, end_of(lengths)))
-        whole = mmap.mmap(fd, 0)
-        view = memoryview(whole)
-        for start, length in zip(_starts(lengths), lengths, strict=True):
-            with view[start : start + length] as piece:
-                fill(piece)
-        view.release()
-        whole.close()  # nobody can write to it any more, which sealing asks for
-        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return Shared(fd, lengths)
-
-
 def open_shared(place: str, inode: int, lengths: Sequence[int]) -> Shared:
     """Open what another process of this host shares.
 
@@ -150,7 +121,7 @@ def write_payload(fd: int, payload: Payload) -> tuple[int, ...]:
     """
     pieces = [memoryview(piece).cast("B") for piece in (payload.pickle, *payload.buffers)]
     lengths = tuple(len(piece) for piece in pieces)
-    for start, piece in zip(_starts(lengths), pieces, strict=True):
+    for start, piece in zip(starts_of(lengths), pieces, strict=True):
         at = start
         while piece:
             count = os.pwrite(fd, piece[: 1 << 30], at)  # Linux takes no more than 2 GiB at once
@@ -167,19 +138,10 @@ def map_payload(fd: int, lengths: Sequence[int]) -> PrivatePayload:
     if os.fstat(fd).st_size < end_of(lengths):
         raise OSError("the file was cut short")
     view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
-    pieces = [view[at : at + length] for at, length in zip(_starts(lengths), lengths, strict=True)]
+    pieces = [view[at : at + length] for at, length in zip(starts_of(lengths), lengths, strict=True)]
     return PrivatePayload(pieces[0], list[Buffer](pieces[1:]))
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    """Return where pieces of these lengths begin in a file."""
-    starts, at = [], 0
-    for length in lengths:
-        starts.append(at)
-        at += -(-length // _ALIGN) * _ALIGN
-    return starts
 
 
 def end_of(lengths: Sequence[int]) -> int:
     """Return the size of a file with pieces of these lengths."""
-    return _starts(lengths)[-1] + lengths[-1]
+    return starts_of(lengths)[-1] + lengths[-1]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.framing import Buffer
+from hpclaunch.comm.buffers import Buffer
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.server import Peer

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpclaunch.comm import bulk, sharing, tls
+from hpclaunch.comm import bulk, tls
 from hpclaunch.comm.bulk import BulkReceiver, BulkServer, Offer, read_offer
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
-from hpclaunch.comm.serialize import Payload, dump_value, load_value
-from hpclaunch.comm.sharing import Shared
+from hpclaunch.comm.serialize import dump_value, load_value
 from hpclaunch.errors import CommClosedError, PeerError
 
 Run = Callable[..., Any]
@@ -55,7 +54,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("secure", [True, False])
-def test_results_come_as_files_that_tasks_map(run: Run, credentials: Path, secure: bool) -> None:
+def test_results_come_into_memory_of_their_own(run: Run, credentials: Path, secure: bool) -> None:
     keys = credentials if secure else None
     payload = dump_value({"a": ARRAY, "b": ARRAY[:5000] * 2, "empty": np.empty(0), "text": "x" * 100_000})
 
@@ -67,8 +66,7 @@ def test_results_come_as_files_that_tasks_map(run: Run, credentials: Path, secur
             said = read_offer(offer.place, offer.lengths)
             assert said == offer
             received = await asker.take("127.0.0.1:1", said)
-            assert isinstance(received, Shared)
-            value = load_value(*received.read())
+            value = load_value(*received)
             assert (value["a"] == ARRAY).all()
             assert (value["b"] == ARRAY[:5000] * 2).all()
             assert value["a"].flags.aligned
@@ -93,29 +91,13 @@ def test_small_ones_are_not_offered(run: Run) -> None:
     run(story())
 
 
-def test_without_a_file_memory_does(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "_MOST_FILES", 0)
-
-    async def story() -> None:
-        holder, asker = server(None), receiver(None)
-        offer = holder.offer(dump_value(ARRAY))
-        assert offer is not None
-        received = await asker.take("127.0.0.1:1", offer)
-        assert isinstance(received, Payload)
-        assert (load_value(*received) == ARRAY).all()
-        asker.close()
-        holder.close()
-
-    run(story())
-
-
 def test_many_at_once(run: Run, credentials: Path) -> None:
     async def story() -> None:
         holder, asker = server(credentials), receiver(credentials)
         offers = [holder.offer(dump_value(ARRAY + i)) for i in range(20)]
         received = await asyncio.gather(*(asker.take("127.0.0.1:1", offer) for offer in offers if offer))
         for i, one in enumerate(received):
-            assert load_value(*one.read())[0] == i
+            assert load_value(*one)[0] == i
         assert len(holder._open) <= bulk._AT_ONCE
         assert not holder._offers
         asker.close()
@@ -206,10 +188,9 @@ def test_a_holder_that_dies_in_the_middle(
         holder, asker = server(keys), receiver(keys)
         offer = holder.offer(dump_value(ARRAY))
         assert offer is not None
-        before = Shared.alive
         with pytest.raises((OSError, PeerError)):
             await asker.take("127.0.0.1:1", offer)
-        assert Shared.alive == before
+        assert not asker._busy
         asker.close()
         holder.close()
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hpclaunch.comm import framing
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Buffer, Frame, FrameDecoder, encode
+from hpclaunch.comm.buffers import Buffer
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder, encode
 from hpclaunch.errors import FrameError
 
 
@@ -88,7 +89,7 @@ def test_a_large_buffer_arrives_writable_and_is_not_copied_again() -> None:
     target = decoder._target
     (frame,) = decoder.feed(data[1000:])
     assert not frame.buffers[0].readonly
-    assert frame.buffers[0].obj is target
+    assert frame.buffers[0].obj is target.obj
 
 
 # --- refusing
