@@ -340,6 +340,7 @@ class Reactor:
         if unknown:
             text = f"its input {unknown[0]} is not known here: it was released, or belongs to another cluster"
             self.end_task(task, FAILED, m.Failure("LostResultError", text))
+            task.again = tuple(keys)  # never without them
             return
         task.inputs = tuple(tasks[key] for key in dict.fromkeys(keys))
         for source in task.inputs:

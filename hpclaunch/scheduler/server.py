@@ -115,7 +115,7 @@ class SchedulerServer:
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
             m.SeeThrough: lambda peer, msg: wishes.on_tasks_sent_off(self.reactor, msg.keys),
-            m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, msg.keys),
+            m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, peer.hello.name, msg.keys),
             m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
             m.LocateKeys: lambda peer, msg: wishes.on_results_not_found(self.reactor, peer.hello.name, msg),
             m.Request: self._on_control,

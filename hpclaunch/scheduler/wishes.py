@@ -147,17 +147,21 @@ def let_go_of_unheard(reactor: Reactor) -> None:
         reactor.on_client_left(UNHEARD)
 
 
-def on_tasks_retried(reactor: Reactor, keys: Sequence[str]) -> None:
-    """Somebody wants failed tasks to be run once more, and before them those of their inputs that have failed."""
+def on_tasks_retried(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
+    """A client wants failed tasks to be run once more, and before them those of their inputs that have failed.
+
+    It waits for all of them now: of those that have not failed here, or can't be run, it is told how they stand.
+    """
     tasks = reactor.state.tasks
-    todo = [tasks[key] for key in reversed(keys) if key in tasks]
+    todo = [tasks[key] for key in reversed(keys) if key in tasks and _can_run_again(tasks[key])]
+    on_keys_wanted(reactor, name, [key for key in keys if key not in tasks or not _can_run_again(tasks[key])])
     while todo:
         task = todo[-1]
-        if task.state != FAILED:
+        if not _can_run_again(task):
             todo.pop()
             continue
         needed = task.again or ()
-        failed = [tasks[key] for key in needed if key in tasks and tasks[key].state == FAILED]
+        failed = [tasks[key] for key in needed if key in tasks and _can_run_again(tasks[key])]
         if failed and task.failure is not None:  # these first; the mark keeps this from being asked twice
             task.failure, task.again = None, needed
             todo += failed
@@ -170,6 +174,11 @@ def on_tasks_retried(reactor: Reactor, keys: Sequence[str]) -> None:
         else:
             task.move(READY)
             reactor.state.push(task)
+
+
+def _can_run_again(task: Task) -> bool:
+    """Say whether a task has failed, and is one that can be run: a value that a client has put there is none."""
+    return task.state == FAILED and task.function is not SCATTERED
 
 
 def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None) -> str | None:

@@ -344,6 +344,8 @@ class WorkerServer:
     def _send(self, message: m.Message) -> None:
         if self._timed and type(message) is m.TasksReturned:
             self._timed.difference_update(message.keys)
+        elif self._timed and type(message) is m.InputMissing:
+            self._timed.discard(message.key)
         if self._head is not None and not self._head.is_closed:
             self._head.send(message)
 
@@ -409,7 +411,9 @@ class WorkerServer:
         """Take those of some tasks that have not begun off whatever they wait for; return their keys."""
         taken = self._reactor.on_withdrawn(keys)
         assert self._executor is not None
-        return taken + self._executor.take_back(0, keys.difference(taken), is_final=False)
+        taken += self._executor.take_back(0, keys.difference(taken), is_final=False)
+        self._timed.difference_update(taken)
+        return taken
 
     # --- outcomes
 

@@ -59,14 +59,8 @@ class WishingMachine(ClusterMachine):
         failed = [key for key, how in client.futures.items() if how == "failed"]
         if failed:
             key = failed[which % len(failed)]
-            known = self.world.state.tasks.get(key)
             client.futures[key] = PENDING
-            for other in self.world.clients.values():
-                if other.futures.get(key) == "failed":
-                    other.futures[key] = PENDING
-            if known is None or known.state != FAILED:
-                return
-            wishes.on_tasks_retried(self.world.reactor, [key])
+            wishes.on_tasks_retried(self.world.reactor, client.name, [key])
             self.world.check()
 
     def end(self) -> None:
@@ -162,3 +156,45 @@ def test_functions_of_clients_that_are_gone_are_forgotten_and_their_tasks_run_on
     world.leave_client(second)
     assert b"both" not in world.state.functions
     world.check_empty()
+
+
+def test_what_was_retried_by_somebody_else_is_told() -> None:
+    world = World()
+    (one, other), worker = (world.join_client(), world.join_client()), world.join()
+    for client in (one, other):
+        world.submit(client, ["a"])
+    while "failed" not in one.futures.values():
+        world.step("failed")
+    for client in (one, other):
+        client.futures["a"] = PENDING
+        wishes.on_tasks_retried(world.reactor, client.name, ["a"])
+        world.settle("small")
+    assert one.futures == other.futures == {"a": "done"}
+    assert worker.name in world.workers
+
+
+def test_a_value_that_is_lost_is_not_run_when_it_is_retried() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    wishes.on_data_put(world.reactor, client.name, m.Put("data", 100_000), None)  # there is nobody to keep it
+    world.submit(client, ["use"], [["data"]])
+    for key in ("data", "use", "unheard of"):
+        client.futures[key] = PENDING
+    wishes.on_tasks_retried(world.reactor, client.name, ["use", "data", "unheard of"])
+    world.join()
+    world.settle_clients()
+    assert set(client.futures.values()) == {"failed"}
+    assert {failure.kind for failure in client.errors.values()} == {"LostResultError"}
+
+
+def test_a_task_whose_inputs_are_gone_never_runs_without_them() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    world.join()
+    world.submit(client, ["use"], [["gone"]])
+    for _ in range(3):
+        world.settle_clients()
+        assert client.errors.pop("use").kind == "LostResultError"
+        client.futures["use"] = PENDING
+        wishes.on_tasks_retried(world.reactor, client.name, ["use"])
+        world.check()
