@@ -6,6 +6,7 @@ Each test submits its own small scripts, and waits for states, not for times.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -275,6 +276,9 @@ def test_the_end_of_walltime_and_memory_is_told(slurm: Bed) -> None:
     world = World(slurm)
     body = "if [ $ELEMENT = 1 ]; then python3 -c 'x = bytearray(400_000_000)'; else sleep 300; fi"
     ids = world.submit(body, 2, "--time=1")
+    world.wait_for(ids[1:], {JobState.RUNNING})
+    # A minute is the shortest walltime there is; operators can move its end.
+    subprocess.run(["scontrol", "update", f"JobId={ids[1]}", "EndTime=now+2"], check=True)
     world.wait_for(ids, {JobState.ENDED}, SLOW_PATIENCE)
     usage = world.wait_for_usage(ids)
     assert [usage[one].reason for one in ids] == ["killed: out of memory", "walltime reached"]

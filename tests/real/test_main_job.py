@@ -208,10 +208,11 @@ def test_a_job_without_our_package_is_explained(real: RealBed) -> None:
 
 
 def test_a_job_ended_by_its_walltime_is_replaced(real: RealBed) -> None:
-    walltime = {"slurm": "00:01:00", "sge": "00:00:08"}[real.name]  # Slurm counts in minutes, and looks every 30 s
+    # Slurm counts in minutes
+    limits = {"slurm": "walltime='00:01:00', drain_margin=50", "sge": "walltime='00:00:08'"}[real.name]
     said = real.run(
         """
-        with make(walltime=WALLTIME) as cluster, Client(cluster) as client:
+        with make(LIMITS) as cluster, Client(cluster) as client:
             cluster.scale(jobs=1)
             cluster.wait_for_workers(1, timeout=60)
             while not any(job["state"] == "ended" for job in cluster.jobs()):
@@ -219,7 +220,7 @@ def test_a_job_ended_by_its_walltime_is_replaced(real: RealBed) -> None:
             cluster.wait_for_workers(1, timeout=60)
             reasons = [job["reason"] for job in cluster.jobs() if job["state"] == "ended"]
             say(reasons=reasons, answer=client.submit(double, 21).result(30))
-    """.replace("WALLTIME", repr(walltime)),
+    """.replace("LIMITS", limits),
         timeout=180,
     )
     assert said["answer"] == 42

@@ -23,12 +23,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, ClassVar, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from . import install
 
 HERE = Path(__file__).resolve().parent
-USER = "hpcuser"
 PATH = "/usr/local/bin:/usr/bin:/bin"
 T = TypeVar("T")
 PATIENCE = 30.0  # seconds that jobs and processes get to go away after a test
@@ -97,10 +96,9 @@ class Bed(ABC):
     """One cluster of the test beds. Its scripts are in the folder of its name."""
 
     name: str
+    user_name: str  # of this bed alone: processes and files of that user belong to the bed
     nodes: tuple[str, ...]
     forks = False  # whether prefix() starts the command as a child
-    _lock: ClassVar[IO[str]]
-    _lock_holders: ClassVar[int] = 0  # a test may use both beds
 
     def __init__(self) -> None:
         self.started_here = False
@@ -116,8 +114,9 @@ class Bed(ABC):
         """Start what is not running; raise BedError if that fails."""
         self._users = Path(f"/run/lock/hpclaunch-{self.name}-users.lock").open("w")  # noqa: SIM115  # until down()
         fcntl.flock(self._users, fcntl.LOCK_SH)
-        self.started_here = self._script("up.sh", "check", check=False).exit_code != 0
-        self._script("up.sh")
+        with self.alone():  # another run's test may have cut a node's power or frozen the master
+            self.started_here = self._script("up.sh", "check", check=False).exit_code != 0
+            self._script("up.sh")
 
     def down(self) -> None:
         """Stop the bed if this object started it and no other test run uses it."""
@@ -152,7 +151,7 @@ class Bed(ABC):
     @cached_property
     def user(self) -> pwd.struct_passwd:
         """The unprivileged user's entry in the password file."""
-        return pwd.getpwnam(USER)
+        return pwd.getpwnam(self.user_name)
 
     @property
     def home(self) -> Path:
@@ -164,8 +163,8 @@ class Bed(ABC):
         """What a command gets as its environment, and nothing else."""
         return {
             "HOME": self.user.pw_dir,
-            "USER": USER,
-            "LOGNAME": USER,
+            "USER": self.user_name,
+            "LOGNAME": self.user_name,
             "SHELL": "/bin/bash",
             "PATH": PATH,
             "LANG": "C.UTF-8",
@@ -250,10 +249,6 @@ class Bed(ABC):
         """Return the ids of all the user's jobs that are not over."""
 
     @abstractmethod
-    def owns(self, pid: int) -> bool:
-        """Say whether a process of the user's belongs to this bed and not to another one."""
-
-    @abstractmethod
     def cancel_all(self) -> None:
         """Cancel all the user's jobs and wait until they are gone."""
 
@@ -270,7 +265,7 @@ class Bed(ABC):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 if path.stat().st_uid == self.user.pw_uid:
                     words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    if words and self.owns(int(path.name)):
+                    if words:
                         found.append(Process(int(path.name), words))
         return found
 
@@ -282,17 +277,10 @@ class Bed(ABC):
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other test runs off all beds: they share the user and his home directory."""
-        if Bed._lock_holders == 0:
-            Bed._lock = Path("/run/lock/hpclaunch-test.lock").open("w")  # noqa: SIM115  # until the last holder ends
-            fcntl.flock(Bed._lock, fcntl.LOCK_EX)
-        Bed._lock_holders += 1
-        try:
+        """Keep other test runs off this bed: they share its queues, nodes and user."""
+        with Path(f"/run/lock/hpclaunch-{self.name}-test.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            Bed._lock_holders -= 1
-            if Bed._lock_holders == 0:
-                Bed._lock.close()
 
     def begin(self) -> None:
         """Note what is there before a test."""
@@ -366,24 +354,21 @@ class SlurmBed(Bed):
     """Slurm: the login host is this machine; the nodes have process tables of their own."""
 
     name = "slurm"
+    user_name = "hpcslurm"
     nodes = ("node1", "node2", "node3", "node4")
 
     def prefix(self, env: Mapping[str, str] | None = None) -> list[str]:
         """Return the words that make root's command the user's."""
-        ids = ["--reuid", USER, "--regid", str(self.user.pw_gid), "--init-groups"]
+        ids = ["--reuid", self.user_name, "--regid", str(self.user.pw_gid), "--init-groups"]
         return ["setpriv", *ids, *_env(self.environment, env)]
 
     def jobs(self) -> list[str]:
         """Return ids such as ``53`` and ``53_1``."""
-        return _ask(["squeue", "--noheader", "--array", "--user", USER, "--format", "%i"]).split()
-
-    def owns(self, pid: int) -> bool:
-        """Say whether the process is on this machine's own network, which the nodes share."""
-        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+        return _ask(["squeue", "--noheader", "--array", "--user", self.user_name, "--format", "%i"]).split()
 
     def cancel_all(self) -> None:
         """Cancel all the user's jobs and wait until they are gone."""
-        _ask(["scancel", "--user", USER])
+        _ask(["scancel", "--user", self.user_name])
         wait_until(lambda: not self.jobs(), "scancel to end all jobs")
 
 
@@ -391,6 +376,7 @@ class SgeBed(Bed):
     """Grid Engine: each host, the login host too, has a network and a process table of its own."""
 
     name = "sge"
+    user_name = "hpcsge"
     nodes = ("sge1", "sge2", "sge3", "sge4")
     head = "sgehead"
     addresses = {"sgehead": "10.77.0.1", **{f"sge{i}": f"10.77.0.1{i}" for i in range(1, 5)}}
@@ -398,7 +384,7 @@ class SgeBed(Bed):
 
     def prefix(self, env: Mapping[str, str] | None = None) -> list[str]:
         """Return the words that make root's command the user's on the login host."""
-        return [*self.on(self.head), "-u", USER, *_env(self.environment, env)]
+        return [*self.on(self.head), "-u", self.user_name, *_env(self.environment, env)]
 
     def on(self, host: str) -> list[str]:
         """Return the words that make a command root's on another host of this bed."""
@@ -411,16 +397,14 @@ class SgeBed(Bed):
 
     def jobs(self) -> list[str]:
         """Return ids such as ``4711`` and ``4711.1``."""
-        text = _ask([*self.on(self.head), *_env(self.environment, None), "qstat", "-u", USER, "-g", "d", "-xml"])
+        text = _ask(
+            [*self.on(self.head), *_env(self.environment, None), "qstat", "-u", self.user_name, "-g", "d", "-xml"]
+        )
         found = []
         for job in ElementTree.fromstring(text).iter("job_list"):  # noqa: S314  # from our own qstat
             number, task = job.findtext("JB_job_number", ""), job.findtext("tasks")
             found.append(f"{number}.{task}" if task else number)
         return found
-
-    def owns(self, pid: int) -> bool:
-        """Say whether the process is off this machine's own network, as all of this bed's hosts are."""
-        return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
 
     def cancel_all(self) -> None:
         """Cancel all the user's jobs and wait until they are gone; force those whose host is gone."""
@@ -433,13 +417,8 @@ class SgeBed(Bed):
 
     def _qdel(self, *options: str) -> None:
         if self.jobs():
-            argv = [*self.on(self.head), *_env(self.environment, None), "qdel", *options, "-u", USER]
+            argv = [*self.on(self.head), *_env(self.environment, None), "qdel", *options, "-u", self.user_name]
             subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
-
-
-def _proxies() -> dict[str, str]:
-    """Return the settings of this environment by which apt reaches its mirrors."""
-    return {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
 
 
 def _env(base: Mapping[str, str], more: Mapping[str, str] | None) -> list[str]:

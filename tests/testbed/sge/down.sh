@@ -21,7 +21,8 @@ power_off() { # NAME: only if the process in its pid file is still the one up.sh
 }
 case ${1:-} in
 sge[0-9]*) for n in "$@"; do power_off "$n"; done; exit 0 ;;
-"") on sgehead sh -c 'qconf -ke all; qconf -km' > /dev/null 2>&1 # an orderly end, about 8 s, in which
+"") on sgehead pkill -CONT -x sge_qmaster 2> /dev/null # a test that was killed may have frozen it
+    on sgehead sh -c 'qconf -ke all; qconf -km' > /dev/null 2>&1 # an orderly end, about 8 s, in which
     for _ in {1..150}; do on sgehead pgrep -x sge_qmaster > /dev/null 2>&1 || break; sleep .1; done ;; # it writes its job number down
 clean) ;;
 *) die "what is \"$1\"? Say nothing, clean, or the names of hosts" ;;

@@ -4,12 +4,13 @@
 # network, UTS, IPC, PID and mount namespace.  Nothing listens on the machine's own network.
 # May be run again at any time: it installs, makes and starts only what is missing (so after
 # "./down.sh sge2" it powers sge2 on again).
-#   ./up.sh && ./on.sh sgehead -u hpcuser qsub -terse -b y hostname && ./down.sh
+#   ./up.sh && ./on.sh sgehead -u hpcsge qsub -terse -b y hostname && ./down.sh
+#   ./up.sh install    only installs packages
 #   ./up.sh check      only says by its exit code whether qmaster runs
 set -euo pipefail
 NODES=${NODES:-4}                  # execution hosts
 SLOTS=${SLOTS:-4}                  # slots (and 1 GiB of h_vmem a slot) on each of them
-USERNAME=${USERNAME:-hpcuser}      # unprivileged user, made if it is missing
+USERNAME=${USERNAME:-hpcsge}       # unprivileged user, made if it is missing
 PRIVATE_TMP=${PRIVATE_TMP:-}       # 1: each execution host has a /tmp of its own, as on a real cluster
 EXTRA_PACKAGES=${EXTRA_PACKAGES:-} # "openmpi-bin": an mpirun that starts its ranks by qrsh on its own
 STATE=/var/lib/sge-cluster         # our own files: pid files, hosts, scratch directories
@@ -32,6 +33,7 @@ only_one "$@"
 ! command -v debconf-set-selections > /dev/null || dpkg -s gridengine-common > /dev/null 2>&1 \
     || debconf-set-selections <<< 'gridengine-common shared/gridengineconfig boolean false'
 install_packages msmtp-mta netbase iproute2 procps util-linux gridengine-master gridengine-exec gridengine-client python3 openmpi-bin $EXTRA_PACKAGES
+[ "${1:-}" != install ] || exit 0
 make_user "$USERNAME"
 
 # --- the hosts ----------------------------------------------------------------------------
@@ -65,6 +67,7 @@ anew=
 if ! on sgehead true 2> /dev/null; then
     anew=1
     "$HERE/down.sh"                # the cables end at the head: without it, all begin anew
+    rm -rf "/home/$USERNAME"/{.hpclaunch,hpclaunch-tests} # of a run that was killed
     start_host sgehead
     # an address of its own: else the bridge has that of a port, and changes it when a host loses power
     on sgehead sh -c "ip link add br0 address 02:00:0a:4d:00:01 type bridge && ip addr add $NET.1/24 dev br0 && ip link set br0 up"
@@ -76,7 +79,7 @@ echo sgehead > $COMMON/act_qmaster && chown sgeadmin: $COMMON/act_qmaster # qmas
 install -d -o sgeadmin -g sgeadmin $SPOOL $SPOOL/spooldb $SPOOL/qmaster $SPOOL/qmaster/job_scripts $SPOOL/execd
 [ -e $SPOOL/spooldb/sge ] || on sgehead -u sgeadmin /usr/share/gridengine/scripts/init_cluster \
     $SGE_ROOT $SGE_CELL $SPOOL/spooldb sgeadmin
-on sgehead pgrep -x sge_qmaster > /dev/null || daemon sgehead sge_qmaster
+on sgehead pkill -CONT -x sge_qmaster || daemon sgehead sge_qmaster # a test that was killed may have frozen it
 for _ in {1..100}; do on sgehead qconf -sh > /dev/null 2>&1 && break; sleep .1; done
 on sgehead qconf -sh > /dev/null || { tail $SPOOL/qmaster/messages /tmp/qmaster_messages* >&2; die "qmaster does not answer"; }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Stops what up.sh started, by its process ids, and takes back what it wrote in /etc.
+# Stops what up.sh started, by its process ids, takes back what it wrote in /etc, and ends what its user left running.
 # ./down.sh NODE.. cuts only those nodes' power.
 set -uo pipefail
-BASE=/var/lib/slurm-cluster RUN=/run/slurm-cluster
+HPCUSER=${HPCUSER:-hpcslurm} BASE=/var/lib/slurm-cluster RUN=/run/slurm-cluster
 MARK="# hpclaunch's test bed wrote this file"
 BED=slurm/down.sh
 . "$(dirname "$0")/../common.sh"
@@ -10,7 +10,7 @@ only_one "$@"
 stop() { # NAME WORD SIGNAL: only if the process in NAME.pid is still the one up.sh started
     local pid; pid=$(cat "$RUN/$1.pid" 2> /dev/null) || return 0
     alive() { { tr '\0' ' ' < "/proc/$pid/cmdline"; } 2> /dev/null | grep -q -- "$1"; } # a zombie has none
-    alive "$2" && kill "-$3" "$pid"
+    alive "$2" && kill "-$3" "$pid" && kill -CONT "$pid" # a test that was killed may have frozen it
     for _ in {1..400}; do alive "$2" || break; sleep .05; done
     if alive "$2"; then echo "$BED: $1 ($pid) does not stop" >&2; else rm -f "$RUN/$1.pid"; fi
 }
@@ -24,6 +24,7 @@ for n in "${nodes[@]}"; do
     find /sys/fs/cgroup/*/"slurm_$n" -depth -type d -exec rmdir {} + 2> /dev/null
 done
 [ $# = 0 ] || exit 0
+! id "$HPCUSER" > /dev/null 2>&1 || pkill -KILL -u "$HPCUSER" # programs of a run that was killed
 stop slurmdbd slurmdbd TERM
 stop mariadbd slurm-cluster/mysql TERM
 stop munged munged TERM

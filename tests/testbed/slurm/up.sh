@@ -5,11 +5,12 @@
 # May be run again at any time: it installs and starts only what is missing (so after
 # "./down.sh node2" it powers node2 on again), and passes a changed slurm.conf on; only another
 # NODES, CPUS, CGROUP or AccountingStorageEnforce wants a ./down.sh first.
-#   ./up.sh && runuser -u hpcuser -- sbatch --wrap hostname && ./down.sh
+#   ./up.sh && runuser -u hpcslurm -- sbatch --wrap hostname && ./down.sh
+#   ./up.sh install    only installs packages
 #   ./up.sh check      only says by its exit code whether the controller runs
 set -euo pipefail
 NODES=${NODES:-4} CPUS=${CPUS:-2} MEM=${MEM:-4000}  # nodes; CPUs and MB that each one declares
-HPCUSER=${HPCUSER:-hpcuser}                         # unprivileged user, made if it is missing
+HPCUSER=${HPCUSER:-hpcslurm}                        # unprivileged user, made if it is missing
 EXTRA=${EXTRA:-}                                    # more lines for slurm.conf
 CGROUP=${CGROUP:-yes}                               # no: do not use cgroups even if they are there
 BASE=/var/lib/slurm-cluster RUN=/run/slurm-cluster LOG=/var/log/slurm-cluster
@@ -38,6 +39,7 @@ conf=/etc/slurm/slurm.conf
 install_packages slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core munge procps util-linux python3 openmpi-bin
 pmix=/usr/lib/x86_64-linux-gnu/pmix2/lib # libpmix2, which openmpi-bin needs: slurm looks for the -dev name
 [ ! -e $pmix/libpmix.so.2 ] || [ -e $pmix/libpmix.so ] || ln -s libpmix.so.2 $pmix/libpmix.so
+[ "${1:-}" != install ] || exit 0
 make_user "$HPCUSER"
 
 # --- directories, host names ---------------------------------------------------------------
@@ -138,8 +140,14 @@ sacctmgr -n show user "$HPCUSER" | grep -q . || {
 
 # --- slurmctld and the nodes ---------------------------------------------------------------
 anew=
-if alive slurmctld slurmctld; then [ -z "$changed" ] || scontrol reconfigure
-else anew=1; spawn slurmctld unshare --uts sh -c "hostname slurmhead; exec slurmctld -D"; fi
+if alive slurmctld slurmctld; then
+    kill -CONT "$(cat $RUN/slurmctld.pid)" # a test that was killed may have frozen it
+    [ -z "$changed" ] || scontrol reconfigure
+else
+    anew=1
+    rm -rf "/home/$HPCUSER"/{.hpclaunch,hpclaunch-tests} # of a run that was killed
+    spawn slurmctld unshare --uts sh -c "hostname slurmhead; exec slurmctld -D"
+fi
 in_node() { local n=$1; shift; nsenter -t "$(cat $RUN/$n.pid)" --uts --pid --mount "${CLEAN[@]}" "$@"; }
 for ((i = 1; i <= NODES; i++)); do
     n=node$i
@@ -154,6 +162,6 @@ for ((i = 1; i <= NODES; i++)); do
 done
 all_up() { local t; t=$(sinfo -h -N -o %t) && ! grep -qE '\*|down|unk' <<< "$t"; }
 wait_for all_up
-no_jobs() { scancel -u "$HPCUSER" && [ -z "$(squeue -h -u "$HPCUSER")" ]; }
+no_jobs() { squeue -h -o %A | xargs -r scancel; [ -z "$(squeue -h)" ]; }
 [ -z "$anew" ] || wait_for no_jobs # a run that was killed may have left some
 sinfo
