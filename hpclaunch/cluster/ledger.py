@@ -162,6 +162,8 @@ class Ledger:
             job.put_back(now)
         if job.first_join is None:
             self.expiry.on_first_worker(job, now)
+        if job.alone_since is not None:
+            self.watch.look_once(now)
         job.on_worker(worker, host, now)
         if job.state in (State.UP, State.DRAINING):
             return self._take()
@@ -406,8 +408,11 @@ class Ledger:
         return first
 
     def _on_job_files(self, job: Job, found: JobFiles, now: float) -> None:
-        if job.is_another_run(found.started) and not job.workers:  # it began before any listing said so
-            if job.state in (State.STARTING, State.UP):
+        if job.is_another_run(found.started):  # it began before any listing said so
+            if job.workers and job.state is State.UP:  # and they joined before we looked
+                job.note("put back in the queue by the batch system, and it runs again", now)
+                self._commands.append(c.AskPutBack(job.id))
+            elif job.state in (State.STARTING, State.UP):
                 self._put_back(job, now)
             elif job.state is State.DRAINING:
                 self._second_life(job, now)

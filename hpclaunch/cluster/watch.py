@@ -30,6 +30,7 @@ class Watch:
         self._poll_at = self._look_at = self._explain_at = math.inf
         self._all_at = math.inf  # when the connected jobs are asked about again
         self._is_polling = self._is_looking = self._is_explaining = False
+        self._is_look_owed = False  # also if no job is watched
 
     def times(self) -> Iterator[float]:
         """Return the unix times at which a question is due that is not already under way."""
@@ -48,6 +49,11 @@ class Watch:
     def look_now(self, now: float) -> None:
         """A job seems over: what did it leave behind?"""
         self._look_at = now
+
+    def look_once(self, now: float) -> None:
+        """A job has workers again: do they belong to another run of it?"""
+        self._look_at = now
+        self._is_look_owed = True
 
     def expect_queue(self, now: float) -> None:
         """Jobs were put in the queue: if they stay there, ask why."""
@@ -71,8 +77,9 @@ class Watch:
             commands += self._poll(now, watched, connected)
         if not self._is_looking and now >= self._look_at:
             self._look_at = math.inf
-            self._is_looking = bool(watched)
-            commands += [LookAtFiles()] if watched else []
+            self._is_looking = bool(watched) or self._is_look_owed
+            self._is_look_owed = False
+            commands += [LookAtFiles()] if self._is_looking else []
         if not self._is_explaining and now >= self._explain_at:
             self._explain_at = math.inf
             self._is_explaining = bool(waiting)

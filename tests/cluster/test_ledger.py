@@ -717,6 +717,31 @@ def test_a_second_run_that_began_before_any_listing_said_so_is_told(world: World
     assert len(world.batch.submissions) == 1
 
 
+def test_a_second_run_whose_workers_came_before_anything_said_so_is_told(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    world.drop_workers("1.1")
+    world.batch.start("1.1", "node2")
+    world.join("1.1")
+    world.pass_time(1.0)
+    job = world.ledger.jobs["1.1"]
+    assert str(job.state) == "up"
+    assert [line.partition(" s ")[2] for line in job.story_lines()[-2:]] == [
+        "put back in the queue by the batch system, and it runs again",
+        "why it was put back: its node failed (node1)",
+    ]
+    assert len(world.batch.submissions) == 1
+
+
+def test_workers_that_only_lost_their_connection_are_no_second_run(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    world.drop_workers("1.1")
+    world.join("1.1")
+    world.pass_time(30.0)
+    assert "put back" not in "".join(world.ledger.jobs["1.1"].story_lines())
+
+
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_a_job_that_was_told_to_end_and_put_back_is_not_run_again(world: World, is_listed: bool) -> None:
     """Before ``qmod -rj`` there is a notice, as before an end; another job is in its place by then."""
