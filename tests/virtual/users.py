@@ -67,7 +67,7 @@ class User:
         moves = {
             self.submit: 10, self.check: 8, self.release: 6, self.cancel: 2, self.retry: 2, self.scatter: 2,
             self.replicate: 1, self.rebalance: 1, self.share: 1, self.cancel_unstarted: 1, self.actor: 1,
-            self.see_through: 1, self.lock: 1,
+            self.see_through: 1, self.lock: 1, self.reuse: 3,
         }  # fmt: skip
         while self.cluster.loop.now < until:
             await asyncio.sleep(self.rng.expovariate(3))
@@ -123,6 +123,28 @@ class User:
         wish = self.any_wish()
         if wish is not None:
             await self.outcome_of(wish)
+
+    async def reuse(self) -> None:
+        """Use one name for one task after another: whoever takes such a result takes the one that is told."""
+        self._marks += 1
+        future = self.client.submit(combine, 300, self._marks, key=f"again-{self.client.name}")
+        some = [self.client.submit(combine, 300, i, future) for i in range(self.rng.choice((0, 1, 4)))]
+        fate = self.rng.random()
+        await asyncio.sleep(self.rng.choice((0.0, 0.01, 0.5)))
+        if fate < 0.2:
+            self.client.cancel([future])
+        elif fate < 0.7:
+            value = await self._value_of(future)
+            for i, one in enumerate(some):
+                assert await self._value_of(one) == combine(300, i, value), f"{one.key} was given another's result"
+
+    async def _value_of(self, future: Future) -> bytes:
+        while future._status == PENDING or (payload := await self.client._fetch_one(future)) is None:
+            if future._status == DONE:
+                return bytes(serialize.load_value(future._data))
+            assert future._status in (PENDING, STORED), f"{future!r} {future._data}"
+            await self._end_of(future)
+        return bytes(serialize.load_value(*payload))
 
     async def outcome_of(self, wish: Wish) -> None:
         future = wish.future
