@@ -124,6 +124,7 @@ class Input(_Message):
     key: str
     data: bytes | None
     holders: list[str] = []  # addresses
+    order: int = 0  # of its task, which tells it from later and earlier tasks of this key
 
 
 class RunTask(_Message, tag=16):
@@ -207,9 +208,10 @@ class TaskSeceded(_Message, tag=60):
 
 
 class FreeResults(_Message, tag=19):
-    """The results of these tasks are wanted by nobody."""
+    """The results of these tasks are wanted by nobody; or just copies of those of certain tasks of these keys."""
 
     keys: list[str]
+    orders: list[int] = []  # the copies' tasks; empty: whatever there is
 
 
 # --- outcomes: worker -> head -> client ---------------------------------------------------------------------
@@ -273,6 +275,7 @@ class CopiesHeld(_Message, tag=26):
     """A worker has fetched these results and keeps a copy."""
 
     keys: list[str]
+    orders: list[int]  # of their tasks
 
 
 # --- bulk data ----------------------------------------------------------------------------------------------
@@ -373,6 +376,7 @@ class KeepCopies(_Message, tag=47):
 
     keys: list[str]
     holders: list[list[str]]  # addresses, per key
+    orders: list[int]  # of their tasks
 
 
 class StopWorkers(_Message, tag=42):

@@ -67,4 +67,4 @@ class Batch:
 
 def _inputs(task: Task) -> Iterable[m.Input]:
     for source in task.inputs:
-        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()])
+        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()], source.order)

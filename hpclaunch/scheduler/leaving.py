@@ -51,8 +51,9 @@ def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Asked, now: f
         taker = min(takers, key=takers.__getitem__)
         asked[task.key] = taker.name, now
         takers[taker] += task.size
-        message = messages.setdefault(taker, m.KeepCopies([], []))
+        message = messages.setdefault(taker, m.KeepCopies([], [], []))
         message.keys.append(task.key)
+        message.orders.append(task.order)
         message.holders.append([holder.place for holder in task.holders or ()])
     return [ToWorker(worker.name, message) for worker, message in messages.items()]
 

@@ -145,7 +145,7 @@ class Questions:
             missing = [name for name in names[i % len(names) :] + names[: i % len(names)] if name not in have]
             places = [worker.place for worker in task.holders]
             for name in missing[: None if n is None else max(0, n - len(have.intersection(names)))]:
-                wanted.setdefault(name, []).append([key, places])
+                wanted.setdefault(name, []).append([key, places, task.order])
         await self._have_held(wanted)
 
     async def _rebalance(self, peer: Peer, keys: list[str] | None = None, workers: list[str] | None = None) -> int:
@@ -155,7 +155,7 @@ class Questions:
         wanted: dict[str, list[list[Any]]] = {}
         for key, _, taker in moves:
             places = [worker.place for worker in state.tasks[key].holders or ()]
-            wanted.setdefault(taker, []).append([key, places])
+            wanted.setdefault(taker, []).append([key, places, state.tasks[key].order])
         await self._have_held(wanted)
         gone = balance.let_go(state, moves)
         self._server.carry_out(gone)

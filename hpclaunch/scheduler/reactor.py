@@ -167,7 +167,6 @@ class Reactor:
         """
         worker = self.state.workers.pop(name)
         assigned, worker.assigned = worker.assigned, {}
-        worker.stale = set()
         self.state.timed.pop(name, None)
         self.state.index(worker)
         guilty = set(list(assigned)[: worker.threads] if running is None else running)
@@ -233,8 +232,6 @@ class Reactor:
             settle(worker, message.keys)
         if self.state.timed:
             timeouts.settle(self.state, name, message.keys)
-        if worker.stale:
-            self._free_stale(worker, message.keys)
         self.state.index(worker)
 
     def on_tasks_stored(self, name: str, message: m.TasksStored, now: float) -> None:
@@ -245,7 +242,6 @@ class Reactor:
         unwanted = []
         for key, size, seconds in zip(message.keys, message.sizes, message.seconds, strict=True):
             task = self._answered(worker, key, seconds)
-            worker.stale.discard(key)
             if task is None:
                 if key not in worker.holds:
                     unwanted.append(key)
@@ -275,8 +271,6 @@ class Reactor:
                 self.requeue(task)
             else:
                 self.end_task(task, FAILED, failure)
-        if worker.stale:
-            self._free_stale(worker, message.keys)
         self.state.index(worker)
 
     def on_tasks_returned(self, name: str, keys: Sequence[str]) -> None:
@@ -287,16 +281,12 @@ class Reactor:
             task = self._answered(worker, key, None)
             if task is not None:
                 self.requeue(task)
-        if worker.stale:
-            self._free_stale(worker, keys)
         self.state.index(worker)
 
     def on_input_missing(self, name: str, message: m.InputMissing) -> None:
         """A worker gives a task back because those whom it asked do not have these inputs of it."""
         worker = self.state.workers[name]
         task = self._answered(worker, message.key, None)
-        if worker.stale:
-            self._free_stale(worker, [message.key])
         self.state.index(worker)
         if task is not None:
             self.requeue(task)
@@ -305,21 +295,21 @@ class Reactor:
             if source is not None and source.holders:
                 self.forget_holders(source, message.asked)
 
-    def on_copies_held(self, name: str, keys: Sequence[str]) -> None:
-        """A worker has fetched results and keeps copies: it is one more holder."""
+    def on_copies_held(self, name: str, message: m.CopiesHeld) -> None:
+        """A worker has fetched results and keeps copies: it is one more holder, if they are of the tasks here."""
+        _check_columns(message.keys, message.orders)
         worker = self.state.workers[name]
-        unwanted = []
-        for key in keys:
+        unwanted = m.FreeResults([], [])
+        for key, order in zip(message.keys, message.orders, strict=True):
             task = self.state.tasks.get(key)
-            if task is not None and task.holders and task.actor < 0:
+            if task is not None and task.order == order and task.holders and task.actor < 0:
                 task.holders[worker] = None
                 worker.holds[key] = task
-            elif key in worker.assigned:  # freeing it now might free the result of that instead
-                worker.stale.add(key)
             else:
-                unwanted.append(key)
-        if unwanted:
-            self.commands.append(ToWorker(name, m.FreeResults(unwanted)))
+                unwanted.keys.append(key)
+                unwanted.orders.append(order)
+        if unwanted.keys:
+            self.commands.append(ToWorker(name, unwanted))
 
     def on_tick(self, now: float) -> None:
         """Every tenth of a second or so: take queued tasks back from busy workers for those with nothing to do."""
@@ -536,13 +526,6 @@ class Reactor:
         task.holders = None
         task.size = 0
         task.move(RELEASED)
-
-    def _free_stale(self, worker: Worker, keys: Sequence[str]) -> None:
-        """Free copies that a worker kept beside tasks of the same keys, which it has just answered for."""
-        stale = [key for key in keys if key in worker.stale]
-        if stale:
-            worker.stale.difference_update(stale)
-            self.commands.append(ToWorker(worker.name, m.FreeResults(stale)))
 
     def _unassign(self, task: Task, how: str, blame: str) -> None:
         """A task's worker is lost. ``how`` is empty if the task had not begun."""

@@ -130,7 +130,7 @@ class SchedulerServer:
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
-            m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg.keys),
+            m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),

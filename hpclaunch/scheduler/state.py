@@ -115,8 +115,7 @@ class Worker:
 
     __slots__ = (
         "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id",
-        "last_progress", "life", "memory_limit", "name", "recalling", "refuses", "resources", "seceded", "stale",
-        "threads",
+        "last_progress", "life", "memory_limit", "name", "recalling", "refuses", "resources", "seceded", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -136,7 +135,6 @@ class Worker:
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
         self.holds: dict[str, Task] = {}  # results that it keeps
-        self.stale: set[str] = set()  # results that it keeps beside an assigned task of the same key
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
         self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
         self.recalling = False
@@ -470,10 +468,8 @@ class SchedulerState:
         for key, task in worker.holds.items():
             assert self.tasks.get(key) is task, task.story()
             assert worker in (task.holders or ()), task.story()
-        assert worker.stale <= worker.assigned.keys()
         assert worker.seceded <= worker.assigned.keys()
         assert len(worker.seceded) < worker.threads
-        assert not worker.stale & worker.holds.keys()
         count = len(worker.assigned)
         assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"
         assert (worker in self.idle) == (worker.accepts and not count)

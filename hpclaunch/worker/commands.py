@@ -22,6 +22,7 @@ class FetchInput(NamedTuple):
 
     key: str
     holders: Sequence[str]
+    order: int  # of its task
 
 
 class TakeBack(NamedTuple):

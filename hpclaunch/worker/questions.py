@@ -76,9 +76,9 @@ class WorkerQuestions:
         except Exception as error:  # whatever it is, the head waits for an answer
             return m.Reply(message.request, error=to_report(error))
 
-    async def _hold(self, results: list[tuple[str, list[str]]]) -> None:
+    async def _hold(self, results: list[tuple[str, list[str], int]]) -> None:
         """Fetch copies of results and keep them."""
-        await asyncio.gather(*(self._server.fetch_copy(key, holders) for key, holders in results))
+        await asyncio.gather(*(self._server.fetch_copy(*one) for one in results))
 
     async def _run(self, function: bytes, args: bytes, wait: bool) -> list[Any]:
         """Call a function in a thread of its own, beside the tasks."""

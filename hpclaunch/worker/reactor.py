@@ -12,7 +12,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.memory import Limits
-from hpclaunch.worker.state import FetchingTask, WorkerState
+from hpclaunch.worker.state import FetchingTask, Version, WorkerState
 
 
 class WorkerReactor:
@@ -49,15 +49,16 @@ class WorkerReactor:
         for one in message.inputs:
             if one.data is not None:
                 task.inputs[one.key] = one.data
-            elif one.key in self.state.store:
+            elif self._has(one.key, one.order):
                 task.inputs[one.key] = self.state.store[one.key]
                 self.state.ledger.use(one.key)
             else:
-                task.missing.add(one.key)
-                waiting = self.state.waiting_for.setdefault(one.key, [])
+                version = one.key, one.order
+                task.missing.add(version)
+                waiting = self.state.waiting_for.setdefault(version, [])
                 waiting.append(task)
                 if len(waiting) == 1:
-                    self._commands.append(FetchInput(one.key, one.holders))
+                    self._commands.append(FetchInput(one.key, one.holders, one.order))
         if task.missing:
             self.state.fetching[task.key] = task
         else:
@@ -69,29 +70,38 @@ class WorkerReactor:
         self.state.ledger.use(key)
         return file
 
-    def on_input_arrived(self, key: str, payload: Any) -> None:
-        """A holder sent the result of task ``key``; it is kept as a copy for later tasks."""
-        self._keep(key, payload)
-        self._commands.append(ToHead(m.CopiesHeld([key])))
-        for task in self.state.waiting_for.pop(key, ()):
+    def on_input_arrived(self, key: str, order: int, payload: Any) -> None:
+        """A holder sent the result of task ``key``; it is kept as a copy for later tasks.
+
+        Not if another of this key is here: that was made here, or the head will say what becomes of it.
+        """
+        if key not in self.state.store:
+            self._keep(key, payload)
+            self.state.copies[key] = order
+            self._commands.append(ToHead(m.CopiesHeld([key], [order])))
+        for task in self.state.waiting_for.pop((key, order), ()):
             task.inputs[key] = payload
-            task.missing.discard(key)
+            task.missing.discard((key, order))
             if not task.missing:
                 del self.state.fetching[task.key]
                 self._execute(task)
 
     def on_copies_wanted(self, message: m.KeepCopies) -> None:
         """The head wants copies of results here, for those who hold them are about to end."""
-        for key, holders in zip(message.keys, message.holders, strict=True):
-            if key in self.state.store:
-                self._commands.append(ToHead(m.CopiesHeld([key])))
-            elif key not in self.state.waiting_for:  # else it is on its way already
-                self._commands.append(FetchInput(key, holders))
+        for key, holders, order in zip(message.keys, message.holders, message.orders, strict=True):
+            if self._has(key, order):
+                self._commands.append(ToHead(m.CopiesHeld([key], [order])))
+            elif (key, order) not in self.state.waiting_for:  # else it is on its way already
+                self._commands.append(FetchInput(key, holders, order))
 
-    def on_input_missing(self, key: str, asked: Sequence[str]) -> None:
+    def _has(self, key: str, order: int) -> bool:
+        """Say whether the result of a certain task is here."""
+        return key in self.state.store and self.state.copies.get(key, order) == order
+
+    def on_input_missing(self, key: str, order: int, asked: Sequence[str]) -> None:
         """None of these holders gave the result of task ``key``: give the tasks back that need it."""
-        for task in self.state.waiting_for.pop(key, ()):
-            self._abandon(task, but=key)
+        for task in self.state.waiting_for.pop((key, order), ()):
+            self._abandon(task, but=(key, order))
             self._commands.append(ToHead(m.InputMissing(task.key, [key], list(asked))))
 
     def on_recall(self, count: int) -> None:
@@ -132,10 +142,11 @@ class WorkerReactor:
         self.state.store[key] = address
         self.state.pinned.add(key)
 
-    def on_results_freed(self, keys: Sequence[str]) -> None:
-        """Nobody wants these results any more."""
-        for key in keys:
-            self._forget(key)
+    def on_results_freed(self, message: m.FreeResults) -> None:
+        """Nobody wants these results any more, or copies of those of certain tasks."""
+        for key, order in zip(message.keys, message.orders or message.keys, strict=True):
+            if not message.orders or self.state.copies.get(key) == order:
+                self._forget(key)
 
     # --- memory
 
@@ -178,6 +189,7 @@ class WorkerReactor:
                 self._commands.append(DeleteFile(value))
             self.state.ledger.remove(key)
             self.state.pinned.discard(key)
+            self.state.copies.pop(key, None)
 
     def _write_some(self) -> None:
         for key in self.state.ledger.choose(self._now):
@@ -205,13 +217,13 @@ class WorkerReactor:
     def _execute(self, task: FetchingTask) -> None:
         self._commands.append(Execute(task.function, [task.key], [task.args], task.inputs))
 
-    def _abandon(self, task: FetchingTask, but: str = "") -> None:
+    def _abandon(self, task: FetchingTask, but: Version | None = None) -> None:
         """Take a task out of everything that waits; ``but`` is the input whose list is being walked."""
         self.state.fetching.pop(task.key, None)
-        for key in task.missing:
-            if key != but:
-                waiting = self.state.waiting_for[key]
+        for version in task.missing:
+            if version != but:
+                waiting = self.state.waiting_for[version]
                 waiting.remove(task)
                 if not waiting:
-                    del self.state.waiting_for[key]
+                    del self.state.waiting_for[version]
         task.missing.clear()

@@ -265,7 +265,7 @@ class WorkerServer:
             self._actors.call(comm, message)
 
     def _on_freed(self, message: m.FreeResults) -> None:
-        self._reactor.on_results_freed(message.keys)
+        self._reactor.on_results_freed(message)
         if self._actors is not None:
             self._actors.drop(message.keys)
 
@@ -336,9 +336,9 @@ class WorkerServer:
             log.exception("fetching %s failed", command.key)
             payload = None
         if payload is not None:
-            self._reactor.on_input_arrived(command.key, payload)
+            self._reactor.on_input_arrived(command.key, command.order, payload)
         else:
-            self._reactor.on_input_missing(command.key, command.holders)
+            self._reactor.on_input_missing(command.key, command.order, command.holders)
         self._carry_out()
 
     def _send(self, message: m.Message) -> None:
@@ -402,10 +402,10 @@ class WorkerServer:
         assert self._questions is not None
         self._send(await self._questions.answer(message))
 
-    async def fetch_copy(self, key: str, holders: list[str]) -> None:
+    async def fetch_copy(self, key: str, holders: list[str], order: int) -> None:
         """Fetch a result and keep a copy."""
         if key not in self._reactor.state.store:
-            await self._fetch(FetchInput(key, holders))
+            await self._fetch(FetchInput(key, holders, order))
 
     def take_back(self, keys: frozenset[str]) -> list[str]:
         """Take those of some tasks that have not begun off whatever they wait for; return their keys."""

@@ -179,7 +179,7 @@ def test_copies_in_one_job_are_no_copies(world: World) -> None:
     client = world.join_client()
     old = holder(world, client, "1", "a")
     second = world.join(name="second", job="1")
-    second.inbox.append(m.KeepCopies(["a"], [[old.address]]))
+    second.inbox.append(m.KeepCopies(["a"], [[old.address]], [world.state.tasks["a"].order]))
     world.step()
     world.step()
     holder(world, client, "2", "b", "c", "d")

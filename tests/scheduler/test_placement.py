@@ -126,7 +126,7 @@ def test_a_small_input_travels_with_its_task() -> None:
     place(reactor.state)
     reactor.on_tasks_done(worker.name, m.TasksDone(["a"], [b"result"], [0.01]), 0.0)
     (command,) = place(reactor.state)
-    assert command.message == m.RunTask(b"f", "b", b"", [m.Input("a", b"result", [])])
+    assert command.message == m.RunTask(b"f", "b", b"", [m.Input("a", b"result", [], 1)])
 
 
 # --- large inputs
@@ -140,7 +140,7 @@ def test_a_task_goes_where_its_bytes_are() -> None:
     (command,) = place(reactor.state)
     assert command.worker == near.name  # type: ignore[union-attr]
     assert isinstance(command.message, m.RunTask)
-    assert command.message.inputs == [m.Input("big", None, [near.address])]
+    assert command.message.inputs == [m.Input("big", None, [near.address], 1)]
 
 
 def test_it_goes_elsewhere_if_waiting_there_takes_longer_than_the_bytes() -> None:

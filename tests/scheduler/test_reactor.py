@@ -403,7 +403,7 @@ def test_a_copy_keeps_a_result_when_its_first_holder_goes(world: World) -> None:
 
 
 @pytest.mark.parametrize("end", ["small", "failed", "returned", "large"])
-def test_a_copy_beside_an_assigned_task_of_its_key_is_freed_with_the_answer(world: World, end: str) -> None:
+def test_a_copy_beside_an_assigned_task_of_its_key_is_freed_and_its_result_is_not(world: World, end: str) -> None:
     client, first = world.join_client(), world.join()
     world.submit(client, ["x"])
     world.settle("large")
@@ -421,7 +421,6 @@ def test_a_copy_beside_an_assigned_task_of_its_key_is_freed_with_the_answer(worl
         second.receive()
     assert {"x", "y"} == set(second.queue)
     world.hear(second)
-    assert world.state.workers[second.name].stale == {"x"}
     if end == "returned":
         second.inbox.append(m.RecallTasks(2))
         second.receive()
@@ -431,8 +430,23 @@ def test_a_copy_beside_an_assigned_task_of_its_key_is_freed_with_the_answer(worl
         second.finish("x", end)
     while second.outbox:
         world.hear(second)
-    assert not world.state.workers[second.name].stale
     world.settle("large")
+    assert not world.state.tasks["x"].holders or "x" in second.reactor.state.store
+
+
+def test_a_copy_of_an_earlier_task_of_the_key_is_not_taken_for_one_of_the_later(world: World) -> None:
+    client, first = world.join_client(), world.join()
+    world.submit(client, ["x"])
+    world.settle("large")
+    before = world.state.tasks["x"].order
+    world.release(client, "x")
+    world.submit(client, ["x"])
+    world.settle("large")
+    second = world.join()
+    world.reactor.on_copies_held(second.name, m.CopiesHeld(["x"], [before]))
+    world.check()
+    assert world.reactor.take_commands() == [ToWorker(second.name, m.FreeResults(["x"], [before]))]
+    assert list(world.state.tasks["x"].holders or ()) == [world.state.workers[first.name]]
 
 
 # --- cancelling, releasing, and wanting again

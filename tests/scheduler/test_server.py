@@ -313,7 +313,7 @@ def test_a_worker_that_answers_for_what_it_never_had(run: Run) -> None:
         worker.comm.send(m.TasksStored(["never"], [10], [0.1]))
         worker.comm.send(m.TasksReturned(["never"]))
         worker.comm.send(m.InputMissing("never", ["ever"], []))
-        worker.comm.send(m.CopiesHeld(["never"]))
+        worker.comm.send(m.CopiesHeld(["never"], [1]))
         freed = await worker.hear(m.FreeResults, 2)
         assert freed.keys == ["never"]
         server.reactor.state.check()

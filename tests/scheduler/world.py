@@ -137,7 +137,7 @@ class FakeWorker:
             reactor.on_drop(message.keys)
         else:
             assert isinstance(message, m.FreeResults)
-            reactor.on_results_freed(message.keys)
+            reactor.on_results_freed(message)
         self.carry_out()
 
     def _owe(self, key: str, function: bytes) -> None:
@@ -235,9 +235,9 @@ class FakeWorker:
         self.fetches.remove(command)
         payload = self.world.fetch(command.holders, command.key) if reachable else None
         if payload is None:
-            self.reactor.on_input_missing(command.key, command.holders)
+            self.reactor.on_input_missing(command.key, command.order, command.holders)
         else:
-            self.reactor.on_input_arrived(command.key, payload)
+            self.reactor.on_input_arrived(command.key, command.order, payload)
         self.carry_out()
 
 
@@ -411,7 +411,7 @@ class World:
         elif isinstance(message, m.WorkerPaused):
             pressure.on_worker_paused(self.reactor, name, message)
         elif isinstance(message, m.CopiesHeld):
-            self.reactor.on_copies_held(name, message.keys)
+            self.reactor.on_copies_held(name, message)
         else:
             assert isinstance(message, m.InputMissing)
             self.reactor.on_input_missing(name, message)

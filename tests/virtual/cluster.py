@@ -70,7 +70,6 @@ class SimWorker:
         assert self.executor.is_idle
         assert not (known.assigned)
         assert not (known.holds)
-        assert not (known.stale)
         assert not (known.seceded)
         assert known.free == known.resources
         assert known.threads == self.job.threads

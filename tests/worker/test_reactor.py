@@ -55,19 +55,19 @@ def test_what_is_here_is_not_fetched(reactor: WorkerReactor) -> None:
 
 
 def test_a_large_input_is_fetched_once_and_kept_as_a_copy(reactor: WorkerReactor) -> None:
-    assert send(reactor, "t", large("a"), small("s")) == [FetchInput("a", ["w9:1"])]
-    assert send(reactor, "u", large("a"), large("b")) == [FetchInput("b", ["w9:1"])]
-    reactor.on_input_arrived("a", BIG)
+    assert send(reactor, "t", large("a"), small("s")) == [FetchInput("a", ["w9:1"], 0)]
+    assert send(reactor, "u", large("a"), large("b")) == [FetchInput("b", ["w9:1"], 0)]
+    reactor.on_input_arrived("a", 0, BIG)
     reactor.state.check()
     assert reactor.take_commands() == [
-        ToHead(m.CopiesHeld(["a"])),
+        ToHead(m.CopiesHeld(["a"], [0])),
         Execute(b"f", ["t"], [b"args"], {"a": BIG, "s": b"value of s"}),
     ]
     assert list(reactor.state.fetching) == ["u"]
-    reactor.on_input_arrived("b", BIG)
+    reactor.on_input_arrived("b", 0, BIG)
     reactor.state.check()
     assert reactor.take_commands()[-1] == Execute(b"f", ["u"], [b"args"], {"a": BIG, "b": BIG})
-    reactor.on_results_freed(["a", "never here"])
+    reactor.on_results_freed(m.FreeResults(["a", "never here"]))
     assert list(reactor.state.store) == ["b"]
 
 
@@ -75,7 +75,7 @@ def test_tasks_are_given_back_when_nobody_has_their_input(reactor: WorkerReactor
     send(reactor, "t", large("a"), large("b"))
     send(reactor, "u", large("a"))
     send(reactor, "v", large("b"))
-    reactor.on_input_missing("a", ["w9:1", "w8:1"])
+    reactor.on_input_missing("a", 0, ["w9:1", "w8:1"])
     reactor.state.check()
     assert reactor.take_commands() == [
         ToHead(m.InputMissing("t", ["a"], ["w9:1", "w8:1"])),
@@ -104,16 +104,51 @@ def test_dropped_are_those_that_fetch_and_those_that_are_queued(reactor: WorkerR
     assert not reactor.state.waiting_for
 
 
+def test_a_copy_of_an_earlier_task_of_the_key_is_not_used(reactor: WorkerReactor) -> None:
+    old, new = Payload(b"old", []), Payload(b"new", [])
+    send(reactor, "t", m.Input("a", None, ["w9:1"], 1))
+    reactor.on_drop(["t"])
+    reactor.take_commands()
+    assert send(reactor, "u", m.Input("a", None, ["w8:1"], 2)) == [FetchInput("a", ["w8:1"], 2)]
+    reactor.on_input_arrived("a", 1, old)
+    assert reactor.take_commands() == [ToHead(m.CopiesHeld(["a"], [1]))]
+    assert send(reactor, "v", m.Input("a", None, ["w8:1"], 2)) == []
+    reactor.on_input_arrived(
+        "a", 2, new
+    )  # it is used, and not kept, for the head will say what to do with the other
+    reactor.state.check()
+    assert reactor.take_commands() == [Execute(b"f", [key], [b"args"], {"a": new}) for key in ("u", "v")]
+    reactor.on_copies_wanted(m.KeepCopies(["a"], [["w8:1"]], [2]))
+    assert reactor.take_commands() == [FetchInput("a", ["w8:1"], 2)]
+    reactor.on_results_freed(m.FreeResults(["a"], [2]))
+    assert list(reactor.state.store) == ["a"]
+    reactor.on_results_freed(m.FreeResults(["a"], [1]))
+    reactor.state.check()
+    assert not reactor.state.store
+
+
+def test_a_copy_does_not_take_the_place_of_what_was_made_here(reactor: WorkerReactor) -> None:
+    own = Payload(b"own", [])
+    send(reactor, "t", m.Input("a", None, ["w9:1"], 1))
+    reactor.on_result_stored("a", own)
+    reactor.take_commands()
+    reactor.on_input_arrived("a", 1, BIG)
+    assert reactor.take_commands() == [Execute(b"f", ["t"], [b"args"], {"a": BIG})]
+    reactor.on_results_freed(m.FreeResults(["a"], [1]))
+    reactor.state.check()
+    assert reactor.state.store == {"a": own}
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 def test_an_input_that_nobody_waits_for_any_more(reactor: WorkerReactor, arrives: bool) -> None:
     send(reactor, "t", large("a"))
     reactor.on_drop(["t"])
     reactor.take_commands()
     if arrives:
-        reactor.on_input_arrived("a", BIG)
-        assert reactor.take_commands() == [ToHead(m.CopiesHeld(["a"]))]  # the head will free it, or use it
+        reactor.on_input_arrived("a", 0, BIG)
+        assert reactor.take_commands() == [ToHead(m.CopiesHeld(["a"], [0]))]  # the head will free it, or use it
     else:
-        reactor.on_input_missing("a", [])
+        reactor.on_input_missing("a", 0, [])
         assert reactor.take_commands() == []
     reactor.state.check()
 
@@ -158,7 +193,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     @rule(keys=st.lists(st.sampled_from(INPUTS)))
     def free(self, keys: list[str]) -> None:
-        self.reactor.on_results_freed(keys)
+        self.reactor.on_results_freed(m.FreeResults(keys))
         self.carry_out()
 
     @rule(which=st.integers(0, 9), arrives=st.booleans())
@@ -166,9 +201,9 @@ class WorkerMachine(RuleBasedStateMachine):
         if self.fetches:
             fetch = self.fetches.pop(which % len(self.fetches))
             if arrives:
-                self.reactor.on_input_arrived(fetch.key, BIG)
+                self.reactor.on_input_arrived(fetch.key, fetch.order, BIG)
             else:
-                self.reactor.on_input_missing(fetch.key, fetch.holders)
+                self.reactor.on_input_missing(fetch.key, fetch.order, fetch.holders)
             self.carry_out()
 
     @rule()
