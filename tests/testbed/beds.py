@@ -106,7 +106,6 @@ class Bed(ABC):
         self._drivers: list[Driver] = []
         self._dark: set[str] = set()
         self._directories: list[Path] = []
-        self._before: tuple[frozenset[str], frozenset[int], frozenset[Path]] | None = None
 
     # Life of the bed
 
@@ -283,10 +282,12 @@ class Bed(ABC):
             yield
 
     def begin(self) -> None:
-        """Note what is there before a test."""
+        """Have nothing of the user's running before a test; what there is, a run that was killed has left."""
         self._drivers.clear()
         self._directories.clear()
-        self._before = (frozenset(self.jobs()), frozenset(self.processes()), frozenset(self.run_directories()))
+        if self.left_over():
+            self.clean_up()
+            wait_until(lambda: not self.left_over(), f"what was left on {self.name} by others to go away")
 
     def end(self) -> list[str]:
         """Return what the test left behind, one line each, and clean all of it up."""
@@ -310,24 +311,20 @@ class Bed(ABC):
         return found
 
     def left_over(self) -> list[str]:
-        """Return what is there now that was not when the test began, one line each."""
-        assert self._before is not None
-        jobs, pids, directories = self._before
-        lines = [f"process {pid}: {words}" for pid, words in self.process_table() if pid not in pids]
-        lines += [f"directory {path}" for path in self.run_directories() if path not in directories]
+        """Return what there is of the user's, one line each."""
+        lines = [f"process {pid}: {words}" for pid, words in self.process_table()]
+        lines += [f"directory {path}" for path in self.run_directories()]
         if not lines:  # asking the batch system costs most, so last
-            lines += [f"job {job}" for job in self.jobs() if job not in jobs]
+            lines += [f"job {job}" for job in self.jobs()]
         return lines
 
     def clean_up(self) -> None:
-        """Cancel, kill and remove what the test left, whether or not it was to blame."""
-        assert self._before is not None
-        _, pids, directories = self._before
+        """Cancel, kill and remove all that there is of the user's, whether or not a test was to blame."""
         self.cancel_all()
-        for pid in set(self.processes()) - pids:
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for path in set(self.run_directories()) - directories:
+        for path in self.run_directories():
             shutil.rmtree(path, ignore_errors=True)
 
 
