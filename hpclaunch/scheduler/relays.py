@@ -1,8 +1,12 @@
 """Questions that the head passes on to workers which the asker cannot reach, and their answers.
 
 Owns, per worker, whom to tell what it answers, and the questions for results that wait. The head looks into
-neither. Of one asker only a few questions for results are under way at a time, and none while what it was sent
-piles up here: so a slow one makes the head keep a few results, however many it asks for.
+neither, but it knows how large a result is, and lets no more come than it has room for:
+
+* What is under way to one asker, or waits here because that takes no more for now, stays below ``MOST_BYTES``; a
+  result that is larger than that comes alone. So a slow asker makes the head keep little, however much it asks.
+* What is under way to all of them stays below ``MOST_BYTES_IN_ALL``. While that is full, askers take turns, and a
+  large result is not overtaken by small ones for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.buffers import Buffer
@@ -19,58 +23,105 @@ if TYPE_CHECKING:
     from hpclaunch.scheduler.server import Peer
 
 
-#: Results that are under way to one asker at a time.
-AT_ONCE = 4
-#: Bytes that may wait here for one asker before its next question is passed on.
-MOST_BYTES = 16 << 20
+#: Bytes that may be under way to one asker, or wait here for it.
+MOST_BYTES = 32 << 20
+#: Bytes that may be under way to all askers.
+MOST_BYTES_IN_ALL = 256 << 20
+#: What a result counts at least: so many questions at once are enough.
+LEAST_BYTES = 1 << 16
+
+
+class Question(NamedTuple):
+    """What a worker is to answer."""
+
+    asker: Peer
+    request: int  # the asker's own number for it
+    size: int | None  # bytes of the result; None: an actor is called
 
 
 class Relays:
     """Passes questions on.
 
     :param worker_at: returns the worker at an address; None if it is gone.
+    :param size_of: returns the bytes of the result with this key; 0 if there is none.
     """
 
-    def __init__(self, worker_at: Callable[[str], Peer | None]) -> None:
+    def __init__(self, worker_at: Callable[[str], Peer | None], size_of: Callable[[str], int]) -> None:
         self._worker_at = worker_at
+        self._size_of = size_of
         self._numbers = itertools.count(1)
         self._waiting: dict[Peer, deque[tuple[int, str, str]]] = {}  # asker -> request, key, address of a holder
-        self._under_way: dict[Peer, int] = {}
+        self._under_way: dict[Peer, int] = {}  # bytes
+        self._in_all = 0
+        self._is_full = False  # somebody waits for room in all
 
     def fetch(self, asker: Peer, message: m.Fetch) -> None:
         """Somebody asks for results."""
         waiting = self._waiting.setdefault(asker, deque())
         waiting.extend((message.request, key, message.via) for key in message.keys)  # each answer ends one
-        self._pass_on(asker)
+        self._take_turns(asker)
 
     def on_tick(self) -> None:
         """Every tenth of a second or so: pass on what askers have room for by now."""
+        self._is_full = False
         for asker in list(self._waiting):
-            self._pass_on(asker)
+            if not self._pass_on(asker):
+                self._is_full = True
+                return
 
-    def _pass_on(self, asker: Peer) -> None:
-        """Pass on as many of an asker's questions for results as it may have under way."""
+    def _take_turns(self, asker: Peer) -> None:
+        """Somebody may have room: pass its questions on, or those of who has waited for longest."""
+        if self._is_full:
+            self.on_tick()
+        elif not self._pass_on(asker):
+            self._is_full = True
+
+    def _pass_on(self, asker: Peer) -> bool:
+        """Pass on as many of an asker's questions for results as it has room for.
+
+        Returns False if it is the head that has no room for the next one.
+        """
         waiting = self._waiting.get(asker)
         if waiting is None:
-            return
+            return True
         if asker.comm.is_closed:
             waiting.clear()
-        while waiting and self._under_way.get(asker, 0) < AT_ONCE and _backlog(asker) < MOST_BYTES:
-            request, key, address = waiting.popleft()
-            holder = self._worker_at(address)
-            if holder is None:
-                asker.comm.send(m.Data(request, key, -1))
-                continue
-            number = next(self._numbers)
-            self._under_way[asker] = self._under_way.get(asker, 0) + 1
-            holder.relays[number] = (asker, request, m.Fetch)
-            holder.comm.send(m.Fetch(number, [key]))
+        has_room = True
+        while waiting:
+            request, key, address = waiting[0]
+            size = max(self._size_of(key), LEAST_BYTES)
+            if not self._has_room_at(asker, size):
+                self._waiting[asker] = self._waiting.pop(asker)  # it has had its turn
+                break
+            has_room = not self._in_all or self._in_all + size <= MOST_BYTES_IN_ALL
+            if not has_room:
+                break
+            waiting.popleft()
+            self._ask(asker, request, key, address, size)
         if not waiting:
             self._waiting.pop(asker, None)
+        return has_room
 
-    def _arrived(self, asker: Peer) -> None:
+    def _has_room_at(self, asker: Peer, size: int) -> bool:
+        under_way, backlog = self._under_way.get(asker, 0), _backlog(asker)
+        return under_way + backlog + size <= MOST_BYTES or (not under_way and backlog < MOST_BYTES)
+
+    def _ask(self, asker: Peer, request: int, key: str, address: str, size: int) -> None:
+        """Pass one question for a result on."""
+        holder = self._worker_at(address)
+        if holder is None:
+            asker.comm.send(m.Data(request, key, -1))
+            return
+        number = next(self._numbers)
+        self._under_way[asker] = self._under_way.get(asker, 0) + size
+        self._in_all += size
+        holder.relays[number] = Question(asker, request, size)
+        holder.comm.send(m.Fetch(number, [key]))
+
+    def _arrived(self, asker: Peer, size: int) -> None:
         """A question for a result has been answered, one way or the other."""
-        left = self._under_way.pop(asker, 1) - 1
+        self._in_all -= size
+        left = self._under_way.pop(asker) - size
         if left:
             self._under_way[asker] = left
 
@@ -81,33 +132,31 @@ class Relays:
             asker.comm.send(m.ActorReply(message.request, is_gone=True))
             return
         number = next(self._numbers)
-        holder.relays[number] = (asker, message.request, m.ActorCall)
+        holder.relays[number] = Question(asker, message.request, None)
         holder.comm.send(m.ActorCall(number, message.key, message.name, message.args))
 
     def answer(self, holder: Peer, message: m.Data | m.ActorReply, buffers: Sequence[Buffer]) -> None:
         """A worker has answered."""
-        asker, request, kind = holder.relays.pop(message.request, (None, 0, None))
-        if asker is None:
+        question = holder.relays.pop(message.request, None)
+        if question is None:
             return
-        if kind is m.Fetch:
-            self._arrived(asker)
-        if asker.comm.is_closed:
-            return
-        message.request = request
-        if message.buffers > 0:
+        asker, message.request, size = question
+        if size is not None:
+            self._arrived(asker, size)
+        if not asker.comm.is_closed and message.buffers > 0:
             asker.comm.send_buffers(message, buffers)
-        else:
+        elif not asker.comm.is_closed:
             asker.comm.send(message)
-        self._pass_on(asker)
+        self._take_turns(asker)
 
     def lose(self, holder: Peer) -> None:
         """A worker is gone: it answers no more."""
-        for asker, request, kind in holder.relays.values():
-            if kind is m.Fetch:
-                self._arrived(asker)
+        for asker, request, size in holder.relays.values():
+            if size is not None:
+                self._arrived(asker, size)
             if asker.comm.is_closed:
                 continue
-            if kind is m.Fetch:
+            if size is not None:
                 asker.comm.send(m.Data(request, "", -1))
             else:
                 asker.comm.send(m.ActorReply(request, is_lost=True))

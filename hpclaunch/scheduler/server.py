@@ -27,7 +27,7 @@ from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.relays import Relays
+from hpclaunch.scheduler.relays import Question, Relays
 from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.restricted import complaints
 from hpclaunch.scheduler.retiring import empty
@@ -57,7 +57,7 @@ class Peer:
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
         self.frozen: dict[str, float] = {}  # workers that are stopped, and since when
-        self.relays: dict[int, tuple[Peer, int, type]] = {}  # whose questions it answers
+        self.relays: dict[int, Question] = {}  # whose questions it answers
 
 
 Nothing = Callable[..., None]
@@ -104,7 +104,7 @@ class SchedulerServer:
         self.replacing = Replacing(self)
         self._loop = asyncio.get_running_loop()
         self._round_due = False
-        self._relays = Relays(self._worker_at)
+        self._relays = Relays(self._worker_at, self.reactor.state.size_of)
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
         self._failure: HPCLaunchError | None = None

@@ -393,6 +393,11 @@ class SchedulerState:
             self.changed = None
         return queue
 
+    def size_of(self, key: str) -> int:
+        """Return the bytes of a large result; 0 if there is none with this key."""
+        task = self.tasks.get(key)
+        return task.size if task is not None else 0
+
     @property
     def ready_count(self) -> int:
         """How many tasks are ready, held or not."""

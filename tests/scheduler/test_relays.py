@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.relays import AT_ONCE, MOST_BYTES, Relays
+from hpclaunch.scheduler.relays import LEAST_BYTES, MOST_BYTES, MOST_BYTES_IN_ALL, Relays
 
 
 class FakeComm:
@@ -44,9 +46,20 @@ def holder() -> Any:
     return FakePeer()
 
 
+#: Of how many results that count the least there is room for.
+AT_ONCE = MOST_BYTES // LEAST_BYTES
+#: How large results are, where a test says nothing.
+SMALL = 10
+
+
 @pytest.fixture
-def relays(holder: Any) -> Relays:
-    return Relays({"h": holder}.get)
+def sizes() -> dict[str, int]:
+    return {}
+
+
+@pytest.fixture
+def relays(holder: Any, sizes: dict[str, int]) -> Relays:
+    return Relays({"h": holder}.get, lambda key: sizes.get(key, SMALL))
 
 
 def ask(relays: Relays, asker: Any, count: int, via: str = "h") -> None:
@@ -54,28 +67,86 @@ def ask(relays: Relays, asker: Any, count: int, via: str = "h") -> None:
         relays.fetch(asker, m.Fetch(i, [f"k{i}"], via))
 
 
-def answer(relays: Relays, holder: Any, size: int) -> None:
+def answer(relays: Relays, holder: Any, size: int = SMALL) -> None:
     question = holder.asked()[0]
     relays.answer(holder, m.Data(question.request, question.keys[0], 1), [bytes(size)])
 
 
-def test_all_are_answered_a_few_at_a_time(relays: Relays, asker: Any, holder: Any) -> None:
-    ask(relays, asker, 50)
-    for _ in range(50):
+def asked(holder: Any) -> list[str]:
+    return [key for question in holder.asked() for key in question.keys]
+
+
+def is_settled(relays: Relays) -> bool:
+    return not (relays._waiting or relays._under_way or relays._in_all)
+
+
+def test_all_are_answered_some_at_a_time(relays: Relays, asker: Any, holder: Any) -> None:
+    count = 2 * AT_ONCE
+    ask(relays, asker, count)
+    assert len(holder.asked()) == AT_ONCE
+    for _ in range(count):
         assert len(holder.asked()) <= AT_ONCE
-        answer(relays, holder, 10)
-    assert [(one.request, one.key) for one in asker.comm.sent] == [(i, f"k{i}") for i in range(50)]
-    assert not relays._waiting
-    assert not relays._under_way
+        answer(relays, holder)
+        asker.comm.backlog_bytes = 0
+    assert [(one.request, one.key) for one in asker.comm.sent] == [(i, f"k{i}") for i in range(count)]
+    assert is_settled(relays)
+
+
+def test_large_results_come_by_their_bytes(relays: Relays, asker: Any, holder: Any, sizes: dict[str, int]) -> None:
+    third = MOST_BYTES // 3
+    sizes.update({f"k{i}": third for i in range(10)})
+    ask(relays, asker, 10)
+    assert asked(holder) == ["k0", "k1", "k2"]
+    answer(relays, holder, third)  # it waits here until the asker takes it
+    assert asked(holder) == ["k1", "k2"]
+    asker.comm.backlog_bytes = 0
+    relays.on_tick()
+    assert asked(holder) == ["k1", "k2", "k3"]
+
+
+def test_what_is_larger_than_all_that_may_wait_comes_alone(
+    relays: Relays, asker: Any, holder: Any, sizes: dict[str, int]
+) -> None:
+    sizes.update({f"k{i}": 2 * MOST_BYTES_IN_ALL for i in range(3)})
+    ask(relays, asker, 3)
+    other: Any = FakePeer()
+    ask(relays, other, 3)
+    for key in ("k0", "k0", "k1", "k1", "k2", "k2"):  # in turns
+        assert asked(holder) == [key]
+        answer(relays, holder)
+        for peer in (asker, other):
+            peer.comm.backlog_bytes = 0
+        relays.on_tick()
+    assert len(asker.comm.sent) == len(other.comm.sent) == 3
+    assert is_settled(relays)
+
+
+def test_small_results_do_not_overtake_a_large_one_for_ever(
+    relays: Relays, holder: Any, sizes: dict[str, int]
+) -> None:
+    sizes.update({f"k{i}": MOST_BYTES for i in range(50)})
+    many: list[Any] = [FakePeer() for _ in range(12)]
+    for one in many:
+        ask(relays, one, 50)
+    sizes["large"] = 2 * MOST_BYTES_IN_ALL
+    patient: Any = FakePeer()
+    relays.fetch(patient, m.Fetch(1, ["large"], "h"))
+    assert len(holder.asked()) == MOST_BYTES_IN_ALL // MOST_BYTES
+    for _ in range(50):
+        answer(relays, holder)
+        assert relays._in_all <= MOST_BYTES_IN_ALL or asked(holder) == ["large"]
+        if patient.comm.sent:
+            break
+    assert patient.comm.sent
 
 
 def test_who_does_not_take_what_it_asked_for_gets_no_more_until_it_does(
     relays: Relays, asker: Any, holder: Any
 ) -> None:
-    ask(relays, asker, 50)
+    ask(relays, asker, 2 * AT_ONCE)
     while holder.asked():
-        answer(relays, holder, MOST_BYTES)
-    assert len(asker.comm.sent) == AT_ONCE
+        answer(relays, holder, LEAST_BYTES)
+    assert asker.comm.backlog_bytes == MOST_BYTES
     relays.on_tick()
     assert not holder.asked()
     asker.comm.backlog_bytes = 0
@@ -88,31 +159,83 @@ def test_another_asker_goes_on(relays: Relays, asker: Any, holder: Any) -> None:
     other: Any = FakePeer()
     ask(relays, asker, 5)
     ask(relays, other, 1)
-    answer(relays, holder, 10)
+    answer(relays, holder)
     assert len(other.comm.sent) == 1
 
 
-def test_a_holder_that_is_lost_has_answered_everything(relays: Relays, asker: Any, holder: Any) -> None:
-    relays = Relays(lambda address: holder if not holder.comm.is_closed else None)
+def test_a_holder_that_is_lost_has_answered_everything(asker: Any, holder: Any) -> None:
+    relays = Relays(lambda address: holder if not holder.comm.is_closed else None, lambda key: MOST_BYTES)
     ask(relays, asker, 10)
+    relays.call(asker, m.ActorCall(10, "actor", "add", None, "h"))
     holder.comm.is_closed = True
     relays.lose(holder)
     relays.on_tick()
-    assert sorted((one.request, one.buffers) for one in asker.comm.sent) == [(i, -1) for i in range(10)]
-    assert not relays._under_way
+    answers = {one.request: one for one in asker.comm.sent}
+    assert sorted(answers) == list(range(11))
+    assert all(answers[i].buffers == -1 for i in range(10))
+    assert answers[10].is_lost
+    assert is_settled(relays)
 
 
 def test_nobody_there_is_an_answer_too(relays: Relays, asker: Any) -> None:
     ask(relays, asker, 10, via="elsewhere")
     assert [one.buffers for one in asker.comm.sent] == [-1] * 10
+    assert is_settled(relays)
 
 
 def test_an_asker_that_is_gone_is_forgotten(relays: Relays, asker: Any, holder: Any) -> None:
-    ask(relays, asker, 10)
+    ask(relays, asker, 2 * AT_ONCE)
     asker.comm.is_closed = True
-    for _ in range(AT_ONCE):
-        answer(relays, holder, 10)
+    while holder.asked():
+        answer(relays, holder)
     relays.on_tick()
-    assert not relays._waiting
-    assert not relays._under_way
+    assert is_settled(relays)
     assert not asker.comm.sent
+
+
+SIZES = st.sampled_from([1, LEAST_BYTES, MOST_BYTES // 2, 2 * MOST_BYTES, 2 * MOST_BYTES_IN_ALL])
+
+
+@given(st.lists(st.tuples(st.sampled_from("fftal"), st.integers(0, 3), SIZES), max_size=60))
+def test_whatever_comes_all_are_answered_and_the_head_keeps_little(steps: list[tuple[str, int, int]]) -> None:
+    sizes: dict[str, int] = {}
+    holder: Any = FakePeer()
+    askers: list[Any] = [FakePeer() for _ in range(4)]
+    relays = Relays({"h": holder}.get, lambda key: sizes[key])
+
+    def respond() -> None:
+        question = holder.asked()[0]
+        # a FakeComm counts the lengths of buffers; nothing of that size is made
+        relays.answer(holder, m.Data(question.request, question.keys[0], 1), [range(sizes[question.keys[0]])])
+
+    def check() -> None:
+        alone = len(holder.relays) == 1
+        assert relays._in_all <= MOST_BYTES_IN_ALL or alone
+        assert relays._in_all == sum(relays._under_way.values()) == sum(q.size for q in holder.relays.values())
+        for asker in askers:
+            count = sum(question.asker is asker for question in holder.relays.values())
+            assert relays._under_way.get(asker, 0) + asker.comm.backlog_bytes <= MOST_BYTES or count <= 1
+
+    for number, (what, who, size) in enumerate(steps):
+        if what == "f":
+            sizes[f"k{number}"] = size
+            relays.fetch(askers[who], m.Fetch(number, [f"k{number}"], "h"))
+        elif what == "t":
+            askers[who].comm.backlog_bytes = 0
+            relays.on_tick()
+        elif what == "a" and holder.asked():
+            respond()
+        elif what == "l":
+            relays.lose(holder)
+        check()
+    for _ in range(3 * len(steps)):
+        for asker in askers:
+            asker.comm.backlog_bytes = 0
+        relays.on_tick()
+        if holder.asked():
+            respond()
+            check()
+    assert is_settled(relays)
+    assert sorted(one.request for asker in askers for one in asker.comm.sent) == [
+        number for number, (what, *_) in enumerate(steps) if what == "f"
+    ]
