@@ -70,6 +70,7 @@ PURE = {
     "scheduler.why",
     "scheduler.wishes",
     "worker.commands",
+    "worker.deaths",
     "worker.memory",
     "worker.reactor",
     "worker.state",

@@ -356,6 +356,7 @@ class WorkerDied(_Message, tag=41):
     restarted: bool
     detail: str = ""
     log: str = ""  # the last lines of the job's output, and where it is
+    advice: str = ""  # what to do about it
 
 
 class WorkerPaused(_Message, tag=44):

@@ -296,6 +296,8 @@ def failure_of(error: BaseException) -> Failure:
     """As :func:`dump_failure`, for the innermost call of ours; never raises."""
     try:
         return dump_failure(error, skip_frames=1)
+    except MemoryError:
+        return Failure("TaskError", "it raised an exception, and there was no memory left to say which")
     except BaseException as worse:  # an exception whose __str__ raises
         text = f"it raised a {type(error).__name__}, and turning that into text raised a {type(worse).__name__}"
         return Failure("TaskError", text)

@@ -23,8 +23,10 @@ def is_made_anew(task: Task) -> bool:
 
 def lost(task: Task, worker: Worker, how: str) -> m.Failure:
     """Return the failure of an actor that was lost with its worker and is not made anew."""
-    return m.Failure(
-        "ActorError",
-        f"actor {task.key} ({task.function.name}) was lost with its worker {worker.name}: {how}. What it knew is "
-        "gone; submit(..., actor=True, restarts=N) would have it made anew, from its arguments",
-    )
+    ended, *printed = how.split("\n")
+    lines = [
+        f"actor {task.key} ({task.function.name}) was lost with its worker {worker.name}: {ended}. What it knew "
+        "is gone; submit(..., actor=True, restarts=N) would have it made anew, from its arguments",
+        *(f"  {line}" for line in printed),
+    ]
+    return m.Failure("ActorError", "\n".join(lines))

@@ -371,7 +371,7 @@ class SchedulerServer:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         blame = "nobody" if peer.hello.job_id in self._stopping else "worker"
-        whole = f"{how}\n{message.log}" if message.log else how
+        whole = "\n".join(text for text in (how, message.log, message.advice) if text)
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpclaunch.comm import serialize
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.messages import ActorCall, ActorReply, Failure
+from hpclaunch.worker import shortage
 from hpclaunch.worker.context import Place, here
 
 if TYPE_CHECKING:
@@ -138,14 +139,23 @@ class _Running:
     def _serve(self) -> None:
         here.place = place = Place(self._executor, -1)  # as that of a task that has stepped aside
         place.key = self.key
-        while (call := self.calls.get()) is not None:
-            comm, message = call
-            try:
-                reply, buffers = self._run(message)
-            except BaseException as error:  # whatever a method does, it is that call's outcome
-                reply, buffers = ActorReply(message.request, failure=serialize.failure_of(error)), []
-            self._reply(comm, reply, buffers)
+        try:
+            while (call := self.calls.get()) is not None:
+                self._answer(*call)
+        except MemoryError:
+            self._executor.on_no_memory()
+            raise
         self._instance = None
+
+    def _answer(self, comm: Comm, message: ActorCall) -> None:
+        buffers: list[Any] = []
+        try:
+            reply, buffers = self._run(message)
+        except BaseException as error:  # whatever a method does, it is that call's outcome
+            if isinstance(error, MemoryError):
+                shortage.explain(error, self._executor.facts)
+            reply = ActorReply(message.request, failure=serialize.failure_of(error))
+        self._reply(comm, reply, buffers)
 
     def _run(self, message: ActorCall) -> tuple[ActorReply, list[Any]]:
         value = getattr(self._instance, message.name)

@@ -29,6 +29,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.context import Place, WorkerFacts, here
 
@@ -86,6 +87,7 @@ class Executor:
     :param timed: keys of tasks to be announced when they begin; the caller adds to it.
     :param on_begun: called from an execution thread with the key of such a task, before it runs.
     :param make_client: makes the client that all tasks of this worker share.
+    :param on_no_memory: called in an execution thread that can't go on because tasks have taken all memory.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Executor:
         timed: set[str] | None = None,
         on_begun: Callable[[str], None] = lambda key: None,
         make_client: Callable[[], Client] | None = None,
+        on_no_memory: Callable[[], None] | None = None,
     ) -> None:
         self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
@@ -107,6 +110,7 @@ class Executor:
         self._timed: set[str] = timed if timed is not None else set()
         self._on_begun = on_begun
         self._make_client = make_client
+        self._on_no_memory = on_no_memory
         self._client: Client | None = None
         self._client_lock = threading.Lock()
         self._inline_limit = inline_limit
@@ -245,8 +249,16 @@ class Executor:
             while self._wake.get():
                 if not self._serve_queue(place):
                     return
+        except MemoryError:
+            self.on_no_memory()
+            raise
         finally:
             self._places.discard(place)
+
+    def on_no_memory(self) -> None:
+        """A thread of this worker can't go on for want of memory; if the process is the worker's, it ends."""
+        if self._on_no_memory is not None:
+            self._on_no_memory()
 
     def _serve_queue(self, place: Place) -> bool:
         """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
@@ -309,6 +321,8 @@ class Executor:
             outcome = error.args[0]
         except BaseException as error:  # SystemExit and KeyboardInterrupt end the task, not the worker
             seconds = perf_counter() - start
+            if isinstance(error, MemoryError):
+                shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
         self._outcomes.append((key, outcome, seconds))
         place.key = ""

@@ -10,16 +10,17 @@ import os
 import signal
 import ssl
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
 from hpclaunch.worker.server import WorkerServer, make_hello
-
-#: How a worker process ended, as it notes itself in the byte behind its slots; a task can fake an exit code.
-CRASHED, TOLD_TO_END, LOST_HEAD, WORN_OUT = range(4)
+from hpclaunch.worker.shortage import give_up
 
 _PR_SET_PDEATHSIG = 1
 
@@ -54,7 +55,10 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts
 
+    on_no_memory = _end_without_memory(slots)
+
     async def run() -> int:
+        asyncio.get_running_loop().set_exception_handler(partial(_on_loop_error, on_no_memory))
         hello = make_hello(name, cluster_id, head_address=head_address, **facts)
         worker = WorkerServer(
             hello,
@@ -63,6 +67,7 @@ def serve(
             slots=slots,
             memory=memory,
             spill_directory=spill_directory,
+            on_no_memory=on_no_memory,
         )
         try:
             await worker.join(head_address, listen_host)
@@ -80,6 +85,30 @@ def serve(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         slots[-1] = runner.run(run())
+
+
+def _end_without_memory(slots: mmap.mmap) -> Callable[[], None]:
+    """Return what ends this process for want of memory, and have it called where nobody else hears of that."""
+
+    def on_no_memory() -> None:
+        give_up(slots, NO_MEMORY)
+
+    def on_unraisable(unraisable: Any) -> None:
+        if unraisable.exc_type is MemoryError:  # code in C has left something undone, the loop's perhaps
+            on_no_memory()
+        sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = on_unraisable
+    return on_no_memory
+
+
+def _on_loop_error(
+    on_no_memory: Callable[[], None], loop: asyncio.AbstractEventLoop, context: dict[str, Any]
+) -> None:
+    """Something went wrong in the loop itself: if it was for want of memory, nobody knows what was left undone."""
+    if isinstance(context.get("exception"), MemoryError):
+        on_no_memory()
+    loop.default_exception_handler(context)
 
 
 def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:

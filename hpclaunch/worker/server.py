@@ -58,6 +58,7 @@ class WorkerServer:
     :param memory: fractions of its memory at which something is done; see
         :func:`hpclaunch.worker.memory.limits_of`.
     :param spill_directory: where results go on disk.
+    :param on_no_memory: called in any thread when this worker can't go on for want of memory; it ends the process.
     :param door: what a Client in one of its tasks takes for the cluster; None: one that dials the head.
     """
 
@@ -70,9 +71,11 @@ class WorkerServer:
         slots: mmap.mmap | None = None,
         memory: Mapping[str, Any] | None = None,
         spill_directory: Path | None = None,
+        on_no_memory: Callable[[], None] | None = None,
         door: Any = None,
     ) -> None:
         self._door = door
+        self._on_no_memory = on_no_memory
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listen_context = listen_context
@@ -163,6 +166,7 @@ class WorkerServer:
             timed=self._timed,
             on_begun=self._on_begun,
             make_client=self._make_client,
+            on_no_memory=self._on_no_memory,
         )
         self._questions = WorkerQuestions(self, self._executor)
         place = self.hello.addresses[0] if self.hello.addresses else f"worker:{self.hello.name}"

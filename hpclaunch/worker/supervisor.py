@@ -29,11 +29,14 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
-from hpclaunch.worker import process
+from hpclaunch.worker import deaths, process
+from hpclaunch.worker.cgroup import ControlGroup
+from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import SLOT_BYTES, read_slots
 from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
-from hpclaunch.worker.vitals import memory_of, output_size, output_tail
+from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
 
 #: A worker that ends this often without living ``_YOUNG_SECONDS`` is not started again.
 _MAX_YOUNG_DEATHS = 4
@@ -85,6 +88,7 @@ class _Child:
         self.spill_directory = Path()
         self.printed = 0  # bytes of the job's output when it was started
         self.too_large = 0  # bytes that it had when it was ended for that
+        self.overdraft = 0  # bytes that all processes of the job had when it was ended for that
 
 
 class Supervisor:
@@ -112,6 +116,8 @@ class Supervisor:
         self._next_look = 0.0
         self._memory: dict[str, Any] = self.facts.get("memory") or {}
         self._limits = limits_of(options.memory // options.processes, self._memory)
+        self._group = ControlGroup()
+        self._oom_kills = self._group.oom_kills()
         self._ready_fd = options.ready_fd
         self._lifetime = max(0.001, options.ends - time.time()) if options.ends else 0.0
         self._wake_read, self._wake_write = os.pipe()
@@ -225,9 +231,7 @@ class Supervisor:
         self._reap()
         self._listen_to_head()
         if self._warned_by and not self._has_told:
-            self._has_told = True
-            self._say(f"the batch system announces the end of the job ({self._warned_by})")
-            self._tell(m.JobEnding(self._warned_by))
+            self._on_warned()
         now = time.monotonic()
         if now >= self._next_beat:
             self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
@@ -241,6 +245,26 @@ class Supervisor:
             until = min(self._next_beat, self._next_look) if self._limits.terminate else self._next_beat
             select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, until - now))
         self._drain_wakeups()
+
+    def _on_warned(self) -> None:
+        """The batch system has announced the end of this job.
+
+        :raises SiteError: it ends the job for its memory; the worker that has most of it is gone.
+        """
+        self._has_told = True
+        self._say(f"the batch system announces the end of the job ({self._warned_by})")
+        own, limit = address_space()
+        sizes = {child.index: virtual_memory_of(child.pid) for child in self._children if child.pid}
+        together = own + sum(sizes.values())
+        if self._warned_by != "SIGUSR2" or not sizes or not limit or together < limit:
+            self._tell(m.JobEnding(self._warned_by))
+            return
+        guilty = self._children[max(sizes, key=lambda index: sizes[index])]
+        guilty.overdraft = together
+        os.kill(guilty.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, guilty.pid, os.WEXITED | os.WNOWAIT)
+        self._reap()
+        raise SiteError(deaths.overdraft(together, limit))
 
     def _look_at_memory(self, now: float) -> None:
         """End workers that have too much; they may not be able to see that themselves."""
@@ -346,18 +370,22 @@ class Supervisor:
 
     def _on_child_ended(self, child: _Child, code: int, peak: int) -> None:
         end = child.slots[-1]
-        printed = output_tail(child.printed) if end == process.CRASHED else ""
-        running = read_slots(bytes(child.slots), self.options.threads) if end == process.CRASHED else []
-        how = _ENDS.get(end) or _how(code, running, self._why_too_large(child)) + _peak(peak)
+        is_crash = end in deaths.CRASHES
+        printed = output_tail(child.printed) if is_crash else ""
+        running = read_slots(bytes(child.slots), self.options.threads) if is_crash else []
+        death = self._examine(child, Death(end, code, peak, running, child.too_large))
+        how = deaths.how(death, self._limits)
+        advice = deaths.advice(death, memory=self.options.memory, processes=self.options.processes)
         if child.replaced:
-            running, how, end = [], child.replaced, process.CRASHED
-        if end != process.TOLD_TO_END:
+            running, how, end = [], child.replaced, deaths.CRASHED
+        if end != deaths.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
         is_young = time.monotonic() - child.started < _YOUNG_SECONDS
         child.young_deaths = child.young_deaths + 1 if is_young and not running and not child.replaced else 0
         child.replaced = ""
         hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
-        restart = end != process.TOLD_TO_END and not hopeless and not self._draining and not self._end_reason
+        is_last = hopeless or bool(self._draining or self._end_reason or child.overdraft)
+        restart = end != deaths.TOLD_TO_END and not is_last
         self._tell(
             m.WorkerDied(
                 child.name,
@@ -368,6 +396,7 @@ class Supervisor:
                 restarted=restart,
                 detail=how,
                 log=printed,
+                advice=advice,
             )
         )
         if hopeless:
@@ -377,15 +406,15 @@ class Supervisor:
         elif not any(c.pid for c in self._children):
             self._end(self._draining or "all its workers were told to end", 0)
 
-    def _why_too_large(self, child: _Child) -> str:
-        """Say that a worker was ended for its memory; empty if it was not."""
-        limits = self._limits
-        if not child.too_large:
-            return ""
-        return (
-            f"its process was ended because it had {child.too_large / 1e6:.0f} MB of memory, more than "
-            f"{limits.terminate / limits.memory:.0%} (terminate) of its {limits.memory / 1e6:.0f} MB"
-        )
+    def _examine(self, child: _Child, death: Death) -> Death:
+        """Add what the kernel says of memory."""
+        death = death._replace(address_limit=address_space()[1], overdraft=child.overdraft)
+        if death.code != -signal.SIGKILL or death.too_large or death.overdraft or child.replaced:
+            return death
+        if self._group.oom_kills() <= self._oom_kills:
+            return death
+        self._oom_kills += 1  # this one; others may have ended with it
+        return death._replace(killed_for_memory=True, group_limit=self._group.limit())
 
     def _kill_children(self) -> None:
         """End all children at once; nothing they could still say would be heard."""
@@ -464,37 +493,6 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)
-
-
-#: How a worker process ended, in words, where it could say that itself.
-_ENDS = {
-    process.TOLD_TO_END: "it was told to end",
-    process.LOST_HEAD: "it lost its connection to the head",
-    process.WORN_OUT: "its memory was full with nothing running, so it makes way for a new process",
-}
-
-
-def _peak(peak: int) -> str:
-    return f"; its memory had peaked at {peak / 1e6:.0f} MB"
-
-
-def _how(code: int, running: list[str], why: str) -> str:
-    """Say in words how a worker process ended. ``why`` is our own reason to end it, if there was one."""
-    if why:
-        how = why
-    elif code >= 0:
-        how = f"its process ended with exit code {code}"
-    else:
-        number = -code
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
-        how = f"its process was killed by signal {number} ({name})"
-        if number == signal.SIGKILL:
-            how += "; often that is the operating system or the batch system enforcing a memory limit"
-    during = f" while it ran {', '.join(running)}" if running else ""
-    return f"{how}{during}"
 
 
 def _read_facts(directory: Path) -> dict[str, Any]:

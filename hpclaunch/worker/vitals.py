@@ -23,6 +23,18 @@ def memory_of(pid: int | str = "self") -> int:
     return total
 
 
+def virtual_memory_of(pid: int) -> int:
+    """Return the bytes of virtual memory of a process and of all that it has started; 0 if it is gone."""
+    import psutil
+
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in (top := psutil.Process(pid), *top.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().vms
+    return total
+
+
 def output_size() -> int:
     """Return how much has been printed to standard error so far; -1 if that is no file."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hpclaunch.errors import KilledWorkerError
 from tests.client import work
 from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
+from tests.worker.test_supervisor import children
 
 Make = Callable[..., tuple[MiniCluster, Client]]
 MB = 1_000_000
@@ -91,3 +93,58 @@ def test_a_task_that_takes_too_much_again_and_again_is_named(own_cluster: Make, 
     assert f"{cluster.directory}/1.log ends with:" in text
     assert "| greedy is about to swell" in text
     assert client.submit(work.inc, 1).result(20) == 2
+
+
+def limit_address_space(cluster: MiniCluster, more: int) -> None:
+    """Let a job's processes have so many bytes more than its worker has now, as Grid Engine's h_vmem would."""
+    supervisor = cluster.jobs[0].pid
+    (worker,) = children(supervisor)
+    has = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+    for pid in (supervisor, worker):
+        resource.prlimit(pid, resource.RLIMIT_AS, (has + more, has + more))
+
+
+@pytest.mark.parametrize("piece", [100 * MB, 1_000_000, 1000])
+def test_a_task_that_gets_no_more_memory_is_told_the_limit(own_cluster: Make, piece: int) -> None:
+    cluster, client = own_cluster(jobs=1)
+    client.submit(work.inc, 1).result(10)  # its thread is there, with all that it needs
+    limit_address_space(cluster, 100 * MB)
+    for _ in range(2):
+        error = client.submit(work.fill, piece, pure=False).exception(60)
+        assert type(error) is MemoryError
+        assert "worker 1.1-0 (job 1.1, host " in str(error)
+        assert "MB of virtual memory, which the batch system has set (RLIMIT_AS; h_vmem on Grid Engine)" in str(
+            error
+        )
+        assert "Ask for more per job: memory=" in str(error)
+    assert client.gather(client.map(work.inc, range(100))) == list(range(1, 101))
+
+
+def test_a_worker_that_has_no_memory_left_for_itself_ends(own_cluster: Make) -> None:
+    cluster, client = own_cluster(jobs=1)
+    limit_address_space(cluster, 400 * MB)
+    error = client.submit(work.drop_a_hog, key="hog").exception(60)
+    assert type(error) is KilledWorkerError
+    text = str(error)
+    assert text.count("its process ended because a task had taken all the memory that it may have (") == 4
+    assert text.count("MB of virtual memory) while it ran hog; its memory had peaked at") == 4
+    assert "| about to drop it" in text
+    assert "Give each job more memory: memory=, and resource_spec= if that names h_vmem" in text
+    assert client.submit(work.inc, 1).result(20) == 2
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_said_and_tried_again(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    memory = {"target": 0.05, "spill": 0.9}
+    cluster, client = own_cluster(jobs=1, memory=memory, memory_limit=200 * MB, tmp=tmp)
+    (worker,) = children(cluster.jobs[0].pid)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (3 * MB, resource.RLIM_INFINITY))
+    made = client.map(work.big, [4 * MB] * 5, range(5))
+    until(lambda: "they can't be written to disk: File too large" in cluster.logs(), "saying so")
+    assert spilled(tmp) == []
+    assert [value[0] for value in client.gather(made)] == list(range(5))
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    until(lambda: len(spilled(tmp)) >= 3, "writing after all", seconds=30)
+    assert [value[0] for value in client.gather(made)] == list(range(5))
+    assert client.gather(client.map(work.length, made)) == [4 * MB] * 5

@@ -309,3 +309,23 @@ def load_guarded(_: None, buffers: list[memoryview]) -> Guarded:
 
 def guarded_bytes(value: Guarded) -> bytes:
     return bytes(value.data)
+
+
+def fill(piece: int) -> None:
+    """Take pieces of memory until there are no more."""
+    kept = []
+    while True:
+        kept.append(bytearray(piece))
+
+
+class Hog:
+    """Fails to be freed for want of memory, as anything may when there is none."""
+
+    def __del__(self) -> None:
+        raise MemoryError
+
+
+def drop_a_hog() -> None:
+    print("about to drop it", file=sys.stderr, flush=True)
+    Hog()
+    time.sleep(60)
