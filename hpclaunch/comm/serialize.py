@@ -16,6 +16,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from hpclaunch import errors
@@ -101,9 +102,10 @@ def dump_inline(value: Any) -> bytes:
     return _cloudpickle(value, None)
 
 
-def load_value(data: Buffer, buffers: list[Buffer] | None = None) -> Any:
+def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "the value") -> Any:
     """Unpickle what :func:`dump_value` or :func:`dump_inline` made. Arrays are writable.
 
+    :param what: what it is, for the error.
     :raises SerializationError: a class or module that it needs is not here, or its code raised.
     """
     try:
@@ -111,8 +113,10 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None) -> Any:
             return _loads(data)
         writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers]
         return _loads(data, buffers=writable)
+    except SerializationError:  # of something in it, which it names
+        raise
     except Exception as error:
-        raise SerializationError(_why_not("unpickled", "the value", error)) from error
+        raise SerializationError(_why_not("unpickled", what, error)) from error
 
 
 def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
@@ -122,8 +126,27 @@ def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
     try:
         return bytes(dumps(value, protocol=5, buffer_callback=callback))
     except Exception as error:
-        what = f"a {type(value).__module__}.{type(value).__qualname__}"
-        raise SerializationError(_why_not("pickled", what, error)) from error
+        raise SerializationError(_why_not("pickled", _culprit(value, dumps), error)) from error
+
+
+def _culprit(value: Any, dumps: Callable[..., Any]) -> str:
+    """Say what it is that can't be pickled: of a call, which argument."""
+    if is_collecting() and type(value) is tuple and len(value) == 2 and type(value[0]) is tuple:
+        args, kwargs = value
+        named = [(f"argument {i}", one) for i, one in enumerate(args)]
+        named += [(f"argument {name}=", one) for name, one in (kwargs or {}).items()]
+        for name, one in named:
+            try:
+                dumps(one, protocol=5)
+            except Exception:
+                return f"{name}, {_kind(one)},"
+    return _kind(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, FunctionType):
+        return f"function {value.__qualname__}, or something that it uses,"
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _why_not(done: str, what: str, error: BaseException) -> str:
@@ -210,7 +233,7 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
     :raises SerializationError: a class or module that they need is not here.
     """
     if inputs is None:
-        args, kwargs = load_value(data)
+        args, kwargs = load_value(data, None, "an argument")
         return args, kwargs or {}
     loaded: dict[str, Any] = {}
 
@@ -221,14 +244,14 @@ def load_call(data: bytes, inputs: Mapping[str, Any] | None) -> tuple[tuple[Any,
                 buffers: list[Buffer] = value.buffers
                 if not is_shared and not isinstance(value, PrivatePayload):
                     buffers = [copy_of(b) for b in buffers]
-                loaded[key] = load_value(value.pickle, buffers)
+                loaded[key] = load_value(value.pickle, buffers, f"the result of task {key}")
             else:
-                loaded[key] = load_value(value)
+                loaded[key] = load_value(value, None, f"the result of task {key}")
         return loaded[key]
 
     token = _resolver.set(resolve)
     try:
-        args, kwargs = load_value(data)
+        args, kwargs = load_value(data, None, "an argument")
         return args, kwargs or {}
     finally:
         _resolver.reset(token)
