@@ -42,7 +42,8 @@ from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
 from hpclaunch.scheduler.wishes import SCATTERED, forget_functions, let_go_of_unheard, lost_scattered, settle
 
-#: Workers that may be lost with a whole job (walltime, node) while they run one task, before the task is blamed.
+#: Workers that may be lost with a whole job (walltime, node) while they run one task, or while it waits for others
+#: there, before the task is blamed.
 EVICTION_LIMIT = 20
 
 #: Seconds between two looks at whether held tasks fit on any worker, when nothing seems to have changed.
@@ -163,7 +164,8 @@ class Reactor:
         :param running: keys of the tasks that it ran, if known; else the first ``threads`` that it was sent.
         :param how: how it ended, for the error of a task that sees this too often.
         :param blame: "worker" (the process died: the tasks that it ran count it), "job" (its whole job went:
-            they count it lightly), "nobody" (it was told to end, or the batch system ended it).
+            they count it lightly), "nobody" (it was told to end, or the batch system ended it). Tasks that waited
+            for others there count it lightly: what they wait for may be what takes workers down.
         """
         worker = self.state.workers.pop(name)
         assigned, worker.assigned = worker.assigned, {}
@@ -175,9 +177,13 @@ class Reactor:
         for task in list(worker.holds.values()):
             if task.holders and worker in task.holders:  # the loss of another may have freed it
                 self._lose_holder(task, worker, how)
+        waiting = worker.seceded - guilty if blame == "worker" else set()
         for key, task in assigned.items():
             if task.state == ASSIGNED and task.worker is worker:
-                self._unassign(task, how if key in guilty else "", blame)
+                if key in waiting:
+                    self._unassign(task, how.partition("\n")[0] + ", where it waited for other tasks", "waited")
+                else:
+                    self._unassign(task, how if key in guilty else "", blame)
 
     def on_worker_draining(self, name: str) -> None:
         """A worker is to get no new tasks, and gives back what it has not started."""

@@ -81,6 +81,43 @@ def test_a_full_disk_keeps_results_in_memory(own_cluster: Make, tmp_path: Path) 
     assert [value[0] for value in client.gather(made)] == list(range(5))
 
 
+def test_a_large_process_writes_its_results(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    _, client = own_cluster(jobs=1, memory={"spill": 0.5}, memory_limit=200 * MB, tmp=tmp)
+    made = client.map(work.big, [2 * MB] * 3, range(3))
+    assert [value[0] for value in client.gather(made)] == [0, 1, 2]
+    assert spilled(tmp) == []  # the results alone are no reason
+    client.submit(work.take_ballast, 120 * MB).result(10)
+    until(lambda: len(spilled(tmp)) == 3, "writing")
+    assert [value[0] for value in client.gather(made)] == [0, 1, 2]
+
+
+def test_a_large_process_pauses_until_it_is_smaller(own_cluster: Make) -> None:
+    cluster, client = own_cluster(jobs=1, memory={"pause": 0.5}, memory_limit=200 * MB)
+    client.submit(work.take_ballast, 120 * MB).result(10)
+    until(lambda: "pauses: the process has" in cluster.head_log(), "the pause")
+    waiting = client.submit(work.inc, 1)
+    with pytest.raises(TimeoutError):
+        waiting.result(0.3)
+    client.run(work.drop_ballast)
+    assert waiting.result(20) == 2
+
+
+def test_levels_that_are_off_do_nothing(own_cluster: Make, tmp_path: Path) -> None:
+    tmp = tmp_path / "scratch"
+    levels = dict.fromkeys(("target", "spill", "pause", "terminate"), False)
+    cluster, client = own_cluster(jobs=1, memory=levels, memory_limit=100 * MB, tmp=tmp)
+    pid = client.submit(work.pid, pure=False).result(10)
+    made = client.map(work.big, [4 * MB] * 30)
+    client.submit(work.take_ballast, 200 * MB).result(10)
+    before = client.scheduler_info()["rss"]
+    until(lambda: client.scheduler_info()["rss"] != before, "another look at it")
+    assert client.gather(client.map(work.length, made)) == [4 * MB] * 30
+    assert client.submit(work.pid, pure=False).result(10) == pid
+    assert spilled(tmp) == []
+    assert "pauses" not in cluster.head_log()
+
+
 @pytest.mark.slow
 def test_a_task_that_takes_too_much_again_and_again_is_named(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1, memory={"terminate": 0.9}, memory_limit=200 * MB)

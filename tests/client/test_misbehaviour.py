@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpclaunch.client.client import Client
-from hpclaunch.errors import KilledWorkerError
+from hpclaunch.errors import ActorError, KilledWorkerError
 from tests.client import work
 from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
@@ -27,6 +27,43 @@ def test_a_crash_in_native_code_shows_the_python_lines_that_led_to_it(own_cluste
     assert text.count("killed by signal 11 (SIGSEGV)") == 4
     assert "1.log ends with:" in text
     assert "in read_nowhere" in text
+
+
+def test_a_crash_in_an_actor_shows_its_lines_and_what_to_do(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=1)
+    actor = client.submit(work.Crashing, actor=True, key="mine").result(20)
+    with pytest.raises(ActorError) as caught:
+        actor.read_nowhere().result(20)
+    first, *printed = str(caught.value).splitlines()
+    assert first.startswith(
+        "actor mine (Crashing) was lost with its worker 1.1-0: its process was killed by signal 11"
+    )
+    assert first.endswith("submit(..., actor=True, restarts=N) would have it made anew, from its arguments")
+    assert "1.log ends with:" in printed[0]
+    assert "in read_nowhere" in str(printed)
+
+
+@pytest.mark.slow
+def test_one_of_hundreds_that_ends_its_process_fails_alone(own_cluster: Make) -> None:
+    _, client = own_cluster(jobs=1, processes=2)
+    futures = client.map(work.leave_if, range(400), which=77, retries=1)
+    error = futures[77].exception(60)
+    assert type(error) is KilledWorkerError
+    assert "4 workers died while they ran task" in str(error)
+    assert str(error).count("job 1.1, host") == 4
+    del futures[77]
+    assert client.gather(futures) == [x for x in range(400) if x != 77]
+
+
+@pytest.mark.slow
+def test_a_task_of_a_task_that_ends_its_process_is_the_outer_ones_error(own_cluster: Make) -> None:
+    """Also where both run on one worker, so that the outer one begins anew each time."""
+    _, client = own_cluster(jobs=1)
+    with pytest.raises(KilledWorkerError) as caught:
+        client.submit(work.leave_in_a_task, 3, key="outer").result(300)
+    assert "21 workers died while they ran task outer" in str(caught.value)
+    assert ", where it waited for other tasks" in str(caught.value)
+    assert client.submit(work.inc, 1).result(20) == 2
 
 
 def test_only_what_ran_is_blamed_for_the_loss_of_its_worker(own_cluster: Make, tmp_path: Path) -> None:

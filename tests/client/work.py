@@ -329,3 +329,36 @@ def drop_a_hog() -> None:
     print("about to drop it", file=sys.stderr, flush=True)
     Hog()
     time.sleep(60)
+
+
+_ballast: list[Any] = []
+
+
+def take_ballast(size: int) -> int:
+    """Keep so many bytes in this process beyond the end of the task."""
+    _ballast.append(b"x" * size)
+    return len(_ballast)
+
+
+def drop_ballast() -> None:
+    _ballast.clear()
+
+
+def leave_if(x: int, which: int) -> int:
+    """End the process with exit code 3 for one value, and return the others."""
+    if x == which:
+        os._exit(3)
+    return x
+
+
+def leave_in_a_task(code: int) -> Any:
+    from hpclaunch import get_client
+
+    return get_client().submit(leave, code, key="inner").result(60)
+
+
+class Crashing:
+    """An actor."""
+
+    def read_nowhere(self) -> None:
+        read_nowhere()

@@ -317,6 +317,24 @@ def test_a_lost_worker_is_held_against_the_tasks_that_it_ran_only(world: World) 
     assert client.errors["runs"].text.count("it died") == 4
 
 
+def test_a_task_that_waits_where_another_takes_workers_down_counts_that_lightly(world: World) -> None:
+    client = world.join_client()
+    world.submit(client, ["waits"])
+    for round_number in range(1, reactor_module.EVICTION_LIMIT + 2):
+        assert states(world) == {"waits": "ready"}
+        worker = world.join()
+        world.round()
+        while worker.inbox:
+            worker.receive()
+        wishes.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("waits", True))
+        world.lose(worker)  # which says that it ran nothing: a task of this one had not come
+        assert [blame for blame, _ in world.state.tasks["waits"].deaths or ()] == ["waited"] * round_number
+    world.settle()
+    assert client.errors["waits"].kind == "KilledWorkerError"
+    assert "21 workers died while they ran task waits" in client.errors["waits"].text
+    assert client.errors["waits"].text.count(", where it waited for other tasks") == 21
+
+
 def test_without_word_of_what_ran_the_first_tasks_are_blamed(world: World) -> None:
     client = world.join_client()
     world.submit(client, ["a", "b", "c", "d"])
