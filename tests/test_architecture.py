@@ -108,6 +108,7 @@ ALLOWED = {
     "string",
     "struct",
     "textwrap",
+    "threading",
     "traceback",
     "types",
     "typing",
@@ -134,6 +135,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
+    "threading": {"RLock"},  # no threads
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
 FILE_CALLS = {

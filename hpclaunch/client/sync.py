@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from hpclaunch.comm.serialize import forget_threads
+
 T = TypeVar("T")
 
 
@@ -92,6 +94,7 @@ def _after_fork() -> None:
     if _thread is not None:
         _thread.is_foreign = True
     _lock, _thread = threading.Lock(), None
+    forget_threads()
 
 
 os.register_at_fork(after_in_child=_after_fork)

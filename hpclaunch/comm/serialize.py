@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -29,6 +30,11 @@ _collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default
 _referring: ContextVar[dict[str, None] | None] = ContextVar("referring", default=None)
 _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver", default=None)
 
+#: One thread unpickles at a time. Else two of them may import packages at once whose modules import each other, of
+#: which Python makes ImportErrors and worse in one of them: on a new worker, that is its first tasks.
+_unpickling = threading.RLock()
+#: Seconds after which one goes on all the same: what unpickles may wait for another thread.
+_UNPICKLING_SECONDS = 5.0
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
 _MAX_EXCEPTION = 64 << 20
 
@@ -108,15 +114,25 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
     :param what: what it is, for the error.
     :raises SerializationError: a class or module that it needs is not here, or its code raised.
     """
+    is_alone = False
     try:
-        if not buffers:
-            return _loads(data)
-        writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers]
+        writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers] if buffers else ()
+        # A try first, for a lock that is taken with a timeout costs more than most values.
+        is_alone = _unpickling.acquire(False) or _unpickling.acquire(timeout=_UNPICKLING_SECONDS)
         return _loads(data, buffers=writable)
     except SerializationError:  # of something in it, which it names
         raise
     except Exception as error:
         raise SerializationError(_why_not("unpickled", what, error)) from error
+    finally:
+        if is_alone:
+            _unpickling.release()
+
+
+def forget_threads() -> None:
+    """In a fork of a process: whichever thread was unpickling is not here."""
+    global _unpickling
+    _unpickling = threading.RLock()
 
 
 def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:

@@ -6,8 +6,6 @@ import concurrent.futures
 import contextlib
 import os
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +16,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.errors import CancelledError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.devil import Devil
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -58,45 +57,73 @@ def one_user(client: Client, seed: int, until_time: float) -> int:
     return checked
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_all_results_are_right_whoever_dies(own_cluster: Make, seed: int) -> None:
-    cluster, client = own_cluster(jobs=3, processes=2, threads=2, death_timeout=1)
-    rng = random.Random(seed)
-    end = time.monotonic() + 15
-    second = Client(cluster.directory)
-    stop = threading.Event()
+def sums(size: int) -> tuple[Any, ...]:
+    """Return a Dask array, dataframe and bag, with graphs of all kinds: trees, shuffles, all to all."""
+    array, frame, bag = (pytest.importorskip(f"dask.{kind}") for kind in ("array", "dataframe", "bag"))
+    pandas = pytest.importorskip("pandas")
+    x = array.arange(size * size, chunks=size * size // 8).reshape(size, size).rechunk((size // 3, size // 2))
+    y = (x @ x.T).sum(axis=0) + x.rechunk((size, 50)).cumsum(axis=0)[-1]
+    table = pandas.DataFrame({"key": [i * 7 % 31 for i in range(size * 20)], "value": range(size * 20)})
+    frame = frame.from_pandas(table, npartitions=12).shuffle("key", npartitions=7)
+    words = (
+        bag.from_sequence(range(size), npartitions=10)
+        .map(lambda i: (i % 13, i))
+        .foldby(lambda pair: pair[0], lambda total, pair: total + pair[1], 0, lambda a, b: a + b, 0)
+    )
+    return y, frame.groupby("key").value.agg(["sum", "count"]), words
 
-    def evil() -> None:
-        while not stop.wait(rng.uniform(0.1, 0.8)):
-            if len(second.scheduler_info()["workers"]) < 3:
-                continue  # else a slow machine is killed faster than it can start workers, and gets nothing done
-            jobs = [job for job in cluster.jobs if job.poll() is None]
-            if len(jobs) > 1 and rng.random() < 0.3:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(rng.choice(jobs).pid, rng.choice([signal.SIGKILL, signal.SIGTERM]))
-                cluster.start_job(processes=2, threads=2)
-            elif jobs:
-                with contextlib.suppress(OSError, IndexError):
-                    parent = rng.choice(jobs).pid
-                    with open(f"/proc/{parent}/task/{parent}/children") as file:
-                        os.kill(int(rng.choice(file.read().split())), signal.SIGKILL)
 
-    devil = threading.Thread(target=evil)
-    devil.start()
-    try:
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            users = [
-                pool.submit(one_user, c, 10 * seed + i, end)
-                for i, c in enumerate([client, client, second, second])
-            ]
-            assert sum(user.result() for user in users) > 100
-    finally:
-        stop.set()
-        devil.join()
-    second.close()
+def same(one: Any, other: Any) -> bool:
+    """Say whether two results of :func:`sums` are equal."""
+    return bool(
+        (one[0] == other[0]).all()
+        and one[1].sort_index().equals(other[1].sort_index())
+        and sorted(one[2]) == sorted(other[2])
+    )
+
+
+def check_quiet(cluster: MiniCluster, client: Client) -> None:
+    """When all is over nothing is left, the head's state is whole, and the cluster works."""
     client._thread.run(client._session.request("check"))
     until(lambda: client.scheduler_info()["tasks"] == 0)
     until(lambda: client.scheduler_info()["held"] == 0)
     assert client.submit(work.inc, 1).result(20) == 2
     assert "Traceback" not in cluster.logs()
+    assert "Traceback" not in cluster.head_log()
+
+
+#: Seconds of each of these tests; more by hand.
+SECONDS = float(os.environ.get("HPCLAUNCH_TEST_CHAOS_SECONDS", "12"))
+
+
+@pytest.mark.slow
+def test_dask_graphs_come_out_as_on_a_quiet_cluster(own_cluster: Make) -> None:
+    dask = pytest.importorskip("dask")
+    quiet = dask.compute(*sums(60), scheduler="sync")
+    cluster, client = own_cluster(jobs=3, processes=2, threads=2, death_timeout=1, heartbeat=0.2, silence=1.0)
+    watching = Client(cluster.directory, set_as_default=False)
+    end = time.monotonic() + SECONDS
+    devil = Devil(cluster, watching, 3)
+    count = 0
+    with devil.at_work():
+        while time.monotonic() < end or not count:
+            assert same(dask.compute(*sums(60), scheduler=client.get), quiet)
+            count += 1
+    watching.close()
+    assert devil.deeds
+    check_quiet(cluster, client)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_all_results_are_right_whoever_dies(own_cluster: Make, seed: int) -> None:
+    cluster, client = own_cluster(jobs=3, processes=2, threads=2, death_timeout=1, heartbeat=0.2, silence=1.0)
+    end = time.monotonic() + SECONDS
+    second = Client(cluster.directory)
+    with Devil(cluster, second, seed).at_work(), concurrent.futures.ThreadPoolExecutor(4) as pool:
+        users = [
+            pool.submit(one_user, c, 10 * seed + i, end) for i, c in enumerate([client, client, second, second])
+        ]
+        assert sum(user.result() for user in users) > 100
+    second.close()
+    check_quiet(cluster, client)

@@ -53,6 +53,8 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
             return [w.name for w in server.workers()]
         if method == "blame":  # how the workers ended that ran a task, as it is known
             return [list(death) for task in server.reactor.state.tasks.values() for death in task.deaths or ()]
+        if method == "ping":  # clients ask whether it lives
+            return None
         if method == "check":
             return server.reactor.state.check()
         if method == "hide_workers":  # as if a firewall stood before them

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -433,3 +434,35 @@ def test_an_exception_whose_class_is_not_here_comes_as_its_text() -> None:
     back = load_failure(failure)
     assert type(back) is errors.TaskError
     assert "Oops: it broke" in str(back)
+
+
+_meeting = threading.Barrier(2)
+
+
+def _meet() -> bool:
+    try:
+        _meeting.wait(0.3)
+    except threading.BrokenBarrierError:
+        return False
+    return True
+
+
+class Meeting:
+    def __reduce__(self) -> Any:
+        return _meet, ()
+
+
+def test_one_thread_unpickles_at_a_time_for_imports_of_two_get_into_each_others_way() -> None:
+    data = serialize.dump_inline(Meeting())
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(serialize.load_value, [data, data])) == [False, False]
+
+
+def test_what_waits_for_another_thread_while_it_is_unpickled_goes_on_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serialize, "_UNPICKLING_SECONDS", 0.05)
+    _meeting.reset()
+    data = serialize.dump_inline(Meeting())
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(serialize.load_value, [data, data])) == [True, True]
