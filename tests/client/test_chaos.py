@@ -103,7 +103,9 @@ def test_dask_graphs_come_out_as_on_a_quiet_cluster(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=3, processes=2, threads=2, death_timeout=1, heartbeat=0.2, silence=1.0)
     watching = Client(cluster.directory, set_as_default=False)
     end = time.monotonic() + SECONDS
-    devil = Devil(cluster, watching, 3)
+    devil = Devil(
+        cluster, watching, 3, seconds=3.0
+    )  # new workers take their time to import what these graphs need
     count = 0
     with devil.at_work():
         while time.monotonic() < end or not count:
