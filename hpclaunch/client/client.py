@@ -386,7 +386,7 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :param data: a list, tuple, set or dict of values (a future each, in the same shape), or one other value.
         :param workers: names, addresses or hosts of workers that may keep them.
         :param broadcast: keep a copy on each worker.
-        :param direct: accepted, and not needed: values go through the head, which passes large ones on.
+        :param direct: accepted, and not needed: large values go straight to workers where the network allows it.
         :param hash: equal values have one future.
         :param timeout: seconds to wait for them to be there.
         :raises SerializationError: a value can't be pickled.

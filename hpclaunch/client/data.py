@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import UserError
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 #: Bytes of one value: a frame holds no more.
 _MAX_VALUE = (1 << 34) - (1 << 24)
+#: Values that one call brings to workers at the same time.
+_AT_ONCE = 4
+#: Seconds to wait for the head's word that a value is there, before it is sent through the head.
+_NEWS_SECONDS = 5.0
 
 
 def scatter(
@@ -29,13 +36,13 @@ def scatter(
     if isinstance(data, Iterator | range):
         data = list(data)
     if isinstance(data, Mapping):
-        futures = [_put(client, value, workers, hash, key=str(key)) for key, value in data.items()]
+        futures = _put(client, list(data.values()), workers, hash, [str(key) for key in data])
         shaped: Any = dict(zip(data, futures, strict=True))
     elif isinstance(data, list | tuple | set | frozenset):
-        futures = [_put(client, value, workers, hash) for value in data]
+        futures = _put(client, list(data), workers, hash)
         shaped = type(data)(futures)
     else:
-        futures = [_put(client, data, workers, hash)]
+        futures = _put(client, [data], workers, hash)
         shaped = futures[0]
     client._wait_for(futures, timeout)
     if broadcast:
@@ -43,26 +50,65 @@ def scatter(
     return shaped
 
 
-def _put(client: Client, value: Any, workers: list[str] | None, hash: bool, key: str = "") -> Future:
-    payload = serialize.dump_value(value)
-    if payload.size > _MAX_VALUE:
-        raise UserError(
-            f"a value of {payload.size / 1e9:.0f} GB is too large to be scattered; scatter it in parts"
-        )
-    if not key:
-        key = f"{type(value).__name__}-{_digest(payload) if hash else secrets.token_hex(12)}"
-    future, is_new = client._future(client._check_key(key))
-    if is_new:
-        message = m.Put(future.key, payload.size, workers or [])
-        client._thread.run(_send(client, message, [payload.pickle, *payload.buffers]))
-    return future
+def _put(
+    client: Client, values: list[Any], workers: list[str] | None, hash: bool, keys: list[str] | None = None
+) -> list[Future]:
+    """Send values, small ones to the head, and begin to bring large ones to workers."""
+    futures: list[Future] = []
+    large: list[_Value] = []
+    for number, value in enumerate(values):
+        payload = serialize.dump_value(value)
+        if payload.size > _MAX_VALUE:
+            raise UserError(
+                f"a value of {payload.size / 1e9:.0f} GB is too large to be scattered; scatter it in parts"
+            )
+        name = f"{type(value).__name__}-{_digest(payload) if hash else secrets.token_hex(12)}"
+        future, is_new = client._future(client._check_key(keys[number]) if keys else name)
+        futures.append(future)
+        if is_new and payload.size >= LEAST_BYTES:
+            large.append(_Value(future, payload, workers))
+        elif is_new:
+            client._thread.run(_send(client, _Value(future, payload, workers)))
+    if large:
+        places = client._ask("places", count=len(large), workers=workers)
+        client._thread.run(_begin_to_bring(client, large, places or [""] * len(large)))
+    return futures
 
 
-async def _send(client: Client, message: m.Put, buffers: list[Any]) -> None:
+class _Value(NamedTuple):
+    """A value on its way to a worker, with its future, which must not be released before."""
+
+    future: Future
+    payload: serialize.Payload
+    workers: list[str] | None  # that may keep it
+
+
+async def _send(client: Client, value: _Value) -> None:
+    """Send a value to the head, which keeps it if it is small, or passes it on."""
     client._flush()
     comm = client._session.comm
     assert comm is not None
-    comm.send_buffers(message, buffers)
+    message = m.Put(value.future.key, value.payload.size, value.workers or [])
+    comm.send_buffers(message, [value.payload.pickle, *value.payload.buffers])
+
+
+async def _begin_to_bring(client: Client, values: list[_Value], places: list[str]) -> None:
+    at_once = asyncio.Semaphore(_AT_ONCE)
+    for value, place in zip(values, places, strict=True):
+        client._fetcher.look_after(_bring(client, value, place, at_once))
+
+
+async def _bring(client: Client, value: _Value, place: str, at_once: asyncio.Semaphore) -> None:
+    """Bring a value to a worker; through the head if there is no other way, or the worker is lost meanwhile."""
+    async with at_once:
+        if place and await client._fetcher.bring(place, value.future.key, value.payload):
+            ended = asyncio.Event()
+            client._watch(value.future, lambda _: ended.set())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _NEWS_SECONDS)
+                return
+        if not client._closed:
+            await _send(client, value)
 
 
 def _digest(payload: serialize.Payload) -> str:

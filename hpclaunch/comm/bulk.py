@@ -1,10 +1,13 @@
-"""Large results from one host to another, on connections of their own, without an event loop.
+"""Large results and values from one host to another, on connections of their own, without an event loop.
 
 A holder *offers* a large result: it answers a question with the port of its :class:`BulkServer`, a ticket and the
 lengths of the pieces. Who asked dials that port in a thread, shows the ticket, and receives the raw bytes straight
 into the memory where they stay. So each byte is moved by the kernel and by TLS, and by nobody else, and neither
 side's event loop is kept from its other work. On a loop the same takes twice as long: bytes are copied into TLS,
 out of it, into the frame, and from there for each task.
+
+A client that has a large value for a worker takes the same way in the other direction: the worker *expects* it on
+its port, under a ticket.
 
 The handshake is that of all connections: TLS with the cluster's certificates, Hello and Welcome. Whatever goes
 wrong is an OSError or PeerError for who asked, and the result is then sent the ordinary way.
@@ -19,14 +22,14 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm.blocking import BlockingConnection, accept_blocking, dial_blocking
 from hpclaunch.comm.buffers import Buffer, allocate_pieces
 from hpclaunch.comm.connection import HANDSHAKE_SECONDS
 from hpclaunch.comm.framing import LIMIT_PEER
-from hpclaunch.comm.messages import Fetch, Hello
+from hpclaunch.comm.messages import Bring, Data, Fetch, Hello
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import CommClosedError, PeerError
 
@@ -73,8 +76,15 @@ def read_offer(place: str, lengths: Sequence[int]) -> Offer | None:
     return Offer(int(port), ticket, lengths)
 
 
+class _Expected(NamedTuple):
+    """What somebody may bring, and who is told when it is here."""
+
+    lengths: Sequence[int]
+    on_brought: Callable[[Payload], None]
+
+
 class BulkServer:
-    """Sends what was offered. Its methods are for the event loop's thread.
+    """Sends what was offered, and takes what is expected. Its methods are for the event loop's thread.
 
     :param name: this worker's.
     :param cluster_id: which those who come must belong to.
@@ -87,6 +97,7 @@ class BulkServer:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._offers: dict[str, Payload] = {}
+        self._expected: dict[str, _Expected] = {}
         self._server: socket.socket | None = None
         self._strangers = threading.BoundedSemaphore(_STRANGERS)
         self._sending = threading.BoundedSemaphore(_AT_ONCE)
@@ -100,28 +111,45 @@ class BulkServer:
 
     def offer(self, payload: Payload) -> Offer | None:
         """Offer a result to whoever asked for it; None if it is better sent the ordinary way."""
-        if payload.size < LEAST_BYTES or not self._host:
-            return None
-        try:
-            server = self._server or self._start()
-        except OSError as error:
-            log.info("no port for large results: %s", error)
+        port = self._port() if payload.size >= LEAST_BYTES else 0
+        if not port:
             return None
         ticket = secrets.token_hex(16)
         self._offers[ticket] = payload
         self._loop.call_later(STALL_SECONDS, self._offers.pop, ticket, None)
-        lengths = [memoryview(piece).nbytes for piece in (payload.pickle, *payload.buffers)]
-        return Offer(server.getsockname()[1], ticket, lengths)
+        return Offer(port, ticket, lengths_of(payload))
 
-    def _start(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        self._server = socket.create_server((self._host, 0), family=family)
-        threading.Thread(target=self._accept, args=(self._server,), name="hpclaunch-bulk", daemon=True).start()
-        return self._server
+    def expect(self, lengths: Sequence[int], on_brought: Callable[[Payload], None]) -> Offer | None:
+        """Say where a value of these lengths is to be brought; None: nowhere.
+
+        :param on_brought: called with it, on the event loop, before whoever brings it is told that it is here.
+        """
+        port = self._port()
+        if not port:
+            return None
+        ticket = secrets.token_hex(16)
+        self._expected[ticket] = _Expected(lengths, on_brought)
+        self._loop.call_later(STALL_SECONDS, self._expected.pop, ticket, None)
+        return Offer(port, ticket, lengths)
+
+    def _port(self) -> int:
+        """Return the port, which is opened when it is needed first; 0 if there can be none."""
+        if not self._host:
+            return 0
+        try:
+            if self._server is None:
+                family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+                server = self._server = socket.create_server((self._host, 0), family=family)
+                threading.Thread(target=self._accept, args=(server,), name="hpclaunch-bulk", daemon=True).start()
+            return int(self._server.getsockname()[1])
+        except OSError as error:
+            log.info("no port for large results: %s", error)
+            return 0
 
     def close(self) -> None:
         """Close the port and all connections."""
         self._offers.clear()
+        self._expected.clear()
         self._host, self._is_closed = "", True
         if self._server is not None:
             with contextlib.suppress(OSError):
@@ -160,7 +188,9 @@ class BulkServer:
                 for message in messages:
                     if type(message) is Fetch:
                         self._send(connection, message.keys)
-        except (PeerError, OSError) as error:
+                    elif type(message) is Bring:
+                        self._take(connection, message.key)
+        except (PeerError, OSError, MemoryError) as error:
             log.info("a connection for large results ended: %s", error)
         finally:
             self._open.discard(connection)
@@ -175,6 +205,41 @@ class BulkServer:
                 for piece in _pieces(payload):
                     connection.send_raw(piece, STALL_SECONDS)
 
+    def _take(self, connection: BlockingConnection, ticket: str) -> None:
+        expected = self._expected.pop(ticket, None)
+        if expected is None:
+            raise CommClosedError("something that was not expected, or not any more")
+        with self._sending:
+            connection.send([Data(0, ticket, 0)])  # go on: raw bytes would else be taken for frames
+            payload = receive_pieces(connection, expected.lengths)
+        told = threading.Event()
+
+        def tell() -> None:
+            expected.on_brought(payload)
+            told.set()
+
+        self._loop.call_soon_threadsafe(tell)
+        if not told.wait(STALL_SECONDS):
+            raise CommClosedError("this worker does not answer")
+        connection.send([Data(0, ticket, 0)])
+
+
+def lengths_of(payload: Payload) -> list[int]:
+    """Return the lengths of a value's pieces, in bytes."""
+    return [memoryview(piece).nbytes for piece in (payload.pickle, *payload.buffers)]
+
+
+def receive_pieces(connection: BlockingConnection, lengths: Sequence[int]) -> Payload:
+    """Receive a value of pieces of these lengths.
+
+    :raises OSError: it did not come.
+    :raises MemoryError: there is no room for it.
+    """
+    pieces = allocate_pieces(lengths)
+    for piece in pieces:
+        connection.receive_raw(piece, STALL_SECONDS)
+    return Payload(pieces[0], list[Buffer](pieces[1:]))
+
 
 def _pieces(payload: Payload) -> Iterator[memoryview]:
     buffers: list[Buffer] = [payload.pickle, *payload.buffers]
@@ -184,8 +249,8 @@ def _pieces(payload: Payload) -> Iterator[memoryview]:
             yield view[at : at + _PIECE_BYTES]
 
 
-class BulkReceiver:
-    """Takes offers.
+class BulkClient:
+    """Takes offers, and brings what is expected.
 
     :param hello: how we introduce ourselves (role "peer").
     :param context: TLS context of the side that dials; None without TLS.
@@ -204,24 +269,44 @@ class BulkReceiver:
         """Receive what a holder offers.
 
         :param holder: its ordinary address, ``host:port``.
-        :raises OSError: it can't be reached, stands still, or there is no memory.
+        :raises OSError: it can't be reached, or stands still.
+        :raises PeerError: it is not who it should be, or has ended.
+        :raises MemoryError: there is no room for it.
+        """
+        received: Payload = await self._on_connection(holder, offer, self._take)
+        return received
+
+    async def bring(self, keeper: str, offer: Offer, payload: Payload) -> None:
+        """Bring a worker what it expects; it has it when this returns.
+
+        :param keeper: its ordinary address, ``host:port``.
+        :raises OSError: it can't be reached, or stands still.
         :raises PeerError: it is not who it should be, or has ended.
         """
+        await self._on_connection(keeper, offer, lambda connection, offer: _bring(connection, offer, payload))
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in one of the threads that are there for transfers."""
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
             self._threads = ThreadPoolExecutor(_AT_ONCE, "hpclaunch-bulk")
-        address = f"{holder.rpartition(':')[0]}:{offer.port}"
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._take, address, offer)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
-    def _take(self, address: str, offer: Offer) -> Payload:
+    async def _on_connection(
+        self, worker: str, offer: Offer, do: Callable[[BlockingConnection, Offer], Any]
+    ) -> Any:
+        return await self.in_thread(self._do, f"{worker.rpartition(':')[0]}:{offer.port}", offer, do)
+
+    @staticmethod
+    def _take(connection: BlockingConnection, offer: Offer) -> Payload:
+        connection.send([Fetch(0, [offer.ticket])])
+        return receive_pieces(connection, offer.lengths)
+
+    def _do(self, address: str, offer: Offer, do: Callable[[BlockingConnection, Offer], Any]) -> Any:
         connection = self._connection(address)
         try:
-            connection.send([Fetch(0, [offer.ticket])])
-            pieces = allocate_pieces(offer.lengths)
-            for piece in pieces:
-                connection.receive_raw(piece, STALL_SECONDS)
-            received = Payload(pieces[0], list[Buffer](pieces[1:]))
+            done = do(connection, offer)
         except BaseException:
             with self._lock:
                 self._busy.discard(connection)
@@ -231,9 +316,9 @@ class BulkReceiver:
             self._busy.discard(connection)
             if not self._is_closed:
                 self._idle.setdefault(address, []).append(connection)
-                return received
+                return done
         connection.close()
-        return received
+        return done
 
     def _connection(self, address: str) -> BlockingConnection:
         with self._lock:
@@ -265,3 +350,17 @@ class BulkReceiver:
                 connection.cut()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
+
+
+def _bring(connection: BlockingConnection, offer: Offer, payload: Payload) -> None:
+    connection.send([Bring(0, offer.ticket, list(offer.lengths))])
+    _hear(connection)
+    for piece in _pieces(payload):
+        connection.send_raw(piece, STALL_SECONDS)
+    _hear(connection)
+
+
+def _hear(connection: BlockingConnection) -> None:
+    messages = connection.wait(STALL_SECONDS)
+    if not messages or type(messages[0]) is not Data:
+        raise CommClosedError("the worker does not answer")

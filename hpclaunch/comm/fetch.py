@@ -11,16 +11,16 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from hpclaunch.comm.buffers import Buffer
-from hpclaunch.comm.bulk import BulkReceiver, Offer, read_offer
+from hpclaunch.comm.bulk import LEAST_BYTES, BulkClient, Offer, lengths_of, read_offer
 from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.framing import Frame
-from hpclaunch.comm.messages import ActorReply, Data, Fetch, Hello, Message
+from hpclaunch.comm.messages import ActorReply, Bring, Data, Fetch, Hello, Message
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.comm.sharing import Shared, node_id, open_shared
+from hpclaunch.comm.sharing import Shared, node_id, open_shared, share
 from hpclaunch.errors import CommClosedError, PeerError
 
 log = logging.getLogger("hpclaunch.fetch")
@@ -43,9 +43,11 @@ class Fetcher:
         self._head = head
         self._connections: dict[str, asyncio.Task[Connection]] = {}
         self._unreachable: set[str] = set()
-        self._bulk = BulkReceiver(hello, context)
+        self._bulk = BulkClient(hello, context)
         self._no_offers: set[str] = set()  # addresses whose offers could not be taken
         self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | Offer | None]] = {}
+        self._bringing: dict[tuple[int, str], asyncio.Future[Data]] = {}
+        self._background: set[asyncio.Future[None]] = set()
         self._last_request = 0
         #: Called with (answer, buffers, source) for answers of actors, and (source, reason) when one is gone.
         self.on_reply: Callable[[ActorReply, Sequence[Buffer], str], None] = lambda *_: None
@@ -87,11 +89,54 @@ class Fetcher:
                 return answer
             try:
                 return await self._bulk.take(address, answer)
-            except (OSError, PeerError) as error:
+            except (OSError, PeerError, MemoryError) as error:
                 log.warning(
                     "%s did not come from %s by itself (%s); it is sent the ordinary way", key, address, error
                 )
                 self._no_offers.add(address)
+
+    async def bring(self, address: str, key: str, payload: Payload) -> bool:
+        """Have a worker keep a large value, without the head between; False: that can't be.
+
+        It tells the head when it has it.
+        """
+        if payload.size < LEAST_BYTES or address in self._no_offers:
+            return False
+        try:
+            comm, via, source = await self.way_to(address)
+            if via:
+                return False
+            lengths = lengths_of(payload)
+            said = await self._ask_keeper(comm, source, Bring(0, key, lengths, node_id()))
+            if said.place == "share":
+                shared = await self._bulk.in_thread(share, payload)
+                again = Bring(0, key, lengths, node_id(), shared.place, shared.inode)
+                said = await self._ask_keeper(comm, source, again)
+            offer = read_offer(said.place, lengths)
+            if offer is not None:
+                await self._bulk.bring(address, offer, payload)
+                return True
+        except (OSError, PeerError) as error:
+            log.info("%s was not brought to %s: %s", key, address, error)
+            return False
+        return said.buffers == 0 and not said.place
+
+    def look_after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background, at most until :meth:`close`."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _ask_keeper(self, comm: Comm, source: str, message: Bring) -> Data:
+        self._last_request += 1
+        message.request = self._last_request
+        answer: asyncio.Future[Data] = asyncio.get_running_loop().create_future()
+        self._bringing[message.request, source] = answer
+        comm.send(message)
+        try:
+            return await answer
+        finally:
+            self._bringing.pop((message.request, source), None)
 
     async def way_to(self, address: str) -> tuple[Comm, str, str]:
         """Return a connection to a worker, straight or through the head.
@@ -169,13 +214,19 @@ class Fetcher:
         self._fail(address, reason)
 
     def _fail(self, source: str, reason: str) -> None:
-        for (_, where), answer in list(self._waiting.items()):
+        questions: list[tuple[tuple[int, str], asyncio.Future[Any]]]
+        questions = [*self._waiting.items(), *self._bringing.items()]
+        for (_, where), answer in questions:
             if where == source and not answer.done():
                 answer.set_exception(CommClosedError(reason))
         self.on_source_lost(source, reason)
 
     def on_data(self, message: Data, buffers: Sequence[Buffer], source: str = "head") -> None:
         """Take an answer; the owner of the connection to the head passes those that come through it."""
+        kept = self._bringing.get((message.request, source))
+        if kept is not None and not kept.done():
+            kept.set_result(message)
+            return
         answer = self._waiting.get((message.request, source))
         if answer is None or answer.done():
             return
@@ -198,13 +249,15 @@ class Fetcher:
 
     def close(self) -> None:
         """Close all connections to holders."""
+        for work in list(self._background):
+            work.cancel()
         for task in self._connections.values():
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().close()
             else:
                 task.cancel()
         self._connections.clear()
-        for source in {source for _, source in self._waiting}:
+        for source in {source for _, source in [*self._waiting, *self._bringing]}:
             self._fail(source, "closed on this side")
         self._bulk.close()
 

@@ -177,6 +177,31 @@ class Put(_Message, tag=63):
     workers: list[str] = []
 
 
+class Bring(_Message, tag=75):
+    """From a client to a worker: I have a large value for you to keep, of pieces of these lengths.
+
+    First with the client's ``node``. The answer is a Data: with buffers -1 the worker does not take it; with the
+    ``place`` "share" it is on that node, and is asked again with where it can open the value; with another place
+    the value is to be brought there (:mod:`hpclaunch.comm.bulk`); with no place it is there.
+    On such a bulk connection the key is the ticket.
+    """
+
+    request: int
+    key: str
+    lengths: list[int]
+    node: str = ""
+    place: str = ""
+    inode: int = 0
+
+
+class Brought(_Message, tag=76):
+    """From a worker to the head: a client has brought a value of so many bytes, and it is kept here."""
+
+    key: str
+    size: int
+    client: str
+
+
 class ReplaceWorkers(_Message, tag=64):
     """From the head to a supervisor: replace the processes of these workers that run one of these tasks.
 
@@ -449,6 +474,8 @@ Message = (
     | SeeThrough
     | RetryKeys
     | Put
+    | Bring
+    | Brought
     | ReplaceWorkers
     | Fetch
     | Data

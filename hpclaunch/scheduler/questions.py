@@ -20,6 +20,7 @@ from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import balance, wishes
 from hpclaunch.scheduler.named import KEEPER, Answer, Bequeath, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler.scattered import places
 from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Questions:
             "named_withdrawn": self._named_withdrawn,
             "has_what": self._has_what,
             "nthreads": self._nthreads,
+            "places": self._places,
             "processing": self._processing,
             "who_has": self._who_has,
             "why": self._why,
@@ -117,25 +119,25 @@ class Questions:
 
         An answer is [True, a pickled value] or [False, a failure's kind, text, traceback and exception].
         """
-        names = self._names(workers)
+        names = self.names(workers)
         asking = self.ask_workers(names, "run", function=function, args=args, wait=wait)
         return {name: _plain(answer) for name, answer in (await asking).items()}
 
     async def _call_stack(self, peer: Peer, keys: list[str] | None = None) -> dict[str, Any]:
-        answers = (await self.ask_workers(self._names(None), "call_stack")).values()
+        answers = (await self.ask_workers(self.names(None), "call_stack")).values()
         stacks = {key: stack for one in answers if isinstance(one, dict) for key, stack in one.items()}
         return stacks if keys is None else {key: stacks[key] for key in keys if key in stacks}
 
     async def _upload_file(self, peer: Peer, name: str, data: bytes) -> list[str]:
         self._uploads[name] = data
-        answers = await self.ask_workers(self._names(None), "upload_file", name=name, data=data)
+        answers = await self.ask_workers(self.names(None), "upload_file", name=name, data=data)
         return [f"{name}: {error}" for name, error in answers.items() if isinstance(error, HPCLaunchError)]
 
     async def _replicate(
         self, peer: Peer, keys: list[str], n: int | None = None, workers: list[str] | None = None
     ) -> None:
         """Have results kept on ``n`` of some workers each, fetched by these from those who have them."""
-        tasks, names = self._server.reactor.state.tasks, self._names(workers)
+        tasks, names = self._server.reactor.state.tasks, self.names(workers)
         wanted: dict[str, list[list[Any]]] = {}
         for i, key in enumerate(keys):
             task = tasks.get(key)
@@ -151,7 +153,7 @@ class Questions:
     async def _rebalance(self, peer: Peer, keys: list[str] | None = None, workers: list[str] | None = None) -> int:
         """Move results until workers hold about the same share of their memory; return how many were moved."""
         state = self._server.reactor.state
-        moves = balance.plan(state, self._names(workers), None if keys is None else set(keys))
+        moves = balance.plan(state, self.names(workers), None if keys is None else set(keys))
         wanted: dict[str, list[list[Any]]] = {}
         for key, _, taker in moves:
             places = [worker.place for worker in state.tasks[key].holders or ()]
@@ -170,7 +172,7 @@ class Questions:
 
     async def _restart(self, peer: Peer, timeout: float = 30.0) -> int:
         """Forget all tasks and replace all worker processes; return how many workers there are then."""
-        old = self._names(None)
+        old = self.names(None)
         if not self._server.replacing.can_replace(old):
             raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
         wishes.on_restarted(self._server.reactor)
@@ -178,14 +180,14 @@ class Questions:
         self._server.replacing.replace(old, (), "the cluster was restarted")
         try:
             async with asyncio.timeout(timeout):
-                while set(old) & set(self._names(None)) or len(self._names(None)) < len(old):
+                while set(old) & set(self.names(None)) or len(self.names(None)) < len(old):
                     await self._server.wait_for_change()
         except TimeoutError:
-            left = len(self._names(None))
+            left = len(self.names(None))
             raise WaitTimeoutError(
                 f"{left} of {len(old)} workers are there {timeout:g} s after a restart"
             ) from None
-        return len(self._names(None))
+        return len(self.names(None))
 
     # --- named things
 
@@ -232,7 +234,7 @@ class Questions:
 
     def _nthreads(self, peer: Peer, workers: list[str] | None = None) -> dict[str, int]:
         known = self._server.reactor.state.workers
-        return {name: known[name].threads - len(known[name].seceded) for name in self._names(workers)}
+        return {name: known[name].threads - len(known[name].seceded) for name in self.names(workers)}
 
     def _why(self, peer: Peer, key: str) -> str:
         """Return in words how a task stands; empty if it is not known."""
@@ -245,13 +247,20 @@ class Questions:
 
     def _has_what(self, peer: Peer, workers: list[str] | None = None) -> dict[str, list[str]]:
         known = self._server.reactor.state.workers
-        return {name: list(known[name].holds) for name in self._names(workers)}
+        return {name: list(known[name].holds) for name in self.names(workers)}
 
     def _processing(self, peer: Peer, workers: list[str] | None = None) -> dict[str, list[str]]:
         known = self._server.reactor.state.workers
-        return {name: list(known[name].assigned) for name in self._names(workers)}
+        return {name: list(known[name].assigned) for name in self.names(workers)}
 
-    def _names(self, wished: list[str] | None) -> list[str]:
+    def _places(self, peer: Peer, count: int, workers: list[str] | None = None) -> list[str]:
+        """Say where so many large values are to be brought, by address; nowhere if there is no worker."""
+        names = self.names(workers)
+        if workers is not None and not names:
+            raise UserError(f"there is no worker {', '.join(workers)} to keep this: scheduler_info() lists all")
+        return places(self._server.reactor.state, count, names)
+
+    def names(self, wished: list[str] | None) -> list[str]:
         """Return the workers that are there, or those that are meant by name, address, host or job."""
         known = self._server.reactor.state.workers
         if wished is None:

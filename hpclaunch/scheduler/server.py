@@ -31,6 +31,7 @@ from hpclaunch.scheduler.relays import Question, Relays
 from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.restricted import complaints
 from hpclaunch.scheduler.retiring import empty
+from hpclaunch.scheduler.scattered import on_data_brought
 from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
@@ -127,6 +128,7 @@ class SchedulerServer:
     def _handlers_for_workers(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
             m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
+            m.Brought: lambda peer, msg: on_data_brought(self.reactor, peer.hello.name, msg),
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
@@ -278,6 +280,8 @@ class SchedulerServer:
     def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
         """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
         small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
+        if message.workers:  # by name, address, host or job
+            message.workers = self._questions.names(message.workers) or message.workers
         worker = self._workers.get(wishes.on_data_put(self.reactor, peer.hello.name, message, small) or "")
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)

@@ -196,7 +196,8 @@ def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None
     task = Task(message.key, SCATTERED, b"", state.last_order, client.alone, 0)
     state.tasks[message.key] = client.wants[message.key] = task
     workers = [w for w in state.workers.values() if w.accepts and message.key not in w.assigned]
-    wished = [w for w in workers if w.name in message.workers]
+    if message.workers:
+        workers = [worker for worker in workers if worker.name in message.workers]
     state.waiting += 1
     if small is None and not workers:
         text = f"there is no worker to keep {message.key}: wait_for_workers() first"
@@ -208,7 +209,7 @@ def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None
         task.state, task.result = DONE, small
         reactor.want_again(client, task)
         return None
-    worker = min(wished or workers, key=lambda one: (len(one.holds) + len(one.assigned), one.name))
+    worker = min(workers, key=lambda one: (len(one.holds) + len(one.assigned), one.name))
     task.worker = worker
     worker.assigned[message.key] = task
     state.index(worker)

@@ -132,8 +132,8 @@ class WorkerReactor:
             self._abandon(self.state.fetching[key])
         return taken
 
-    def on_result_stored(self, key: str, payload: Payload) -> None:
-        """A task's result is too large to travel to the head."""
+    def on_result_stored(self, key: str, payload: Any) -> None:
+        """A task's result is too large to travel to the head; or a client has brought a value."""
         self._keep(key, payload)
 
     def on_actor_made(self, key: str, address: Payload) -> None:

@@ -16,6 +16,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.bulk import BulkServer
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
-from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.framing import LIMIT_PEER, Frame
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.comm.sharing import LEAST_BYTES, share
+from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
@@ -252,17 +253,42 @@ class WorkerServer:
 
     def _on_peer(self, connection: Connection, hello: m.Hello) -> m.Welcome:
         """Take a client or worker that wants results."""
-        connection.on_frames = self._on_peer_frames
+        connection.on_frames = partial(self._on_peer_frames, hello)
         connection.on_lost = lambda *_: None
         return m.Welcome(m.PROTOCOL_VERSION, self.hello.name)
 
-    def _on_peer_frames(self, connection: Connection, frames: list[Frame]) -> None:
+    def _on_peer_frames(self, hello: m.Hello, connection: Connection, frames: list[Frame]) -> None:
         for messages, _ in frames:
             for message in messages:
                 if type(message) is m.Fetch:
                     answer_fetch(connection, message, self._stored, self._shared, self._bulk.offer)
                 elif type(message) is m.ActorCall:
                     self._call_actor(connection, message)
+                elif type(message) is m.Bring:
+                    connection.send(self._answer_bringer(message, hello.name))
+
+    def _answer_bringer(self, message: m.Bring, client: str) -> m.Data:
+        """Say how a client's value comes here, or take it."""
+        lengths = message.lengths
+        is_sound = bool(lengths) and min(lengths) >= 0 and sum(lengths) <= LIMIT_PEER
+        if not is_sound or self._draining or self.ended.done() or self._reactor.state.ledger.paused:
+            return m.Data(message.request, message.key, -1)
+        if message.node and message.node == node_id():
+            if not message.place:
+                return m.Data(message.request, message.key, 0, "share")
+            with contextlib.suppress(OSError):  # then it is sent
+                self._keep(message.key, client, open_shared(message.place, message.inode, lengths))
+                return m.Data(message.request, message.key, 0)
+        offer = self._bulk.expect(lengths, partial(self._keep, message.key, client))
+        if offer is None:
+            return m.Data(message.request, message.key, -1)
+        return m.Data(message.request, message.key, 0, offer.place)
+
+    def _keep(self, key: str, client: str, value: Payload | Shared) -> None:
+        """Keep what a client has brought, and tell the head."""
+        self._reactor.on_result_stored(key, value)
+        self._send(m.Brought(key, value.size, client))
+        self._carry_out()
 
     def _call_actor(self, comm: Any, message: m.ActorCall) -> None:
         if self._actors is not None:

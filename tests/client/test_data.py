@@ -8,14 +8,17 @@ import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hpclaunch import get_client
+from hpclaunch.client import data
 from hpclaunch.client.client import Client
 from hpclaunch.client.future import Future
-from hpclaunch.errors import LostResultError
+from hpclaunch.comm import fetch
+from hpclaunch.errors import LostResultError, UserError
 from tests.client import work
 from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
@@ -78,6 +81,72 @@ def test_scattered_data_that_is_lost(own_cluster: Make) -> None:
     assert client.submit(work.length, small).result(20) == 10  # the head has it
     with pytest.raises(LostResultError, match=r"scattered, and the last worker that kept it is gone\. Scatter"):
         client.submit(work.length, large).result(20)
+
+
+@pytest.fixture
+def through_the_head(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of values that are sent through the head."""
+    sent: list[str] = []
+    send = data._send
+
+    async def noting(client: Client, value: Any) -> None:
+        sent.append(value.future.key)
+        await send(client, value)
+
+    monkeypatch.setattr(data, "_send", noting)
+    return sent
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_large_values_go_straight_to_workers(
+    client: Client, through_the_head: list[str], near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not near:
+        monkeypatch.setattr(fetch, "node_id", lambda: "")
+    arrays = [np.arange(1_000_000.0) + i for i in range(6)]
+    futures = client.scatter([*arrays, "small"])
+    assert through_the_head == [futures[-1].key]
+    assert client.gather(client.map(np.sum, futures[:-1])) == [array.sum() for array in arrays]
+    for future, array in zip(futures, arrays, strict=False):
+        np.testing.assert_array_equal(future.result(20), array)
+    held = [len(keys) for keys in client.has_what().values()]
+    assert max(held) - min(held) <= 1
+    (holder,) = client.who_has(futures[0])[futures[0].key]
+    address = client.scheduler_info()["workers"][holder]["address"]
+    there = client.scatter(arrays[1], workers=[address], hash=False)
+    assert client.who_has(there) == {there.key: [holder]}
+    del futures, future, there
+    until(lambda: not any(client.has_what().values()))
+
+
+def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
+    client: Client, through_the_head: list[str]
+) -> None:
+    for worker in client.scheduler_info()["workers"].values():
+        client._fetcher._unreachable.add(worker["address"])
+    future = client.scatter(np.arange(1_000_000.0))
+    assert client.submit(len, future).result(20) == 1_000_000
+    assert through_the_head == [future.key]
+
+
+def test_a_value_of_which_nothing_is_heard_is_sent_again(
+    client: Client, through_the_head: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(client._fetcher, "bring", lose)
+    monkeypatch.setattr(data, "_NEWS_SECONDS", 0.05)
+    future = client.scatter(np.arange(1_000_000.0))
+    assert client.submit(len, future).result(20) == 1_000_000
+    assert through_the_head == [future.key]
+
+
+def test_values_for_a_worker_that_is_not_there(client: Client) -> None:
+    with pytest.raises(UserError, match="there is no worker nobody to keep this"):
+        client.scatter(np.arange(1_000_000.0), workers=["nobody"])
+    with pytest.raises(LostResultError, match="no worker to keep"):
+        client.scatter(work.big(100_000), workers=["nobody"], hash=False).result(10)
 
 
 def test_no_worker_to_scatter_to(own_cluster: Make) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from hpclaunch.comm import bulk, tls
-from hpclaunch.comm.bulk import BulkReceiver, BulkServer, Offer, read_offer
+from hpclaunch.comm.bulk import BulkClient, BulkServer, Offer, lengths_of, read_offer
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
-from hpclaunch.comm.serialize import dump_value, load_value
+from hpclaunch.comm.serialize import Payload, dump_value, load_value
 from hpclaunch.errors import CommClosedError, PeerError
 
 Run = Callable[..., Any]
@@ -33,9 +33,9 @@ def server(credentials: Path | None) -> BulkServer:
     return made
 
 
-def receiver(credentials: Path | None, greeting: Hello | None = None) -> BulkReceiver:
+def receiver(credentials: Path | None, greeting: Hello | None = None) -> BulkClient:
     context = tls.client_context(credentials, "worker") if credentials else None
-    return BulkReceiver(greeting or hello(), context)
+    return BulkClient(greeting or hello(), context)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,55 @@ def test_many_at_once(run: Run, credentials: Path) -> None:
         assert not holder._offers
         asker.close()
         holder.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_values_are_brought_where_they_are_expected(run: Run, credentials: Path, secure: bool) -> None:
+    keys = credentials if secure else None
+    payload = dump_value({"a": ARRAY, "text": "x" * 100_000})
+
+    async def story() -> None:
+        keeper, bringer = server(keys), receiver(keys)
+        kept: list[Payload] = []
+        for count in range(1, 4):
+            place = keeper.expect(lengths_of(payload), kept.append)
+            assert place is not None
+            said = read_offer(place.place, place.lengths)
+            assert said is not None
+            await bringer.bring("127.0.0.1:1", said, payload)
+            assert len(kept) == count
+            value = load_value(*kept[-1])
+            assert (value["a"] == ARRAY).all()
+            assert value["text"] == "x" * 100_000
+        assert len(keeper._open) == 1, "the connection is kept"
+        assert not keeper._expected
+        with pytest.raises((PeerError, OSError)):
+            await bringer.bring("127.0.0.1:1", said, payload)
+        assert len(kept) == 3, "a place is for one value"
+        bringer.close()
+        await until(lambda: not keeper._open)
+        keeper.close()
+        assert keeper.expect(lengths_of(payload), kept.append) is None
+
+    run(story())
+
+
+def test_nobody_else_brings_anything(run: Run, credentials: Path, other_credentials: Path) -> None:
+    async def story() -> None:
+        keeper = server(credentials)
+        kept: list[Payload] = []
+        payload = dump_value(ARRAY)
+        place = keeper.expect(lengths_of(payload), kept.append)
+        assert place is not None
+        for bringer in [receiver(other_credentials), receiver(None), receiver(credentials, hello(role="head"))]:
+            with pytest.raises((PeerError, OSError)):
+                await bringer.bring("127.0.0.1:1", place, payload)
+            bringer.close()
+        assert not kept
+        assert list(keeper._expected) == [place.ticket]
+        keeper.close()
 
     run(story())
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import scattered, wishes
 from hpclaunch.scheduler.state import ASSIGNED, FAILED
 from tests.scheduler.test_machine import KEYS, ClusterMachine, pick
 from tests.scheduler.world import PENDING, World, value_of
@@ -62,6 +62,20 @@ class WishingMachine(ClusterMachine):
             client.futures[key] = PENDING
             wishes.on_tasks_retried(self.world.reactor, client.name, [key])
             self.world.check()
+
+    @precondition(lambda self: self.world.workers)
+    @rule(who=pick, which=pick, key=st.sampled_from(["value-0", "value-1"]), stays=st.booleans())
+    def client_has_brought_a_value(self, who: int, which: int, key: str, stays: bool) -> None:
+        world, worker, client = self.world, self.a_worker(which), self.a_client(who)
+        if stays:
+            client.futures.setdefault(key, PENDING)
+        world.submitted[key] = {frozenset()}
+        worker.reactor.on_result_stored(key, Payload(value_of(key), []))
+        worker.carry_out()
+        scattered.on_data_brought(
+            world.reactor, worker.name, m.Brought(key, 1_000_000, client.name if stays else "gone")
+        )
+        world.check()
 
     def end(self) -> None:
         """As there; but a retried task may have lost its inputs since."""
@@ -119,6 +133,54 @@ def test_a_value_that_is_put() -> None:
     assert world.state.tasks["large"].state == FAILED
     assert world.state.tasks["use"].state == FAILED
     assert "was scattered" in world.state.tasks["use"].failure.text  # type: ignore[union-attr]
+
+
+def bring(world: World, worker: str, key: str, client: str) -> None:
+    world.workers[worker].reactor.on_result_stored(key, Payload(value_of(key), []))
+    scattered.on_data_brought(world.reactor, worker, m.Brought(key, 5_000_000, client))
+    world.check()
+
+
+def test_a_value_that_is_brought_to_a_worker() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    one, other = world.join(1), world.join(1)
+    client.futures["value"] = PENDING
+    bring(world, one.name, "value", client.name)
+    world.settle_clients()
+    assert client.futures["value"] == ("stored", [one.address])
+    world.submitted["value"] = {frozenset()}
+    bring(world, other.name, "value", client.name)  # once more, elsewhere: it is there already
+    world.submit(client, ["use"], [["value"]])
+    world.settle("small")
+    assert client.futures["use"] == "done"
+    assert "value" not in other.reactor.state.store
+    world.release(client, "value", "use")
+    world.settle("small")
+    assert not one.reactor.state.store
+
+
+def test_a_value_whose_client_is_gone_is_let_go_of() -> None:
+    world = a_world()
+    worker = world.join(1)
+    bring(world, worker.name, "value", "nobody")
+    world.settle("small")
+    assert not world.state.tasks
+    assert not worker.reactor.state.store
+
+
+def test_values_go_where_there_are_least() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    workers = [world.join(1) for _ in range(3)]
+    names = [worker.name for worker in workers]
+    bring(world, names[0], "value", client.name)
+    chosen = scattered.places(world.state, 5, names)
+    assert [chosen.count(worker.address) for worker in workers] == [1, 2, 2]
+    assert set(scattered.places(world.state, 2, names[:1])) == {workers[0].address}
+    assert scattered.places(world.state, 2, []) == []
+    world.state.workers[names[1]].address = ""  # nobody can reach it
+    assert workers[1].address not in scattered.places(world.state, 9, names)
 
 
 def test_a_value_that_nobody_can_keep() -> None:
