@@ -71,7 +71,7 @@ def _put(
             client._thread.run(_send(client, _Value(future, payload, workers)))
     if large:
         places = client._ask("places", count=len(large), workers=workers)
-        client._thread.run(_begin_to_bring(client, large, places or [""] * len(large)))
+        client._thread.run(_begin_to_bring(client, large, places or [("", 0)] * len(large)))
     return futures
 
 
@@ -92,16 +92,16 @@ async def _send(client: Client, value: _Value) -> None:
     comm.send_buffers(message, [value.payload.pickle, *value.payload.buffers])
 
 
-async def _begin_to_bring(client: Client, values: list[_Value], places: list[str]) -> None:
+async def _begin_to_bring(client: Client, values: list[_Value], places: list[tuple[str, int]]) -> None:
     at_once = asyncio.Semaphore(_AT_ONCE)
-    for value, place in zip(values, places, strict=True):
-        client._fetcher.look_after(_bring(client, value, place, at_once))
+    for value, (place, order) in zip(values, places, strict=True):
+        client._fetcher.look_after(_bring(client, value, place, order, at_once))
 
 
-async def _bring(client: Client, value: _Value, place: str, at_once: asyncio.Semaphore) -> None:
+async def _bring(client: Client, value: _Value, place: str, order: int, at_once: asyncio.Semaphore) -> None:
     """Bring a value to a worker; through the head if there is no other way, or the worker is lost meanwhile."""
     async with at_once:
-        if place and await client._fetcher.bring(place, value.future.key, value.payload):
+        if place and await client._fetcher.bring(place, value.future.key, order, value.payload):
             ended = asyncio.Event()
             client._watch(value.future, lambda _: ended.set())
             with contextlib.suppress(TimeoutError):

@@ -23,6 +23,8 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm.blocking import BlockingConnection, accept_blocking, dial_blocking
@@ -80,7 +82,7 @@ class _Expected(NamedTuple):
     """What somebody may bring, and who is told when it is here."""
 
     lengths: Sequence[int]
-    on_brought: Callable[[Payload], None]
+    on_brought: Callable[[Payload], bool]
 
 
 class BulkServer:
@@ -119,10 +121,10 @@ class BulkServer:
         self._loop.call_later(STALL_SECONDS, self._offers.pop, ticket, None)
         return Offer(port, ticket, lengths_of(payload))
 
-    def expect(self, lengths: Sequence[int], on_brought: Callable[[Payload], None]) -> Offer | None:
+    def expect(self, lengths: Sequence[int], on_brought: Callable[[Payload], bool]) -> Offer | None:
         """Say where a value of these lengths is to be brought; None: nowhere.
 
-        :param on_brought: called with it, on the event loop, before whoever brings it is told that it is here.
+        :param on_brought: called with it, on the event loop; says whether it is kept, which its bringer is told.
         """
         port = self._port()
         if not port:
@@ -190,7 +192,7 @@ class BulkServer:
                         self._send(connection, message.keys)
                     elif type(message) is Bring:
                         self._take(connection, message.key)
-        except (PeerError, OSError, MemoryError) as error:
+        except (PeerError, OSError, MemoryError, CancelledError, RuntimeError) as error:
             log.info("a connection for large results ended: %s", error)
         finally:
             self._open.discard(connection)
@@ -212,16 +214,12 @@ class BulkServer:
         with self._sending:
             connection.send([Data(0, ticket, 0)])  # go on: raw bytes would else be taken for frames
             payload = receive_pieces(connection, expected.lengths)
-        told = threading.Event()
+        keeping = asyncio.run_coroutine_threadsafe(_soon(expected.on_brought, payload), self._loop)
+        connection.send([Data(0, ticket, 0 if keeping.result(STALL_SECONDS) else -1)])
 
-        def tell() -> None:
-            expected.on_brought(payload)
-            told.set()
 
-        self._loop.call_soon_threadsafe(tell)
-        if not told.wait(STALL_SECONDS):
-            raise CommClosedError("this worker does not answer")
-        connection.send([Data(0, ticket, 0)])
+async def _soon(function: Callable[[Payload], bool], payload: Payload) -> bool:
+    return function(payload)
 
 
 def lengths_of(payload: Payload) -> list[int]:
@@ -276,14 +274,15 @@ class BulkClient:
         received: Payload = await self._on_connection(holder, offer, self._take)
         return received
 
-    async def bring(self, keeper: str, offer: Offer, payload: Payload) -> None:
-        """Bring a worker what it expects; it has it when this returns.
+    async def bring(self, keeper: str, offer: Offer, payload: Payload) -> bool:
+        """Bring a worker what it expects; say whether it keeps it.
 
         :param keeper: its ordinary address, ``host:port``.
         :raises OSError: it can't be reached, or stands still.
         :raises PeerError: it is not who it should be, or has ended.
         """
-        await self._on_connection(keeper, offer, lambda connection, offer: _bring(connection, offer, payload))
+        kept: bool = await self._on_connection(keeper, offer, partial(_bring, payload))
+        return kept
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in one of the threads that are there for transfers."""
@@ -352,15 +351,16 @@ class BulkClient:
             self._threads.shutdown(wait=False)
 
 
-def _bring(connection: BlockingConnection, offer: Offer, payload: Payload) -> None:
-    connection.send([Bring(0, offer.ticket, list(offer.lengths))])
+def _bring(payload: Payload, connection: BlockingConnection, offer: Offer) -> bool:
+    connection.send([Bring(0, offer.ticket, 0, list(offer.lengths))])
     _hear(connection)
     for piece in _pieces(payload):
         connection.send_raw(piece, STALL_SECONDS)
-    _hear(connection)
+    return _hear(connection) == 0
 
 
-def _hear(connection: BlockingConnection) -> None:
+def _hear(connection: BlockingConnection) -> int:
     messages = connection.wait(STALL_SECONDS)
     if not messages or type(messages[0]) is not Data:
         raise CommClosedError("the worker does not answer")
+    return messages[0].buffers

@@ -95,7 +95,7 @@ class Fetcher:
                 )
                 self._no_offers.add(address)
 
-    async def bring(self, address: str, key: str, payload: Payload) -> bool:
+    async def bring(self, address: str, key: str, order: int, payload: Payload) -> bool:
         """Have a worker keep a large value, without the head between; False: that can't be.
 
         It tells the head when it has it.
@@ -107,15 +107,14 @@ class Fetcher:
             if via:
                 return False
             lengths = lengths_of(payload)
-            said = await self._ask_keeper(comm, source, Bring(0, key, lengths, node_id()))
+            said = await self._ask_keeper(comm, source, Bring(0, key, order, lengths, node_id()))
             if said.place == "share":
                 shared = await self._bulk.in_thread(share, payload)
-                again = Bring(0, key, lengths, node_id(), shared.place, shared.inode)
+                again = Bring(0, key, order, lengths, node_id(), shared.place, shared.inode)
                 said = await self._ask_keeper(comm, source, again)
             offer = read_offer(said.place, lengths)
             if offer is not None:
-                await self._bulk.bring(address, offer, payload)
-                return True
+                return await self._bulk.bring(address, offer, payload)
         except (OSError, PeerError) as error:
             log.info("%s was not brought to %s: %s", key, address, error)
             return False

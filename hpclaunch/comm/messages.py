@@ -188,6 +188,7 @@ class Bring(_Message, tag=75):
 
     request: int
     key: str
+    order: int  # what tells it from results of tasks of this key; from the head
     lengths: list[int]
     node: str = ""
     place: str = ""
@@ -198,6 +199,7 @@ class Brought(_Message, tag=76):
     """From a worker to the head: a client has brought a value of so many bytes, and it is kept here."""
 
     key: str
+    order: int
     size: int
     client: str
 

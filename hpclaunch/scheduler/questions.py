@@ -253,8 +253,8 @@ class Questions:
         known = self._server.reactor.state.workers
         return {name: list(known[name].assigned) for name in self.names(workers)}
 
-    def _places(self, peer: Peer, count: int, workers: list[str] | None = None) -> list[str]:
-        """Say where so many large values are to be brought, by address; nowhere if there is no worker."""
+    def _places(self, peer: Peer, count: int, workers: list[str] | None = None) -> list[tuple[str, int]]:
+        """Say where so many large values are to be brought, and their orders; nowhere if there is no worker."""
         names = self.names(workers)
         if workers is not None and not names:
             raise UserError(f"there is no worker {', '.join(workers)} to keep this: scheduler_info() lists all")

@@ -86,6 +86,15 @@ class WorkerReactor:
                 del self.state.fetching[task.key]
                 self._execute(task)
 
+    def on_value_brought(self, key: str, order: int, value: Any, client: str) -> bool:
+        """A client has brought a value of its own; say whether it is kept: not if another of this key is here."""
+        if key in self.state.store:
+            return False
+        self._keep(key, value)
+        self.state.copies[key] = order
+        self._commands.append(ToHead(m.Brought(key, order, value.size, client)))
+        return True
+
     def on_copies_wanted(self, message: m.KeepCopies) -> None:
         """The head wants copies of results here, for those who hold them are about to end."""
         for key, holders, order in zip(message.keys, message.holders, message.orders, strict=True):
@@ -132,8 +141,8 @@ class WorkerReactor:
             self._abandon(self.state.fetching[key])
         return taken
 
-    def on_result_stored(self, key: str, payload: Any) -> None:
-        """A task's result is too large to travel to the head; or a client has brought a value."""
+    def on_result_stored(self, key: str, payload: Payload) -> None:
+        """A task's result is too large to travel to the head."""
         self._keep(key, payload)
 
     def on_actor_made(self, key: str, address: Payload) -> None:

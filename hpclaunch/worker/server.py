@@ -271,24 +271,30 @@ class WorkerServer:
         """Say how a client's value comes here, or take it."""
         lengths = message.lengths
         is_sound = bool(lengths) and min(lengths) >= 0 and sum(lengths) <= LIMIT_PEER
-        if not is_sound or self._draining or self.ended.done() or self._reactor.state.ledger.paused:
+        if (
+            not is_sound
+            or message.key in self._reactor.state.store
+            or self._draining
+            or self.ended.done()
+            or self._reactor.state.ledger.paused
+        ):
             return m.Data(message.request, message.key, -1)
         if message.node and message.node == node_id():
             if not message.place:
                 return m.Data(message.request, message.key, 0, "share")
             with contextlib.suppress(OSError):  # then it is sent
-                self._keep(message.key, client, open_shared(message.place, message.inode, lengths))
-                return m.Data(message.request, message.key, 0)
-        offer = self._bulk.expect(lengths, partial(self._keep, message.key, client))
+                value = open_shared(message.place, message.inode, lengths)
+                return m.Data(message.request, message.key, 0 if self._keep(message, client, value) else -1)
+        offer = self._bulk.expect(lengths, partial(self._keep, message, client))
         if offer is None:
             return m.Data(message.request, message.key, -1)
         return m.Data(message.request, message.key, 0, offer.place)
 
-    def _keep(self, key: str, client: str, value: Payload | Shared) -> None:
-        """Keep what a client has brought, and tell the head."""
-        self._reactor.on_result_stored(key, value)
-        self._send(m.Brought(key, value.size, client))
+    def _keep(self, message: m.Bring, client: str, value: Payload | Shared) -> bool:
+        """Keep what a client has brought, and tell the head; False: another value of that key is here."""
+        is_kept = self._reactor.on_value_brought(message.key, message.order, value, client)
         self._carry_out()
+        return is_kept
 
     def _call_actor(self, comm: Any, message: m.ActorCall) -> None:
         if self._actors is not None:

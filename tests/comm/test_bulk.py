@@ -114,12 +114,17 @@ def test_values_are_brought_where_they_are_expected(run: Run, credentials: Path,
     async def story() -> None:
         keeper, bringer = server(keys), receiver(keys)
         kept: list[Payload] = []
+
+        def keep(one: Payload) -> bool:
+            kept.append(one)
+            return len(kept) <= 3
+
         for count in range(1, 4):
-            place = keeper.expect(lengths_of(payload), kept.append)
+            place = keeper.expect(lengths_of(payload), keep)
             assert place is not None
             said = read_offer(place.place, place.lengths)
             assert said is not None
-            await bringer.bring("127.0.0.1:1", said, payload)
+            assert await bringer.bring("127.0.0.1:1", said, payload)
             assert len(kept) == count
             value = load_value(*kept[-1])
             assert (value["a"] == ARRAY).all()
@@ -129,10 +134,13 @@ def test_values_are_brought_where_they_are_expected(run: Run, credentials: Path,
         with pytest.raises((PeerError, OSError)):
             await bringer.bring("127.0.0.1:1", said, payload)
         assert len(kept) == 3, "a place is for one value"
+        refused = keeper.expect(lengths_of(payload), keep)
+        assert refused is not None
+        assert not await bringer.bring("127.0.0.1:1", refused, payload)
         bringer.close()
         await until(lambda: not keeper._open)
         keeper.close()
-        assert keeper.expect(lengths_of(payload), kept.append) is None
+        assert keeper.expect(lengths_of(payload), keep) is None
 
     run(story())
 
@@ -142,7 +150,7 @@ def test_nobody_else_brings_anything(run: Run, credentials: Path, other_credenti
         keeper = server(credentials)
         kept: list[Payload] = []
         payload = dump_value(ARRAY)
-        place = keeper.expect(lengths_of(payload), kept.append)
+        place = keeper.expect(lengths_of(payload), lambda one: kept.append(one) is None)
         assert place is not None
         for bringer in [receiver(other_credentials), receiver(None), receiver(credentials, hello(role="head"))]:
             with pytest.raises((PeerError, OSError)):

@@ -67,15 +67,12 @@ class WishingMachine(ClusterMachine):
     @rule(who=pick, which=pick, key=st.sampled_from(["value-0", "value-1"]), stays=st.booleans())
     def client_has_brought_a_value(self, who: int, which: int, key: str, stays: bool) -> None:
         world, worker, client = self.world, self.a_worker(which), self.a_client(who)
-        if stays:
-            client.futures.setdefault(key, PENDING)
         world.submitted[key] = {frozenset()}
-        worker.reactor.on_result_stored(key, Payload(value_of(key), []))
-        worker.carry_out()
-        scattered.on_data_brought(
-            world.reactor, worker.name, m.Brought(key, 1_000_000, client.name if stays else "gone")
-        )
-        world.check()
+        new = stays and key not in client.futures
+        if new:
+            client.futures[key] = PENDING
+        if not bring(world, worker.name, key, client.name if stays else "gone") and new:
+            del client.futures[key]
 
     def end(self) -> None:
         """As there; but a retried task may have lost its inputs since."""
@@ -135,10 +132,18 @@ def test_a_value_that_is_put() -> None:
     assert "was scattered" in world.state.tasks["use"].failure.text  # type: ignore[union-attr]
 
 
-def bring(world: World, worker: str, key: str, client: str) -> None:
-    world.workers[worker].reactor.on_result_stored(key, Payload(value_of(key), []))
-    scattered.on_data_brought(world.reactor, worker, m.Brought(key, 5_000_000, client))
-    world.check()
+def bring(world: World, name: str, key: str, client: str) -> bool:
+    """A client brings a value to a worker; say whether that keeps it."""
+    worker = world.workers[name]
+    chosen = scattered.places(world.state, 1, [name])
+    if not chosen:
+        return False
+    ((_, order),) = chosen
+    is_kept = worker.reactor.on_value_brought(key, order, Payload(value_of(key), []), client)
+    worker.carry_out()
+    while worker.outbox:
+        world.hear(worker)
+    return is_kept
 
 
 def test_a_value_that_is_brought_to_a_worker() -> None:
@@ -146,11 +151,12 @@ def test_a_value_that_is_brought_to_a_worker() -> None:
     (client,) = world.clients.values()
     one, other = world.join(1), world.join(1)
     client.futures["value"] = PENDING
-    bring(world, one.name, "value", client.name)
+    assert bring(world, one.name, "value", client.name)
+    assert not bring(world, one.name, "value", client.name)  # it is there already
     world.settle_clients()
     assert client.futures["value"] == ("stored", [one.address])
     world.submitted["value"] = {frozenset()}
-    bring(world, other.name, "value", client.name)  # once more, elsewhere: it is there already
+    assert bring(world, other.name, "value", client.name)  # once more, elsewhere
     world.submit(client, ["use"], [["value"]])
     world.settle("small")
     assert client.futures["use"] == "done"
@@ -175,12 +181,15 @@ def test_values_go_where_there_are_least() -> None:
     workers = [world.join(1) for _ in range(3)]
     names = [worker.name for worker in workers]
     bring(world, names[0], "value", client.name)
+    world.settle_clients()
     chosen = scattered.places(world.state, 5, names)
-    assert [chosen.count(worker.address) for worker in workers] == [1, 2, 2]
-    assert set(scattered.places(world.state, 2, names[:1])) == {workers[0].address}
+    addresses = [address for address, _ in chosen]
+    assert [addresses.count(worker.address) for worker in workers] == [1, 2, 2]
+    assert len({order for _, order in chosen}) == 5
+    assert {address for address, _ in scattered.places(world.state, 2, names[:1])} == {workers[0].address}
     assert scattered.places(world.state, 2, []) == []
     world.state.workers[names[1]].address = ""  # nobody can reach it
-    assert workers[1].address not in scattered.places(world.state, 9, names)
+    assert "" not in {address for address, _ in scattered.places(world.state, 9, names)}
 
 
 def test_a_value_that_nobody_can_keep() -> None:

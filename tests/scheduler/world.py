@@ -15,7 +15,7 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import pressure, timeouts, wishes
+from hpclaunch.scheduler import pressure, scattered, timeouts, wishes
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
@@ -410,6 +410,8 @@ class World:
             timeouts.on_task_begun(self.reactor, name, message.key, self.now)
         elif isinstance(message, m.WorkerPaused):
             pressure.on_worker_paused(self.reactor, name, message)
+        elif isinstance(message, m.Brought):
+            scattered.on_data_brought(self.reactor, worker.name, message)
         elif isinstance(message, m.CopiesHeld):
             self.reactor.on_copies_held(name, message)
         else:
