@@ -106,16 +106,17 @@ def test_large_values_go_straight_to_workers(
     arrays = [np.arange(1_000_000.0) + i for i in range(6)]
     futures = client.scatter([*arrays, "small"])
     assert through_the_head == [futures[-1].key]
-    assert client.gather(client.map(np.sum, futures[:-1])) == [array.sum() for array in arrays]
-    for future, array in zip(futures, arrays, strict=False):
-        np.testing.assert_array_equal(future.result(20), array)
     held = [len(keys) for keys in client.has_what().values()]
     assert max(held) - min(held) <= 1
     (holder,) = client.who_has(futures[0])[futures[0].key]
+    assert client.gather(client.map(np.sum, futures[:-1])) == [array.sum() for array in arrays]
+    for future, array in zip(futures, arrays, strict=False):
+        np.testing.assert_array_equal(future.result(20), array)
     address = client.scheduler_info()["workers"][holder]["address"]
     there = client.scatter(arrays[1], workers=[address], hash=False)
     assert client.who_has(there) == {there.key: [holder]}
     del futures, future, there
+    gc.collect()
     until(lambda: not any(client.has_what().values()))
 
 

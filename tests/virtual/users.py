@@ -111,8 +111,8 @@ class User:
         value = combine(self.rng.choice((1, 300)), self._marks)
         payload = serialize.dump_value(value)
         future, _ = self.client._future(f"data-{self.client.name}-{self._marks}")
-        message = m.Put(future.key, payload.size, self.rng.choice(([], list(self.cluster.workers)[:1])))
-        await client_data._send(self.client, message, [payload.pickle, *payload.buffers])
+        workers = self.rng.choice(([], list(self.cluster.workers)[:1]))
+        await client_data._send(self.client, client_data._Value(future, payload, workers))
         self.wishes.append(Wish(future, value, frozenset({"LostResultError"})))
 
     def any_wish(self) -> Wish | None:
