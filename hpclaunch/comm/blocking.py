@@ -129,7 +129,7 @@ class BlockingConnection:
     def cut(self) -> None:
         """End the connection under a thread that uses it."""
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # not SSLSocket's, which takes TLS from under it
 
     def local_host(self) -> str:
         """The address of this side, without its port."""
