@@ -36,13 +36,15 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, SerializationError
-from hpclaunch.notes import warn_from_afar
+from hpclaunch.notes import warn, warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
 
 #: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
 _MAX_CALL = 1 << 30
+#: Bytes of them from which the user is told of a better way.
+_MUCH_CALL = 10 << 20
 #: Seconds between two looks of a task that waits at whether it was cancelled itself.
 _GLANCE_SECONDS = 0.2
 #: Large results that are fetched at the same time.
@@ -519,9 +521,17 @@ class ClientCore:
 
 
 def check_size(size: int, name: str) -> None:
-    """Raise SerializationError if so many bytes of arguments, or of a function, are too many."""
+    """Warn if so many bytes of arguments, or of a function, are many.
+
+    :raises SerializationError: they are too many.
+    """
     if size > _MAX_CALL:
         raise SerializationError(
             f"a call of {name} has {size / 1e9:.1f} GB of arguments, or of data in the function; at most "
             f"{_MAX_CALL / 1e9:.1f} GB can be sent. Make or read the data in a task, and pass on its future"
+        )
+    if size > _MUCH_CALL:
+        warn(
+            f"a call of {name} has {size / 1e6:.0f} MB of arguments, or of data in the function, which the head "
+            "keeps for each call. Give large values to scatter() once, and pass on the futures that it returns"
         )

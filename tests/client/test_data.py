@@ -143,6 +143,15 @@ def test_a_value_of_which_nothing_is_heard_is_sent_again(
     assert through_the_head == [future.key]
 
 
+def test_large_arguments_are_told_of(client: Client) -> None:
+    array = np.zeros(1_500_000)
+    with pytest.warns(UserWarning, match=r"a call of len has 12 MB of arguments.* scatter\(\) once") as told:
+        assert client.submit(len, array).result(20) == 1_500_000
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="a call of len has 12 MB"):
+        assert client.gather(client.map(len, [array] * 3)) == [1_500_000] * 3
+
+
 def test_values_for_a_worker_that_is_not_there(client: Client) -> None:
     with pytest.raises(UserError, match="there is no worker nobody to keep this"):
         client.scatter(np.arange(1_000_000.0), workers=["nobody"])
