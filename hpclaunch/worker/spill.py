@@ -94,12 +94,13 @@ class SpillDirectory:
         path = self.directory / str(next(self._numbers))
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            lengths = write_payload(fd, payload)
+            try:
+                lengths = write_payload(fd, payload)
+            finally:
+                os.close(fd)  # only now do some network file systems say that there was no room
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(fd)
         return Spilled(path, lengths)
 
     def delete(self, spilled: Spilled) -> None:

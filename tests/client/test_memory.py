@@ -129,6 +129,7 @@ def test_a_task_that_takes_too_much_again_and_again_is_named(own_cluster: Make, 
     assert text.count("more than 90% (terminate) of its 200 MB while it ran greedy; its memory had peaked at") == 4
     assert f"{cluster.directory}/1.log ends with:" in text
     assert "| greedy is about to swell" in text
+    assert "Give each job more memory: memory= (200 MB now), or split the task into smaller ones." in text
     assert client.submit(work.inc, 1).result(20) == 2
 
 

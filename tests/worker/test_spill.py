@@ -98,6 +98,24 @@ def test_a_full_disk_leaves_no_part_of_a_file(directory: SpillDirectory, monkeyp
     assert sorted(directory.directory.iterdir()) == before
 
 
+def test_a_full_disk_of_another_host_is_heard_of_when_the_file_is_closed(
+    directory: SpillDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.write(Payload(b"p", []))
+    before = sorted(directory.directory.iterdir())
+    real = os.close
+
+    def full(fd: int) -> None:
+        real(fd)
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", full)
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        directory.write(Payload(b"p", [b"x" * 100]))
+    monkeypatch.undo()
+    assert sorted(directory.directory.iterdir()) == before
+
+
 def test_a_file_that_was_cut_short_is_an_error(directory: SpillDirectory) -> None:
     file = directory.write(Payload(b"p", [b"x" * 100]))
     os.truncate(file.path, 10)
