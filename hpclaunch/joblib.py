@@ -9,9 +9,10 @@ the cluster too.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from joblib import parallel_config
@@ -20,12 +21,18 @@ from joblib.parallel import register_parallel_backend
 
 from hpclaunch.client.client import Client
 from hpclaunch.client.current import get_client
+from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
 from hpclaunch.comm.serialize import reduce_future
 from hpclaunch.worker.context import stepping_aside
 
 #: Bytes from which an argument is scattered.
 _LARGE = 1 << 16
+#: Letters of a function's name that a batch is named by.
+_NAME_LENGTH = 100
+
+_set_up: set[str] = set()  # on a worker: the initializers that have been called in this process
+_set_up_lock = threading.RLock()
 
 
 class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -33,7 +40,11 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
     :param client: None: the one that is meant.
     :param wait_for_workers_timeout: seconds to wait for the first worker.
+    :param scatter: values to send to all workers now, and once: calls that have one of them as an argument take it
+        from there, whatever its size.
+    :param initializer: is called with ``initargs`` in each worker process before the first of the calls.
     :param options: go to ``Client.submit`` with each batch of calls.
+    :raises ValueError: there is no client.
     """
 
     # A task costs us a fraction of a millisecond: batches need not last long to make that small.
@@ -43,13 +54,28 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     default_n_jobs = -1
 
     def __init__(
-        self, client: Client | None = None, wait_for_workers_timeout: float = 60.0, **options: Any
+        self,
+        client: Client | None = None,
+        wait_for_workers_timeout: float = 60.0,
+        scatter: Sequence[Any] = (),
+        initializer: Callable[..., Any] | None = None,
+        initargs: Sequence[Any] = (),
+        *,
+        nesting_level: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(nesting_level=options.pop("nesting_level", None))
+        super().__init__(nesting_level=nesting_level)
+        if not isinstance(scatter, list | tuple):
+            raise TypeError(f"scatter is a list or tuple of values, not {scatter!r:.100}")
+        if unknown := sorted(options.keys() - SUBMIT_WORDS):
+            raise TypeError(f"{', '.join(unknown)}: neither an option of this backend nor one of Client.submit")
         self._client = client or get_client()
         self._timeout = wait_for_workers_timeout
         self._options = options
+        self._setup = _Setup.of(initializer, initargs)
         self._pending: set[Future] = set()
+        futures = self._client.scatter(list(scatter), broadcast=True, hash=False) if scatter else []
+        self._scattered = {id(value): (value, _Shared(f)) for value, f in zip(scatter, futures, strict=True)}
         self._shared: dict[int, tuple[Any, _Shared]] = {}  # by the value's id; the value is kept for that
         self._lock = threading.Lock()
 
@@ -60,9 +86,11 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         """Return the backend of ``Parallel`` calls inside calls."""
         return HPCLaunchBackend(self._client, self._timeout, **self._options), -1
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Begin to serve a ``Parallel`` object; return how many calls can run at once."""
         self.parallel = parallel
+        if options.get("initializer") is not None:
+            self._setup = _Setup.of(options["initializer"], options.get("initargs", ()))
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -73,7 +101,9 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if not self._client.nthreads():
+            probe = self._client.submit(bool)  # an adaptive cluster has workers only while there are tasks
             self._client.wait_for_workers(1, self._timeout)
+            del probe
         threads = sum(self._client.nthreads().values())
         if n_jobs is None:
             return threads
@@ -83,7 +113,9 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         """Run a batch of calls."""
         items = [(f, self._replace(args), dict(zip(kwargs, self._replace(kwargs.values()), strict=True)))
                  for f, args, kwargs in func.items]  # fmt: skip
-        future = self._client.submit(_run_batch, items, **self._options)
+        setup = self._setup and self._setup.replaced(self._replace)
+        options = {"key": self._client._stem(_name(items)), **self._options}
+        future = self._client.submit(_run_batch, items, setup, **options)
         with self._lock:
             self._pending.add(future)
         future.add_done_callback(lambda done: self._on_ended(done, callback))
@@ -114,6 +146,7 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     def terminate(self) -> None:
         """The ``Parallel`` object needs no more."""
         self._shared.clear()
+        self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what has not ended."""
@@ -129,11 +162,13 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             yield
 
     def _replace(self, values: Any) -> list[Any]:
-        """Scatter those of some values that are large."""
-        return [self._share(value) if _size(value) >= _LARGE else value for value in values]
+        """Put what was scattered in the place of those of some values that were, or that are large."""
+        return [self._share(value) for value in values]
 
     def _share(self, value: Any) -> Any:
-        known = self._shared.get(id(value))
+        known = self._scattered.get(id(value)) or self._shared.get(id(value))
+        if known is None and _size(value) < _LARGE:
+            return value
         if known is None:
             known = self._shared[id(value)] = value, _Shared(self._client.scatter(value, hash=False))
         return known[1]
@@ -159,8 +194,44 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, bytes | bytearray | str) else 0
 
 
-def _run_batch(items: list[tuple[Callable[..., Any], list[Any], dict[str, Any]]]) -> list[Any]:
+class _Setup:
+    """What is to be called once in each worker process."""
+
+    def __init__(self, token: str, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.token = token
+        self.function = function
+        self.args = args
+
+    @staticmethod
+    def of(function: Callable[..., Any] | None, args: Sequence[Any]) -> _Setup | None:
+        """Return what calls an initializer; None if there is none."""
+        return None if function is None else _Setup(secrets.token_hex(8), function, args)
+
+    def replaced(self, replace: Callable[[Any], list[Any]]) -> _Setup:
+        """Return this with other arguments."""
+        return _Setup(self.token, self.function, replace(self.args))
+
+    def run(self) -> None:
+        """Call it, unless this process has. Others wait for the end; who fails is called again."""
+        with _set_up_lock:
+            if self.token not in _set_up:
+                self.function(*self.args)
+                _set_up.add(self.token)
+
+
+def _name(items: list[tuple[Callable[..., Any], list[Any], dict[str, Any]]]) -> str:
+    """Return what the task of some calls is named by."""
+    names = {str(getattr(f, "__name__", type(f).__name__)): None for f, _, _ in items}
+    mixed = "mixed_" if len(names) > 1 else ""
+    return f"{mixed}batch_of_{next(iter(names))[:_NAME_LENGTH]}_{len(items)}_calls"
+
+
+def _run_batch(
+    items: list[tuple[Callable[..., Any], list[Any], dict[str, Any]]], setup: _Setup | None
+) -> list[Any]:
     """Run some calls on a worker."""
+    if setup is not None:
+        setup.run()
     with parallel_config(backend=HPCLaunchBackend(), n_jobs=-1):
         return [f(*_read_only(args), **dict(zip(kwargs, _read_only(kwargs.values()), strict=True)))
                 for f, args, kwargs in items]  # fmt: skip

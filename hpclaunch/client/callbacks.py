@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpclaunch.client.awaiting import allowing_to_block
+from hpclaunch.client.current import meaning
 from hpclaunch.client.future import Future
 
 log = logging.getLogger("hpclaunch.client")
@@ -41,9 +42,9 @@ class CallbackThread:
 
 
 def call_back(function: Callable[[Future], Any], future: Future) -> None:
-    """Call a user's function; what it raises goes to the log."""
+    """Call a user's function, for which the future's client is meant; what it raises goes to the log."""
     try:
-        with allowing_to_block():
+        with allowing_to_block(), meaning(future.client):
             function(future)
     except Exception:
         log.exception("a future's callback raised")

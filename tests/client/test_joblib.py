@@ -14,6 +14,7 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 
 from hpclaunch.client.client import Client
+from hpclaunch.cluster.cluster import LocalCluster
 from tests.client import work
 from tests.comm.minihead import MiniCluster
 
@@ -32,6 +33,40 @@ def doubly_nested(n: int) -> int:
 
 def change(array: Any) -> None:
     array[0] = 5
+
+
+class Counted:
+    """Counts how often it was pickled."""
+
+    def __init__(self, values: list[int]) -> None:
+        self.values = values
+        self.pickled = 0
+
+    def __reduce__(self) -> Any:
+        self.pickled += 1
+        return Counted, (self.values,)
+
+
+def look_up(table: Counted, i: int, spare: Counted | None = None) -> int:
+    return table.values[i] * (1 if spare is None else 2)
+
+
+def note_pid(log: Path) -> None:
+    with log.open("a") as file:
+        file.write(f"{work.pid()}\n")
+
+
+def noted_pid(log: Path) -> int:
+    assert str(work.pid()) in log.read_text().split()
+    return work.pid()
+
+
+def backend_in_a_thread() -> Any:
+    return Parallel(n_jobs=2, batch_size=1)(delayed(own_backend)() for _ in range(2))[0]
+
+
+def own_backend() -> Any:
+    return Parallel()._backend
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +134,55 @@ def test_loops_inside_loops_on_one_thread(cluster: MiniCluster, tmp_path: Path) 
 def test_options_go_to_submit(client: Client, tmp_path: Path) -> None:
     with parallel_config(backend="hpclaunch", retries=2, n_jobs=2):
         assert Parallel()(delayed(work.Flaky(str(tmp_path / "a"), 2))() for _ in range(1)) == [3]
+
+
+def test_what_is_no_option_is_refused_at_once(client: Client) -> None:
+    with pytest.raises(TypeError, match="flavour: neither an option of this backend"):
+        parallel_config(backend="hpclaunch", flavour="sweet")
+    with pytest.raises(TypeError, match="scatter is a list or tuple"):
+        parallel_config(backend="hpclaunch", scatter=1)
+
+
+def test_values_to_scatter_are_sent_before_the_calls_and_once(client: Client) -> None:
+    table = Counted([1, 2, 3])
+    with parallel_config(backend="hpclaunch", scatter=[table]):
+        assert table.pickled == 1
+        for _ in range(2):
+            assert Parallel(batch_size=1)(delayed(look_up)(table, i, spare=table) for i in range(3)) == [2, 4, 6]
+        assert table.pickled == 1
+    Parallel(batch_size=1)(delayed(look_up)(table, i) for i in range(3))
+    assert table.pickled == 4
+
+
+def test_an_initializer_is_called_once_in_each_process(client: Client, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    with parallel_config(backend="hpclaunch", initializer=note_pid, initargs=(log,)):
+        pids = set(Parallel(batch_size=1)(delayed(noted_pid)(log) for _ in range(30)))
+    assert sorted(log.read_text().split()) == sorted(map(str, pids))
+    log.write_text("")
+    pids = set(
+        Parallel(batch_size=1, initializer=note_pid, initargs=(log,))(delayed(work.pid)() for _ in range(9))
+    )
+    assert sorted(log.read_text().split()) == sorted(map(str, pids))
+
+
+def test_batches_are_named_by_their_function(client: Client) -> None:
+    assert Parallel(batch_size=1)(delayed(work.own_key)() for _ in range(2))[0].startswith("batch_of_own_key_1_calls-")
+
+
+def test_a_loop_in_threads_inside_a_call_knows_the_cluster_where_its_results_come_in(client: Client) -> None:
+    (backend,) = Parallel()(delayed(backend_in_a_thread)() for _ in range(1))
+    assert type(backend).__name__ == "HPCLaunchBackend"
+
+
+@pytest.mark.slow
+def test_an_adaptive_cluster_starts_a_worker_for_a_loop() -> None:
+    with LocalCluster(n_workers=0, processes=False) as small, Client(small):
+        small.adapt(minimum=0, maximum=1, interval="100 ms")
+        with parallel_config(backend="hpclaunch"):
+            assert Parallel()(delayed(work.inc)(i) for i in range(3)) == [1, 2, 3]
+        small.adapt(minimum=0, maximum=0)
 
 
 @pytest.mark.slow
