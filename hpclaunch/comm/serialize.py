@@ -21,7 +21,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from hpclaunch import errors
-from hpclaunch.comm import registry
+from hpclaunch.comm import registry, unpickling
 from hpclaunch.comm.buffers import Buffer, copy_of
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import SerializationError
@@ -44,7 +44,7 @@ _MAX_BUFFERS = 1 << 15
 
 _dumps = pickle.dumps
 _registered = registry.table
-_loads = pickle.loads
+_loads = unpickling.loads
 
 
 class Payload(NamedTuple):

@@ -168,7 +168,9 @@ def test_an_initializer_is_called_once_in_each_process(client: Client, tmp_path:
 
 
 def test_batches_are_named_by_their_function(client: Client) -> None:
-    assert Parallel(batch_size=1)(delayed(work.own_key)() for _ in range(2))[0].startswith("batch_of_own_key_1_calls-")
+    assert Parallel(batch_size=1)(delayed(work.own_key)() for _ in range(2))[0].startswith(
+        "batch_of_own_key_1_calls-"
+    )
 
 
 def test_a_loop_in_threads_inside_a_call_knows_the_cluster_where_its_results_come_in(client: Client) -> None:
