@@ -43,6 +43,7 @@ PURE = {
     "comm.messages",
     "comm.registry",
     "comm.serialize",
+    "comm.unpickling",
     "config.schema",
     "config.units",
     "directives",

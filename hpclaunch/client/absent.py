@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 _HEAD = "the head runs nobody's code and keeps no log of single events"
 _INSTEAD = {
     "benchmark_hardware": "",
@@ -37,6 +39,32 @@ _INSTEAD = {
     "unsubscribe_topic": "Queue, Event and Variable carry news between tasks and clients",
     "write_scheduler_file": "cluster.directory holds the cluster's file; Client(name) finds it by the name",
 }
+
+#: Arguments of dask.distributed's Client that nothing here depends on.
+_NOT_NEEDED = ("connection_limit", "direct_to_workers", "heartbeat_interval", "loop", "no_global_client_warning")
+_REFUSED = {
+    "deserializers": "values are pickled; register_serialization() is for types that can't be",
+    "extensions": "there are no extensions",
+    "preload": "job-script-prologue prepares each job",
+    "scheduler_file": "a cluster is found by its name or its directory: Client(name)",
+    "serializers": "values are pickled; register_serialization() is for types that can't be",
+}
+
+
+def heed_words(cluster: Any, local: dict[str, Any]) -> Any:
+    """Take the words of dask.distributed's Client out of the further arguments; return the cluster that is meant.
+
+    :raises TypeError: one asks for what is not there.
+    """
+    for word in _NOT_NEEDED:
+        local.pop(word, None)
+    for word, instead in _REFUSED.items():
+        if local.pop(word, None) is not None:
+            raise TypeError(f"Client takes no {word}=; {instead}")
+    address = local.pop("address", None)
+    if address is not None and cluster is not None:
+        raise TypeError("Client takes a cluster or its address=, and not both")
+    return cluster if address is None else address
 
 
 def why_absent(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpclaunch.client import data as data_calls
 from hpclaunch.client import graph, graphs
-from hpclaunch.client.absent import why_absent
+from hpclaunch.client.absent import heed_words, why_absent
 from hpclaunch.client.actor import submit_actor
 from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, nothing, wait_all
 from hpclaunch.client.copies import CopyCalls
@@ -26,7 +26,7 @@ from hpclaunch.client.datasets import DatasetCalls
 from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
 from hpclaunch.client.held import only_futures
-from hpclaunch.client.terms import make_terms, timeout_seconds
+from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -65,6 +65,7 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         **local: Any,
     ) -> None:
         self._own_cluster: Any = None
+        cluster = heed_words(cluster, local)
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
 
@@ -117,6 +118,7 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :raises SerializationError: the function or an argument can't be pickled.
         """
         terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
+        retries, priority = check_counts(retries, priority)
         if actor:
             return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
         sent = self._define(function)
@@ -170,6 +172,7 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
                 for i, call in enumerate(rows)
             ]
         terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
+        retries, priority = check_counts(retries, priority)
         if kwargs:
             function, kwargs = self._bind(function, kwargs)
         sent = self._define(function)
@@ -455,6 +458,7 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         workers: list[str] | None = None,
         wait: bool = True,
         on_error: str = "raise",
+        nanny: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Call a function once on each worker, beside its tasks; return the results by worker.
@@ -463,7 +467,11 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
 
         :param wait: wait for the results; False: return None at once.
         :param on_error: "raise" the first error, "return" errors among the results, or "ignore" them.
+        :param nanny: not to be had: the process that watches over workers runs nobody's code.
+        :raises UserError: ``nanny`` is asked for.
         """
+        if nanny:
+            raise UserError("run(nanny=True) is refused: the process that watches over workers runs nobody's code")
         return data_calls.run(self, function, args, kwargs, workers, wait=wait, on_error=on_error)
 
     def run_on_scheduler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -477,9 +485,11 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         )
 
     @blocking
-    def upload_file(self, filename: str | os.PathLike[str]) -> None:
+    def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> None:
         """Send a .py, .zip, .egg or .whl file to all workers, also to those that come later, to be imported there.
 
+        :param load: accepted, and not needed: a module is loaded by the first task that imports it, and again by
+            each upload after that.
         :raises UserError: it is of another kind, or raised when it was loaded again.
         """
         data_calls.upload_file(self, Path(filename))
@@ -508,8 +518,11 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         self._thread.run(self._ask_living("wait_for_workers", n_workers=n_workers, timeout=timeout), limit)
 
     @blocking
-    def close(self) -> None:
-        """Release all futures and disconnect; a LocalCluster that was made by this client ends too."""
+    def close(self, timeout: str | float | None = None) -> None:
+        """Release all futures and disconnect; a LocalCluster that was made by this client ends too.
+
+        :param timeout: accepted, and not needed: nothing is waited for that may not end.
+        """
         remove_default(self)
         super().close()
         cluster, self._own_cluster = self._own_cluster, None

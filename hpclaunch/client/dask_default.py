@@ -6,6 +6,7 @@ after the client is made, or never; it is not imported for this.
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 _CONFIG = "dask.config"
+_UTILS = "dask.utils"
+#: Who has taken Dask's function for locks under its name, if they were imported before.
+_USERS_OF_LOCKS = ("dask.array.core", "dask.dataframe.io.hdf")
 _MISSING = object()
 
 
@@ -47,12 +51,14 @@ _has_set_shuffle = False
 def register() -> None:
     """Have Dask use the meant client, now or as soon as it is imported."""
     when_imported(_CONFIG, _register)
+    when_imported(_UTILS, _lock_between_processes)
 
 
 def unregister() -> None:
     """Undo :func:`register`, unless Dask has been told something else since."""
     global _before, _has_set_shuffle
     never_mind(_CONFIG)
+    never_mind(_UTILS)
     config = sys.modules.get(_CONFIG)
     if config is not None and _has_set_shuffle:
         _has_set_shuffle = False
@@ -76,6 +82,34 @@ def shuffling_by_tasks() -> Any:
     from dask import config
 
     return config.set({} if config.get(_SHUFFLE, None) else {_SHUFFLE: "tasks"})
+
+
+def _lock_between_processes(utils: ModuleType) -> None:
+    """Have Dask guard what is stored from the cluster's processes by a lock of the cluster.
+
+    It asks dask.distributed for such a lock only, and else takes one that holds within a process: two workers
+    could write into one file at once.
+    """
+    original = utils.get_scheduler_lock
+    if hasattr(original, "of_hpclaunch"):
+        return
+
+    @functools.wraps(original)
+    def get_scheduler_lock(collection: Any = None, scheduler: Any = None) -> Any:
+        from dask.base import get_scheduler
+
+        from hpclaunch.client.client import Client
+        from hpclaunch.client.named import Lock
+
+        get: Any = get_scheduler(collections=[collection], scheduler=scheduler)  # type: ignore[no-untyped-call]
+        if isinstance(get, _MeantClient) or isinstance(getattr(get, "__self__", None), Client):
+            return Lock()
+        return original(collection, scheduler)
+
+    get_scheduler_lock.of_hpclaunch = True  # type: ignore[attr-defined]
+    for module in (utils, *(sys.modules.get(name) for name in _USERS_OF_LOCKS)):
+        if module is not None and getattr(module, "get_scheduler_lock", None) is original:
+            module.get_scheduler_lock = get_scheduler_lock  # type: ignore[attr-defined]
 
 
 def _register(config: ModuleType) -> None:

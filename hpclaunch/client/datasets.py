@@ -6,6 +6,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
 from hpclaunch.client.awaiting import blocking
+from hpclaunch.client.named import text_of
 from hpclaunch.comm import serialize
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ class DatasetCalls:
     """The part of a Client that is about datasets."""
 
     @blocking
-    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
+    def publish_dataset(self, *args: Any, name: Any = None, override: bool = False, **kwargs: Any) -> None:
         """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
 
+        :param name: a name that is no text, such as ``("run", 7)``, is known by its ``repr``.
         :param override: replace a dataset of this name.
         :raises KeyError: there is a dataset of this name already.
         """
@@ -28,28 +30,33 @@ class DatasetCalls:
             raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
         for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
             data, keys = serialize.dump_referring(value)
-            _client(self)._ask_named("dataset", "put", one, None, data=data, keys=keys, override=override)
+            _ask(self, "put", one, data=data, keys=keys, override=override)
 
     @blocking
-    def get_dataset(self, name: str, **default: Any) -> Any:
+    def get_dataset(self, name: Any, default: Any = _MISSING) -> Any:
         """Return a dataset; ``default=`` if there is none.
 
         :raises KeyError: there is none, and no default.
         """
-        return _get_dataset(_client(self), name, **default)
+        try:
+            return _ask(self, "get", name)[0]
+        except KeyError:
+            if default is _MISSING:
+                raise
+            return default
 
     @blocking
     def list_datasets(self) -> list[str]:
         """Return the names of the datasets."""
-        return list(_client(self)._ask_named("dataset", "list", "", None))
+        return list(_ask(self, "list", ""))
 
     @blocking
-    def unpublish_dataset(self, name: str) -> None:
+    def unpublish_dataset(self, name: Any) -> None:
         """Forget a dataset.
 
         :raises KeyError: there is none of this name.
         """
-        _client(self)._ask_named("dataset", "delete", name, None)
+        _ask(self, "delete", name)
 
     @property
     def datasets(self) -> Datasets:
@@ -79,17 +86,11 @@ class Datasets(MutableMapping[str, Any]):
         return len(self._client.list_datasets())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._client.list_datasets()
+        return text_of(name) in self._client.list_datasets()
 
 
-def _get_dataset(client: Client, name: str, default: Any = _MISSING) -> Any:
-    """Return a dataset, or the default if there is none."""
-    try:
-        return client._ask_named("dataset", "get", name, None)[0]
-    except KeyError:
-        if default is _MISSING:
-            raise
-        return default
+def _ask(calls: DatasetCalls, do: str, name: Any, **how: Any) -> Any:
+    return _client(calls)._ask_named("dataset", do, text_of(name), None, **how)
 
 
 def _client(calls: DatasetCalls) -> Client:

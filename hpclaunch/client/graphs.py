@@ -13,7 +13,7 @@ from hpclaunch.client import graph
 from hpclaunch.client.dask_default import shuffling_by_tasks
 from hpclaunch.client.delayed import Delayed, delayed, submit_delayed
 from hpclaunch.client.future import Future
-from hpclaunch.client.terms import make_terms
+from hpclaunch.client.terms import check_counts, make_terms
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import UserError
 
@@ -44,7 +44,8 @@ def _columns(wishes: Mapping[str, Any]) -> tuple[int, int, m.Terms | None]:
     terms = make_terms(
         wishes.get("resources"), wishes.get("workers"), bool(wishes.get("allow_other_workers")), None
     )
-    return int(wishes.get("retries", 0)), int(wishes.get("priority", 0)), terms
+    retries, priority = check_counts(wishes.get("retries", 0), wishes.get("priority", 0))
+    return retries, priority, terms
 
 
 def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: Any) -> dict[Any, Future]:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 
+def text_of(name: Any) -> str:
+    """Return what the cluster knows a name by: a name that is no text is known by its ``repr``."""
+    return name if isinstance(name, str) else repr(name)
+
+
 class _Named:
     """One thing; ``client`` is the one that is meant where it is used, unless one is given.
 
@@ -33,8 +38,7 @@ class _Named:
 
     def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:
         """Ask for something and wait; TimeoutError if it takes too long."""
-        name = self.name if isinstance(self.name, str) else repr(self.name)
-        return self.client._ask_named(self.kind, do, name, timeout_seconds(timeout), **how)
+        return self.client._ask_named(self.kind, do, text_of(self.name), timeout_seconds(timeout), **how)
 
     @property
     def client(self) -> Client:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 
 from hpclaunch.comm import messages as m
 
@@ -35,6 +37,26 @@ def make_terms(
         raise TypeError(f"workers= takes names, addresses, hosts or job ids of workers, not {workers!r}")
     names = [name.rpartition("://")[2] for name in names]  # tls://host:port is host:port
     return m.Terms(_amounts(resources or {}), names, bool(allow_other_workers), _seconds(duration), limit)
+
+
+def check_counts(retries: int, priority: int) -> tuple[int, int]:
+    """Return the two as whole numbers, which they may be in another type, such as NumPy's.
+
+    :raises TypeError: one is no whole number.
+    :raises ValueError: ``retries`` is negative.
+    """
+    if type(retries) is not int or type(priority) is not int:
+        retries, priority = _whole("retries", retries), _whole("priority", priority)
+    if retries < 0:
+        raise ValueError(f"retries= is a whole number of 0 or more, not {retries!r}")
+    return retries, priority
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}= is a whole number, not {value!r:.100}") from None
 
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:

@@ -323,9 +323,10 @@ class JobQueueCluster:
     # --- the end
 
     @blocking
-    def close(self) -> None:
+    def close(self, timeout: str | float | None = None) -> None:
         """Cancel all jobs, see to it that they are gone, and end the head. Again is no error.
 
+        :param timeout: accepted, and not needed: each step has a limit of its own.
         :raises CancelError: jobs are left, which are named; they end by themselves after death-timeout.
         """
         if self._thread.is_foreign:

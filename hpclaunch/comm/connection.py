@@ -102,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = "?"
         self.close_reason = ""
         self._decoder = FrameDecoder(LIMIT_STRANGER, _scratch.memory)
+        self._is_known = False
         self._queue: list[Message] = []
         self._flush_due = False
         self._transport: asyncio.Transport | None = None
@@ -128,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             frames = self._decoder.received(nbytes)
         except FrameError as error:
-            self.abort(str(error))
+            self._refuse(str(error))
             return
         if frames:
             self.on_frames(self, frames)
@@ -168,8 +169,17 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes, about, that wait because the other side takes no more for now."""
         return len(self._backlog) * PIECE_BYTES
 
+    def _refuse(self, reason: str) -> None:
+        """Close for what the other side has sent; a peer that is known is told why."""
+        if self._is_known and not self.is_closed:
+            self.send(Goodbye(reason))
+            self.close(reason)
+        else:
+            self.abort(reason)
+
     def trust(self) -> None:
         """Take frames of any sensible size from now on: the peer is known."""
+        self._is_known = True
         self._decoder.limit = LIMIT_PEER
 
     def send(self, message: Message) -> None:

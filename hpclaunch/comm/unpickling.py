@@ -2,17 +2,16 @@
 
 Pickle imports ``package.module`` in one go. Python then locks the module first and the package after, while a
 plain ``import package`` locks them in the other order. Two threads that meet so are saved from the deadlock by
-being given half a module, which breaks some packages (NumPy among them) for the rest of the process. Here a package
-is always imported before what is in it.
+being given half a module, which breaks some packages (NumPy among them) for the rest of the process. Here a
+package is always imported before what is in it.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
-import sys
-from collections.abc import Iterable
-from types import ModuleType
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _GLOBAL = b"\x93"  # the opcode that names something in a module
@@ -35,16 +34,20 @@ def loads(data: Any, *, buffers: Iterable[Any] | None = None) -> Any:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if module not in _imported:
-            _import_from_top(module)
+            self._import_from_top(module)
+        found = super().find_class(module, name)
         if name == "subimport" and module.startswith("cloudpickle."):
-            return _import_from_top
-        return super().find_class(module, name)
+            return functools.partial(self._subimport, found)
+        return found
 
+    def _import_from_top(self, module: str) -> None:
+        """Import a module, and before it each of the packages that it is in; wait for other threads that do."""
+        parts = module.split(".")
+        for count in range(1, len(parts) + 1):
+            super().find_class(".".join(parts[:count]), "__name__")
+        _imported.add(module)
 
-def _import_from_top(name: str) -> ModuleType:
-    """Import a module, and before it each of the packages that it is in; wait for other threads that do."""
-    parts = name.split(".")
-    for count in range(1, len(parts) + 1):
-        __import__(".".join(parts[:count]))
-    _imported.add(name)
-    return sys.modules[name]
+    def _subimport(self, found: Callable[[str], Any], module: str) -> Any:
+        """Import a module that a function names."""
+        self._import_from_top(module)
+        return found(module)

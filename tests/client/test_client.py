@@ -27,6 +27,7 @@ from hpclaunch.errors import (
     SerializationError,
     SiteError,
     TaskError,
+    UserError,
 )
 from tests.client import work
 from tests.client.conftest import until
@@ -651,7 +652,21 @@ def test_async_functions_are_awaited_on_the_worker(client: Client) -> None:
     assert set(client.run(work.inc_later, 1).values()) == {2}  # type: ignore[union-attr]
 
 
+def test_words_of_dasks_client(cluster: MiniCluster) -> None:
+    with Client(
+        address=cluster.directory, set_as_default=False, direct_to_workers=True, heartbeat_interval=5
+    ) as one:
+        assert one.submit(work.inc, 1).result(10) == 2
+        one.close(timeout=5)
+    with pytest.raises(TypeError, match="takes no scheduler_file=; a cluster is found by its name"):
+        Client(scheduler_file="scheduler.json")
+    with pytest.raises(TypeError, match="a cluster or its address="):
+        Client(cluster.directory, address="elsewhere")
+
+
 def test_what_is_not_there_says_what_is(client: Client) -> None:
+    with pytest.raises(UserError, match=r"run\(nanny=True\) is refused"):
+        client.run(work.inc, 1, nanny=True)
     with pytest.raises(AttributeError, match=r"'profile': it is not there in hpclaunch; py-spy"):
         client.profile()
     with pytest.raises(AttributeError, match=r"no attribute 'sbumit'$"):

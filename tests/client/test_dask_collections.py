@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,31 @@ def test_waiting_for_what_was_persisted(client: Client) -> None:
     progress(x, transient=True)
     client.cancel(x)
     assert futures_of(da.Array) == []
+
+
+class Tally:
+    """A target to store into: fails if two blocks are written at once, by whatever processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __setitem__(self, where: Any, block: Any) -> None:
+        with (self.path / "writing").open("x"):
+            time.sleep(0.01)
+            (self.path / f"{where[0].start}").write_text(str(block.sum()))
+        (self.path / "writing").unlink()
+
+
+def test_what_is_stored_from_several_processes_is_guarded(client: Client, tmp_path: Path) -> None:
+    from dask.base import get_scheduler
+    from dask.utils import SerializableLock, get_scheduler_lock
+
+    array = da.ones((12, 2), chunks=(1, 2))
+    da.store(array, Tally(tmp_path))
+    da.store(array, Tally(tmp_path), scheduler=client.get)
+    assert sorted(int(one.name) for one in tmp_path.iterdir()) == list(range(12))
+    assert isinstance(get_scheduler_lock(scheduler="threads"), SerializableLock)
+    assert get_scheduler() is not None
 
 
 def test_frames_are_shuffled_by_tasks_and_not_by_files_of_one_host(

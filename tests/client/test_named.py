@@ -189,6 +189,11 @@ def test_datasets(client: Client, cluster: MiniCluster) -> None:
     assert client.datasets["a"] == 5
     assert "c" in client.datasets
     assert client.get_dataset("nothing", default=3) == 3
+    assert client.get_dataset("nothing", None) is None
+    client.publish_dataset(7, name=("run", 7))
+    assert client.get_dataset(("run", 7)) == 7
+    assert ("run", 7) in client.datasets
+    client.unpublish_dataset(("run", 7))
     with pytest.raises(KeyError, match="no dataset 'nothing'"):
         client.get_dataset("nothing")
     for name in client.list_datasets():

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpclaunch.client.client import Client
 from hpclaunch.client.terms import make_terms
 from hpclaunch.comm import messages as m
+from hpclaunch.errors import CommClosedError
 from tests.client.conftest import until
 from tests.client.work import inc, worker_name
 from tests.comm.minihead import MiniCluster
@@ -26,6 +28,26 @@ def two(own_cluster: Make) -> Client:
     cluster.start_job("--resources", "GPU=2 disk=1.5")
     client.wait_for_workers(2, 10)
     return client
+
+
+def test_a_wrong_wish_is_said_where_it_is_made_and_harms_nobody(two: Client) -> None:
+    for words in ({"priority": "high"}, {"priority": [1]}, {"priority": 1.5}, {"retries": "2"}, {"retries": None}):
+        with pytest.raises(TypeError, match="is a whole number, not"):
+            two.submit(inc, 1, **words)
+        with pytest.raises(TypeError, match="is a whole number, not"):
+            two.map(inc, [1], **words)
+        with pytest.raises(TypeError, match="is a whole number, not"):
+            two.get({"x": (inc, 1)}, "x", **words) if all(words.values()) else two.submit(inc, 1, **words)
+    with pytest.raises(ValueError, match="0 or more, not -1"):
+        two.submit(inc, 1, retries=-1)
+    assert two.submit(inc, 1, retries=np.int64(2), priority=3.0).result(10) == 2
+
+
+def test_who_sends_nonsense_is_told_why_the_connection_ends(two: Client) -> None:
+    future = two.submit(inc, two.submit(inc, 1, resources={"none": 1}))
+    two._send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
+    with pytest.raises(CommClosedError, match="no message of ours: Expected `int`, got `str`"):
+        future.result(10)
 
 
 def test_resources_and_names_of_workers(two: Client) -> None:
