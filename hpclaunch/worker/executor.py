@@ -74,6 +74,16 @@ class _Function:
         return self._call
 
 
+class Unwanted:
+    """The outcome of a task that nobody wants any more: there is a result, and it must not be kept.
+
+    A copy of the result of a later task of the same key may be here by now.
+    """
+
+
+UNWANTED = Unwanted()
+
+
 class Executor:
     """Runs tasks in threads.
 
@@ -324,10 +334,12 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+        if self._cancelled and key in self._cancelled:
+            self._cancelled.discard(key)
+            if isinstance(outcome, Payload | NewActor):
+                outcome = UNWANTED
         self._outcomes.append((key, outcome, seconds))
         place.key = ""
-        if self._cancelled:
-            self._cancelled.discard(key)
         if not self._announced:
             self._announced = True
             self._on_outcomes()

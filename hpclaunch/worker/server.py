@@ -30,7 +30,7 @@ from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, sh
 from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
-from hpclaunch.worker.executor import Executor, Outcome, UnreadableInput
+from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
@@ -492,6 +492,8 @@ class WorkerServer:
                 address = self._actors.add(key, value.instance)
                 self._reactor.on_actor_made(key, address)
                 self._send(m.TasksStored([key], [address.size], [took]))
+            elif value is UNWANTED:
+                self._send(m.TasksReturned([key]))
             elif isinstance(value, UnreadableInput):
                 self._on_unreadable(value.key, value.file, value.error)
                 self._send(m.InputMissing(key, [value.key], [*self.hello.addresses, f"worker:{self.hello.name}"]))

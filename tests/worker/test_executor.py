@@ -16,7 +16,7 @@ from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import Payload, load_failure
 from hpclaunch.errors import SerializationError, TaskError
 from hpclaunch.worker import executor as executor_module
-from hpclaunch.worker.executor import SLOT_BYTES, Executor, Outcome, read_slots
+from hpclaunch.worker.executor import SLOT_BYTES, UNWANTED, Executor, Outcome, read_slots
 
 LIMIT = 1000
 
@@ -272,6 +272,15 @@ def test_taking_back_gives_the_last_first_and_not_what_runs(rig: Rig) -> None:
     assert rig.executor.take_back(1, frozenset()) == []
     gate.open.set()
     assert all(key.startswith("held") for key in rig.wait(rig.threads))
+
+
+def test_a_large_result_of_a_task_that_nobody_wants_any_more_is_not_handed_on(rig: Rig) -> None:
+    gate = Gate()
+    (key,) = rig.put(lambda g: g.pass_through(0) or bytes(1 << 20), (gate,))
+    assert gate.waiting.acquire(timeout=10)
+    assert rig.executor.take_back(0, frozenset({key})) == []
+    gate.open.set()
+    assert rig.wait(1)[key][0] is UNWANTED
 
 
 def test_what_is_left_after_taking_back_still_runs_in_order(rig: Rig) -> None:
