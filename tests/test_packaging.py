@@ -79,6 +79,7 @@ def test_there_is_data_to_install() -> None:
     assert {"configs/defaults.yaml", *templates} <= names
 
 
+@pytest.mark.slow
 def test_wheel_has_all_data_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     data = {f"hpclaunch/_data/{path.relative_to(ROOT)}" for path in DATA}
@@ -102,6 +103,7 @@ def test_wheel_names_its_dependencies_and_command(wheel: Path) -> None:
     assert f"Requires-Python: {project['requires-python']}" in lines
 
 
+@pytest.mark.slow
 def test_wheel_finds_its_data(installed: Path) -> None:
     found = found_files(installed / "python", installed)
     assert set(found) == {str(path.relative_to(ROOT)) for path in DATA}
@@ -116,6 +118,7 @@ def test_editable_install_finds_its_data(tmp_path: Path) -> None:
     assert all(path == ROOT / name for name, path in found.items())
 
 
+@pytest.mark.slow
 def test_command_of_the_wheel_runs(installed: Path) -> None:
     text = run(installed / "hpclaunch", "config", "show", cwd=installed)
     assert "jobqueue" in text

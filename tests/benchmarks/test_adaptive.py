@@ -109,6 +109,7 @@ def losses(world: World) -> int:
     return ended + sum(job.earlier_seconds > 0 for job in world.jobs)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(traces(), st.integers(1, 5))
 def test_the_work_ends_within_the_limits(trace: Trace, seed: int) -> None:
@@ -124,6 +125,7 @@ def test_the_work_ends_within_the_limits(trace: Trace, seed: int) -> None:
     assert chooser.turns <= 2 * len(trace.bursts) + apart + losses(world)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(traces(), st.integers(1, 5), st.floats(1.0, 4.0))
 def test_a_budget_is_never_exceeded(trace: Trace, seed: int, jobs: float) -> None:

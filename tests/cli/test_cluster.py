@@ -34,6 +34,7 @@ def mine() -> Iterator[str]:
     command("down", "mine")
 
 
+@pytest.mark.slow
 def test_a_cluster_stays_until_it_is_taken_down(mine: str) -> None:
     assert re.search(r"^mine +local +\S+:\d+ \(running\)", command("ps").stdout, re.M)
     with Client(mine) as client:
@@ -65,6 +66,7 @@ def test_names_are_taken_once(mine: str) -> None:
     assert "runs already" in again.stderr
 
 
+@pytest.mark.slow
 def test_clean_removes_what_a_dead_head_has_left(mine: str) -> None:
     from hpclaunch import rundir
 

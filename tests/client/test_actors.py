@@ -156,6 +156,7 @@ def test_an_actor_is_made_anew_so_often(own_cluster: Make) -> None:
     until(lambda: isinstance(counter.add(1).exception(20), ActorError))
 
 
+@pytest.mark.slow
 def test_a_proxy_in_a_task_on_another_worker_follows_the_actor(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=2)
     home, away = client.nthreads()
@@ -201,6 +202,7 @@ def test_in_this_process() -> None:
         assert [counter.add(1).result(10) for _ in range(3)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_closing_the_client_ends_waiting_for_answers(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     counter = client.submit(work.Counter, actor=True).result(10)

@@ -242,6 +242,7 @@ def test_a_loop_that_closes_early(client: Client, cluster: MiniCluster, tmp_path
     assert client.submit(work.inc, 1).result(10) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, True])
 def test_an_asynchronous_cluster(processes: bool) -> None:
     async def main() -> None:

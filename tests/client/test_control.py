@@ -50,6 +50,7 @@ def test_a_running_task_is_ended_by_force(own_cluster: Make, gate: tuple[str, st
     assert "cancelled by force" in cluster.logs()
 
 
+@pytest.mark.slow
 def test_force_is_for_what_runs(own_cluster: Make, gate: tuple[str, str]) -> None:
     cluster, client = own_cluster(jobs=1)
     running = client.submit(work.note_and_wait, *gate, 5)
@@ -197,6 +198,7 @@ def use(module: str) -> Any:
     return __import__(module).VALUE
 
 
+@pytest.mark.slow
 def test_upload_file(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1)
     path = tmp_path / "uploaded_module.py"

@@ -201,6 +201,7 @@ def test_rebalance(client: Client) -> None:
     client.rebalance()
 
 
+@pytest.mark.slow
 def test_a_copy_survives_its_first_holder(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=2)
     future = client.scatter(work.big(1_000_000, 3), broadcast=True)

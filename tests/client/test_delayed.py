@@ -130,6 +130,7 @@ def test_persist(client: Client, tmp_path: Path) -> None:
     assert work.times_called(notes) == 1
 
 
+@pytest.mark.slow
 def test_a_long_chain(client: Client) -> None:
     x = delayed(0)
     for _ in range(3000):

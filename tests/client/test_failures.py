@@ -65,6 +65,7 @@ def test_a_task_that_kills_its_worker_again_and_again(
     assert cluster.jobs[0].poll() is None
 
 
+@pytest.mark.slow
 def test_a_lost_job_is_not_held_against_its_tasks_at_once(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -81,6 +82,7 @@ def test_a_lost_job_is_not_held_against_its_tasks_at_once(own_cluster: Make, tmp
     assert future.result(20) == 5
 
 
+@pytest.mark.slow
 def test_a_job_that_the_batch_system_ends_is_nobodys_fault(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1, processes=2)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -107,6 +109,7 @@ def test_tasks_wait_for_the_first_worker(own_cluster: Make) -> None:
     assert client.gather(futures) == list(range(1, 101))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_retired_ends_its_tasks_first(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=2)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -122,6 +125,7 @@ def test_a_worker_that_is_retired_ends_its_tasks_first(own_cluster: Make, tmp_pa
     assert work.times_called(notes) == 6  # none was run twice
 
 
+@pytest.mark.slow
 def test_work_goes_on_while_workers_die_and_come(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=2, processes=2)
     futures = client.map(work.inc, range(20_000))

@@ -164,6 +164,7 @@ def test_an_error_in_a_graph(client: Client) -> None:
     assert "in fail" in str(caught.value.__cause__)
 
 
+@pytest.mark.slow
 def test_a_deep_graph(client: Client) -> None:
     dsk: dict[Any, Any] = {("x", 0): 0}
     dsk.update({("x", i): (work.inc, ("x", i - 1)) for i in range(1, 2000)})

@@ -58,6 +58,7 @@ def test_a_file_that_somebody_removed_is_made_again(own_cluster: Make, tmp_path:
     assert [value[0] for value in client.gather(made)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_paused_worker_gets_no_tasks_until_there_is_room(own_cluster: Make, tmp_path: Path) -> None:
     limits = {"pause": 0.5}
     cluster, client = own_cluster(jobs=1, memory=limits, memory_limit=200 * MB, tmp=tmp_path / "scratch")

@@ -111,6 +111,7 @@ def test_a_timeout_while_fetching(client: Client, monkeypatch: pytest.MonkeyPatc
 # --- no way to the worker
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_fetched_through_the_head(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=2)
     with socket.socket() as closed:
@@ -134,6 +135,7 @@ def be_far(port: int | None = None) -> None:
         bulk.socket.socket.getsockname = lambda self: ("127.0.0.1", port)  # type: ignore[assignment,method-assign]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [True, False])
 def test_large_results_go_from_host_to_host_by_themselves(own_cluster: Make, is_open: bool) -> None:
     _, client = own_cluster(jobs=2)

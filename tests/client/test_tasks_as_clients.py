@@ -43,6 +43,7 @@ def test_worker_client(client: Client) -> None:
     assert client.submit(fib_of_worker_client, 7).result(30) == 13
 
 
+@pytest.mark.slow
 def test_no_more_tasks_run_at_once_than_there_are_threads(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     log = tmp_path / "log"

@@ -60,6 +60,7 @@ def test_resources_and_names_of_workers(two: Client) -> None:
     assert two.submit(inc, 1, workers="elsewhere", allow_other_workers=True).result(10) == 2
 
 
+@pytest.mark.slow
 def test_what_nobody_has_waits_until_somebody_comes_who_has_it(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=1)
     waiting = client.submit(worker_name, resources={"GPU": 1})

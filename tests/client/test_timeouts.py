@@ -32,6 +32,7 @@ def test_what_is_in_time_is_not_touched(client: Client) -> None:
     assert client.gather(client.map(work.inc, range(50), timeout=60)) == list(range(1, 51))
 
 
+@pytest.mark.slow
 def test_who_holds_the_interpreter_is_ended_by_force_and_the_others_run_again(
     own_cluster: Make, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_who_holds_the_interpreter_is_ended_by_force_and_the_others_run_again(
     assert "did not end when its timeout was over" in cluster.logs()
 
 
+@pytest.mark.slow
 def test_retries_are_for_this_too(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     notes = str(tmp_path / "notes")

@@ -55,6 +55,7 @@ def note(path: str, number: int) -> bytes:
     return bytes([number]) * 300_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["adapt", "scale"])
 def test_results_of_jobs_that_go_are_moved_first(how: str, tmp_path: Path) -> None:
     notes = str(tmp_path / "notes")

@@ -381,6 +381,7 @@ def test_workers_end_by_themselves_when_nobody_cleans_up() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_tasks_run_again() -> None:
     with LocalCluster(n_workers=2) as cluster, Client(cluster) as client:
         cluster.wait_for_workers(2, timeout=30)

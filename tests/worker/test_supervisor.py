@@ -65,6 +65,7 @@ def test_processes_and_threads(start: Make, tmp_path: Path) -> None:
     client.gather(futures)
 
 
+@pytest.mark.slow
 def test_heartbeats_tell_of_workers_also_while_a_task_holds_the_gil(start: Make) -> None:
     _, client = start()
     until(lambda: all(rss > 1e6 for rss in client.scheduler_info()["rss"]))
@@ -83,6 +84,7 @@ def test_a_killed_worker_is_replaced(start: Make) -> None:
     assert "while it ran" not in left
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_without_a_task_end_the_job(start: Make) -> None:
     cluster, client = start()
     for i in range(2, 5):
@@ -147,6 +149,7 @@ def test_draining_ends_a_job_when_all_its_workers_are_done(start: Make, tmp_path
     assert "ends: the test says so" in cluster.logs()
 
 
+@pytest.mark.slow
 def test_a_draining_job_still_ends_by_a_signal(start: Make, tmp_path: Path) -> None:
     cluster, client = start()
     notes = tmp_path / "notes"
@@ -167,6 +170,7 @@ def fail_file(cluster: MiniCluster, job: str = "1.1") -> str:
     return (cluster.directory / "jobs" / f"{job}.fail").read_text()
 
 
+@pytest.mark.slow
 def test_a_lost_head_is_looked_for_until_the_death_timeout(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2, death_timeout=0.3)
     pids = children(cluster.jobs[0].pid)
@@ -179,6 +183,7 @@ def test_a_lost_head_is_looked_for_until_the_death_timeout(start: Make, tmp_path
     assert f"within 0.3 s (tried {address}: no connection to {address}: " in fail_file(cluster)
 
 
+@pytest.mark.slow
 def test_a_head_that_was_never_there(start: Make) -> None:
     cluster, _ = start(jobs=0, death_timeout=0.3)
     cluster.head.kill()
@@ -189,6 +194,7 @@ def test_a_head_that_was_never_there(start: Make) -> None:
     assert "could not reach the head" in cluster.logs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["at first", "later"])
 def test_a_signal_ends_the_search_for_the_head(start: Make, when: str) -> None:
     cluster, client = start(jobs=1 if when == "later" else 0, death_timeout=600)
@@ -211,6 +217,7 @@ def _handles_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_silent_is_taken_as_gone(start: Make) -> None:
     """Its host may have died, which closes no connection."""
     cluster, _ = start(jobs=0, death_timeout=0.5)
@@ -237,6 +244,7 @@ def test_a_head_that_is_silent_is_taken_as_gone(start: Make) -> None:
         job.wait()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_not_wanted_any_more_ends_at_once(start: Make) -> None:
     cluster, client = start()
     client._thread.run(client._session.request("retire", job="2.1", drain=False))
@@ -253,6 +261,7 @@ def test_a_run_directory_that_the_node_does_not_see(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_local_directory_that_cannot_be_made(start: Make, tmp_path: Path) -> None:
     cluster, _ = start(jobs=0)
     (tmp_path / "file").touch()
