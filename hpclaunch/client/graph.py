@@ -2,7 +2,8 @@
 
 Two kinds of values are known: Dask's own task objects (``dask._task_spec``: they say what they depend on and are
 called with their inputs), and the older form, in which a tuple that begins with a callable is a call, a key stands
-for another task's result, and lists, tuples, sets and dicts hold any of these. The older form needs no Dask.
+for another task's result, and lists, tuples and sets hold any of these. As in Dask, dicts are left as they are:
+their texts are options as often as keys. The older form needs no Dask.
 
 The order of submission is that of ``dask.order`` where Dask is there, for it keeps few results alive at a time;
 else depth first. Either way a task comes after its inputs.
@@ -130,8 +131,6 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
         return inputs[value]
     if type(value) in _CONTAINERS:
         return type(value)(_evaluate(one, inputs) for one in value)
-    if type(value) is dict:
-        return {key: _evaluate(one, inputs) for key, one in value.items()}
     return value
 
 
@@ -197,8 +196,6 @@ def _references(value: Any, dsk: Mapping[Key, Any]) -> Iterator[Key]:
             yield one
         elif type(one) in _CONTAINERS:
             todo += one
-        elif type(one) is dict:
-            todo += one.values()
 
 
 def _order(dsk: Mapping[Key, Any], inputs: Mapping[Key, list[Key]]) -> list[Key]:
