@@ -54,6 +54,7 @@ PURE = {
     "scheduler.balance",
     "scheduler.batches",
     "scheduler.actors",
+    "scheduler.claims",
     "scheduler.commands",
     "scheduler.leaving",
     "scheduler.load",

@@ -127,7 +127,10 @@ class ActorFuture:
             if not self._wait(_SHORT_SECONDS if timeout is None else min(timeout, _SHORT_SECONDS), None):
                 with stepping_aside() as task:  # the actor may be made anew on this very worker
                     if not self._wait(None if until is None else until - time.monotonic(), task):
-                        raise TimeoutError(f"the actor has not answered within {timeout:g} s")
+                        raise TimeoutError(
+                            f"the actor has not answered within {timeout:g} s: its calls are carried out in their "
+                            "order, and one of them, or its worker, takes longer; ask again, with more time"
+                        )
         return self._error
 
     def _wait(self, seconds: float | None, task: TaskFacts | None) -> bool:
@@ -437,8 +440,8 @@ def submit_actor(
     name = serialize.function_name(cls)
     sent = core._define_bytes(made._replace(name=name))
     data, inputs = serialize.dump_call(args, kwargs or None)
-    future, is_new = core._future(core._check_key(key) if key is not None else core._stem(name))
-    if is_new:
+    (future,), new = core._named([core._check_key(key) if key is not None else core._stem(name)])
+    if new:
         columns = [inputs] if inputs else []
         core._send(m.SubmitTasks(sent.id, [future.key], [data], columns, actor=restarts, **options))
     return future

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hpclaunch.client.late import late
+
 if TYPE_CHECKING:
     from hpclaunch.client.core import ClientCore
     from hpclaunch.client.future import Future
@@ -115,7 +117,7 @@ async def wait_all(client: ClientCore, futures: Sequence[Future], timeout: float
             async with asyncio.timeout(timeout):
                 await ended
         except TimeoutError:
-            raise TimeoutError(f"{left} of {len(futures)} tasks have not ended within {timeout:g} s") from None
+            raise late(futures, timeout or 0.0) from None
 
 
 def soon(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *args: Any) -> None:

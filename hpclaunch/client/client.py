@@ -124,11 +124,12 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
         check_size(len(data), sent.name)
-        if key is None:
-            key = _pure_key(sent, data) if pure else self._stem(sent.name)
+        if key is None and not pure:
+            future, is_new = self._future(key := self._stem(sent.name))
         else:
-            self._check_key(key)
-        future, is_new = self._future(key)
+            name = _pure_key(sent, data) if key is None else self._check_key(key)
+            (future,), new = self._named([name], anew=key is not None)
+            is_new, key = bool(new), name
         if is_new:
             columns = [inputs] if inputs else []
             self._send(m.SubmitTasks(sent.id, [key], [data], columns, retries, priority, terms))
@@ -187,10 +188,12 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
             keys = [self._check_key(one) for one in key]
             if len(keys) != len(calls):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
+        is_own = not pure and (key is None or isinstance(key, str))
         futures: list[Future] = []
         while len(futures) < len(calls):
             some = slice(len(futures), len(futures) + _MAP_CHUNK)
-            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, (retries, priority, terms))
+            wishes = retries, priority, terms
+            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
         return futures
 
     def _map_chunk(
@@ -200,8 +203,13 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         calls: list[tuple[Any, ...]],
         kwargs: dict[str, Any],
         wishes: tuple[int, int, m.Terms | None],
+        *,
+        is_own: bool,
     ) -> list[Future]:
-        """Send the first of some calls, up to so many bytes; return a future for each of those."""
+        """Send the first of some calls, up to so many bytes; return a future for each of those.
+
+        :param is_own: their keys are of this client's making, so that nobody else has them.
+        """
         dump, keywords = serialize.dump_inline, kwargs or None
         args: list[bytes] = []
         inputs: list[list[str]] = []
@@ -224,9 +232,15 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
                     break
         if has_inputs:
             inputs += [[] for _ in range(len(args) - len(inputs))]
-        keys = keys or [_pure_key(sent, data) for data in args]
-        futures = [self._future(key)[0] for key in keys]
-        self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
+        if is_own:
+            futures = [self._future(key)[0] for key in keys]
+        else:
+            names = keys or [_pure_key(sent, data) for data in args]
+            futures, new = self._named(names, anew=bool(keys))
+            keys, args = [names[i] for i in new], [args[i] for i in new]
+            inputs = [inputs[i] for i in new] if inputs else []
+        if keys:
+            self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
         return futures
 
     def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
@@ -360,12 +374,15 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
     def retry(self, futures: Future | Iterable[Future]) -> Any:
         """Run failed tasks once more, and before them those of their inputs that have failed."""
         some = only_futures(futures)
-        failed = [future for future in some if future._status == FAILED]
         with self._changed:
-            for future in failed:
-                future._status, future._data = PENDING, None
-        if failed:
-            self._send(m.RetryKeys([future.key for future in failed]))
+            failed = [future for future in some if future._status == FAILED and self._is_current(future)]
+            if failed:
+                keys, number = [future.key for future in failed], next(self._numbers)
+                for future in failed:
+                    future._status, future._data = PENDING, None
+                self._fences.put_up(number, keys)
+                self._send(m.Fence(number))
+                self._send(m.RetryKeys(keys))
         return nothing(self)
 
     def _see_through(self, keys: list[str]) -> None:
@@ -501,7 +518,8 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :raises TimeoutError: the workers were not back within ``timeout`` seconds.
         """
         self._end([(key, CANCELLED, None) for key in list(self._futures)])
-        self._ask("restart", timeout=timeout_seconds(timeout))
+        limit = timeout_seconds(timeout)
+        self._thread.run(self._ask_living("restart", timeout=limit), limit + 5 if limit is not None else None)
         return self
 
     @blocking

@@ -26,9 +26,10 @@ from typing import Any
 
 from hpclaunch.client.actor import Actor, ActorCalls
 from hpclaunch.client.callbacks import CallbackThread, call_back
-from hpclaunch.client.current import meaning
+from hpclaunch.client.fences import Fences
 from hpclaunch.client.functions import FunctionCache
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
+from hpclaunch.client.late import late, late_results
 from hpclaunch.client.liveness import look_after
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
@@ -69,14 +70,16 @@ class ClientCore:
         self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
         self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
         self._tag = secrets.token_hex(3)
-        self._numbers = itertools.count()  # one for each submission; next() on it is atomic
+        self._numbers = itertools.count(1)  # one for each submission or fence; next() on it is atomic
         self._futures: dict[str, weakref.ref[Future]] = {}
+        self._fences = Fences()  # guarded by _changed
         self._kept: set[Future] = set()  # pending, with callbacks
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
         self._functions = FunctionCache()
         self._sent_functions: set[bytes] = set()
         self._flush_due = False
+        self._withdrawing: asyncio.Future[None] | None = None
         self._changed = threading.Condition()
         self._failure: HPCLaunchError | None = None
         self._closed = ""  # why nothing more can be sent
@@ -185,18 +188,67 @@ class ClientCore:
                 return new, True
         return future, False
 
+    def _named(self, keys: Sequence[str], *, anew: bool = True) -> tuple[list[Future], list[int]]:
+        """Return futures for keys that may have been used before, and which of them are new, each once.
+
+        A future that was cancelled is not used again. Nor is a task that this client has let go, if ``anew``,
+        though the head may not know that yet. News of earlier tasks will not reach the new futures.
+        """
+        futures: list[Future] = []
+        new: list[int] = []
+        ended: list[str] = []
+        with self._lock, self._changed:
+            for i, key in enumerate(keys):
+                known = self._futures.get(key)
+                future = known() if known is not None else None
+                if future is None or future._status == CANCELLED:
+                    if known is not None and (anew or future is not None):
+                        ended.append(key)
+                    future = Future(key, self)  # type: ignore[arg-type]  # each is a Client
+                    self._futures[key] = weakref.ref(future)
+                    new.append(i)
+                futures.append(future)
+            if ended:
+                self._send(m.ReleaseKeys(ended))
+            if new:
+                number = next(self._numbers)
+                self._fences.put_up(number, [keys[i] for i in new])
+                self._send(m.Fence(number))
+        return futures, new
+
     def _want(self, key: str) -> Future:
         """Return a future of a task that somebody else has submitted."""
-        future, is_new = self._future(key)
-        if is_new:
+        (future,), new = self._named([key], anew=False)
+        if new:
             self._send(m.WantKeys([key]))
         return future
+
+    def _name_in_result(self, key: str) -> None:
+        """A future is pickled to stay one: in a task it goes out with the result, which keeps what it names."""
+        place = here.place
+        if place is not None and place.thread is not None:  # not in a method of an actor, which has no end
+            self._send(m.ResultNames(place.key, [key]))
+            place.unheard = self  # type: ignore[assignment]  # the task's end must not be heard before
+
+    def _be_heard(self) -> None:
+        """Wait until the head has heard all that was said so far."""
+        with self._changed:
+            number = next(self._numbers)
+            self._fences.put_up(number, ())
+            with contextlib.suppress(CommClosedError):
+                self._send(m.Fence(number))
+            while self._fences.stands(number) and not self._closed:
+                self._changed.wait()
+
+    def _is_current(self, future: Future) -> bool:
+        """Say whether news of a future's key reach it: it was not released, nor is its key used again."""
+        known = self._futures.get(future.key)
+        return known is not None and known() is future
 
     def _forget(self, future: Future) -> None:
         """Release a future that is still held."""
         with self._lock:
-            known = self._futures.get(future.key)
-            if known is not None and known() is future:
+            if self._is_current(future):
                 del self._futures[future.key]
                 self._send(m.ReleaseKeys([future.key]))
 
@@ -222,7 +274,7 @@ class ClientCore:
                         raise CommClosedError(f"task {future.key} has no result: {self._closed}")
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
-                        raise TimeoutError(f"task {future.key} has not ended within {timeout:g} s")
+                        raise late(futures, timeout or 0.0)
                     if task is not None:
                         task.check()
                         left = _GLANCE_SECONDS if left is None else min(left, _GLANCE_SECONDS)
@@ -235,7 +287,10 @@ class ClientCore:
         for start in range(0, len(futures), _FETCHES):
             some = futures[start : start + _FETCHES]
             left = None if until is None else max(0.0, until - time.monotonic())
-            payloads = self._thread.run(self._fetch_all(some), left)
+            try:
+                payloads = self._thread.run(self._fetch_all(some), left)
+            except TimeoutError:
+                raise late_results(some, timeout or 0.0) from None
             for future, payload in zip(some, payloads, strict=True):
                 if payload is None:  # lost with its worker: it is being made again
                     left = None if until is None else max(0.0, until - time.monotonic())
@@ -264,7 +319,10 @@ class ClientCore:
             return payload
         with self._changed:
             if future._status == STORED and future._data is holders:  # nobody else was quicker, or knows better
-                if self._closed:
+                if not self._is_current(future):
+                    text = f"the result of task {future.key} was let go by release()"
+                    future._data, future._status = m.Failure("LostResultError", text), FAILED
+                elif self._closed:
                     future._data, future._status = CommClosedError(self._closed), LOST
                 else:
                     future._data, future._status = None, PENDING
@@ -292,41 +350,6 @@ class ClientCore:
     def _ask(self, method: str, timeout: float | None = None, **params: Any) -> Any:
         """Ask the head something; see :meth:`HeadSession.ask`."""
         return self._thread.run(self._ask_living(method, **params), timeout)
-
-    def _ask_named(self, kind: str, do: str, name: str, timeout: float | None, **how: Any) -> Any:
-        """Ask for a named thing, and wait for it; in a task, let others have its thread meanwhile.
-
-        :raises TimeoutError: it was not to be had within ``timeout`` seconds.
-        :raises KeyError: there is none.
-        """
-        with stepping_aside():
-            state, *rest = self._thread.run(self._request_named(kind, do, name, timeout, how))
-        if state is True:
-            return self._values(rest[0]) if kind != "permit" and isinstance(rest[0], list) else rest[0]
-        if state is False:
-            raise TimeoutError(f"no {do} of {name} within {timeout:g} s")
-        raise KeyError(rest[0])
-
-    async def _request_named(
-        self, kind: str, do: str, name: str, timeout: float | None, how: dict[str, Any]
-    ) -> list[Any]:
-        ticket = next(self._numbers)
-        asking = asyncio.ensure_future(self._request("named", ticket=ticket, kind=kind, do=do, name=name, how=how))
-        if timeout is not None and not (await asyncio.wait([asking], timeout=timeout))[0]:
-            await self._request("named_withdrawn", ticket=ticket)  # it is answered now, one way or the other
-        return list(await asking)
-
-    def _values(self, values: list[Any]) -> list[Any]:
-        """Unpickle values that were given out, with the futures in them."""
-        if values and isinstance(values[0], str):
-            return values  # names
-        results = []
-        for data, keys in values:
-            kept = [self._want(key) for key in keys]  # so that none is released in between
-            with meaning(self):  # type: ignore[arg-type]  # each is a Client
-                results.append(serialize.load_value(data))
-            del kept
-        return results
 
     async def _request(self, method: str, **params: Any) -> Any:
         self._flush()  # what the user has sent before shall arrive before
@@ -389,12 +412,18 @@ class ClientCore:
                 self._on_done(message)
             elif type(message) is m.TasksStored:
                 stored = zip(message.keys, message.holders, strict=True)
-                self._end([(key, STORED, holders) for key, holders in stored])
+                self._end([(key, STORED, holders) for key, holders in stored], is_news=True)
             elif type(message) is m.TasksFailed:
                 failed = zip(message.keys, message.failures, strict=True)
-                self._end([(key, FAILED, failure) for key, failure in failed])
+                self._end([(key, FAILED, failure) for key, failure in failed], is_news=True)
             elif type(message) is m.TasksCancelled:
-                self._end([(key, CANCELLED, None) for key in message.keys])
+                self._end([(key, CANCELLED, None) for key in message.keys], is_news=True)
+            elif type(message) is m.TasksRetried:
+                self._on_retried(message)
+            elif type(message) is m.Fence:
+                with self._changed:
+                    self._fences.take_down(message.number)
+                    self._changed.notify_all()
             elif type(message) is m.Data:
                 self._fetcher.on_data(message, buffers)
             elif type(message) is m.ActorReply:
@@ -406,7 +435,8 @@ class ClientCore:
         watched: list[Future] = []
         with self._changed:
             self._failure = None
-            for key, data in zip(message.keys, message.results, strict=True):
+            news: Any = zip(message.keys, message.results, strict=True)
+            for key, data in news if not self._fences.keys else self._fences.sift(news):
                 known = futures.get(key)
                 future = known() if known is not None else None
                 if future is not None and future._status == PENDING:
@@ -417,11 +447,20 @@ class ClientCore:
             self._changed.notify_all()
         self._call_watchers(watched)
 
-    def _end(self, outcomes: Iterable[tuple[str, int, Any]]) -> None:
-        """Move futures out of pending."""
+    def _on_retried(self, message: m.TasksRetried) -> None:
+        """Tasks that had failed are run once more, because this client or another has asked for it."""
+        with self._changed:
+            for (key,) in self._fences.sift((key,) for key in message.keys):
+                known = self._futures.get(key)
+                future = known() if known is not None else None
+                if future is not None and future._status == FAILED:
+                    future._data, future._status = None, PENDING
+
+    def _end(self, outcomes: Iterable[tuple[str, int, Any]], *, is_news: bool = False) -> None:
+        """Move futures out of pending. What the head says may be of earlier tasks of their keys."""
         watched: list[Future] = []
         with self._changed:
-            for key, status, data in outcomes:
+            for key, status, data in self._fences.sift(outcomes) if is_news else outcomes:
                 known = self._futures.get(key)
                 future = known() if known is not None else None
                 if future is None:

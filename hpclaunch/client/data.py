@@ -63,11 +63,12 @@ def _put(
                 f"a value of {payload.size / 1e9:.0f} GB is too large to be scattered; scatter it in parts"
             )
         name = f"{type(value).__name__}-{_digest(payload) if hash else secrets.token_hex(12)}"
-        future, is_new = client._future(client._check_key(keys[number]) if keys else name)
+        name = client._check_key(keys[number]) if keys else name
+        (future,), new = client._named([name], anew=keys is not None)
         futures.append(future)
-        if is_new and payload.size >= LEAST_BYTES:
+        if new and payload.size >= LEAST_BYTES:
             large.append(_Value(future, payload, workers))
-        elif is_new:
+        elif new:
             client._thread.run(_send(client, _Value(future, payload, workers)))
     if large:
         places = client._ask("places", count=len(large), workers=workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
+from hpclaunch.client.asking import ask_named
 from hpclaunch.client.awaiting import blocking
 from hpclaunch.client.named import text_of
 from hpclaunch.comm import serialize
@@ -90,7 +91,7 @@ class Datasets(MutableMapping[str, Any]):
 
 
 def _ask(calls: DatasetCalls, do: str, name: Any, **how: Any) -> Any:
-    return _client(calls)._ask_named("dataset", do, text_of(name), None, **how)
+    return ask_named(_client(calls), "dataset", do, text_of(name), None, **how)
 
 
 def _client(calls: DatasetCalls) -> Client:

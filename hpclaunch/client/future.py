@@ -15,6 +15,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
 from hpclaunch.errors import CancelledError, PeerError
+from hpclaunch.worker.context import here
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -125,8 +126,9 @@ class Future:
 
     def release(self) -> None:
         """Let go of the result, as Python does when nobody has this object any more. It can't be used then."""
-        self._client._end([(self.key, CANCELLED, None)])
-        self._client._forget(self)
+        if self._client._is_current(self):
+            self._client._end([(self.key, CANCELLED, None)])
+            self._client._forget(self)
 
     def add_done_callback(self, function: Callable[[Future], Any]) -> None:
         """Call ``function(self)`` once the task has ended, in a thread of its own kind; now if it has.
@@ -146,7 +148,8 @@ class Future:
     def __reduce__(self) -> Any:
         if serialize.is_collecting():
             return reduce_future(self.key)
-        serialize.note_reference(self.key)
+        if not serialize.note_reference(self.key):
+            self._client._name_in_result(self.key)
         return future_of, (self.key,)
 
     def __dask_tokenize__(self) -> tuple[str, str]:
@@ -176,4 +179,8 @@ def future_of(key: str) -> Future:
     """
     from hpclaunch.client.current import get_client
 
-    return get_client()._want(key)
+    client = get_client()
+    future = client._want(key)
+    if here.place is not None:  # whoever keeps it may let go when this task has ended
+        here.place.unheard = client
+    return future

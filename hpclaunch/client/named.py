@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
+from hpclaunch.client.asking import ask_named
 from hpclaunch.client.awaiting import blocking, in_thread
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import serialize
@@ -38,7 +39,7 @@ class _Named:
 
     def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:
         """Ask for something and wait; TimeoutError if it takes too long."""
-        return self.client._ask_named(self.kind, do, text_of(self.name), timeout_seconds(timeout), **how)
+        return ask_named(self.client, self.kind, do, text_of(self.name), timeout_seconds(timeout), **how)
 
     @property
     def client(self) -> Client:

@@ -14,6 +14,7 @@ from hpclaunch.client.actor import ActorFuture
 from hpclaunch.client.awaiting import allowing_to_block, is_awaiting, soon, wait_all
 from hpclaunch.client.future import CANCELLED, FAILED, LOST, STORED, Future
 from hpclaunch.client.held import only_futures
+from hpclaunch.client.late import late
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.errors import CancelledError
 from hpclaunch.worker.context import TaskFacts, stepping_aside
@@ -232,7 +233,10 @@ class as_completed:
                 raise self._client._failure
 
     def _late(self) -> TimeoutError:
-        return TimeoutError(f"{self.count()} futures have not ended within {self._timeout:g} s")
+        tasks, seconds = [one for one in self._left if isinstance(one, Future)], self._timeout or 0.0
+        if not tasks:
+            return TimeoutError(f"{self.count()} answers of actors have not come within {seconds:g} s")
+        return late(tasks, seconds)
 
     def __repr__(self) -> str:
         ready = self._ended.qsize()

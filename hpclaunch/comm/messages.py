@@ -154,6 +154,26 @@ class WantKeys(_Message, tag=61):
     keys: list[str]
 
 
+class Fence(_Message, tag=68):
+    """From a client, and back: all that the head says of this client's tasks behind it, it says knowing all that
+    the client said before it."""
+
+    number: int
+
+
+class Taken(_Message, tag=69):
+    """The client has made futures of what it was given for this ticket, and said before which it wants."""
+
+    ticket: int
+
+
+class ResultNames(_Message, tag=70):
+    """From a client in a task: that task's result has futures of these keys in it."""
+
+    key: str
+    keys: list[str]
+
+
 class SeeThrough(_Message, tag=65):
     """Run these tasks to their ends, whoever lets go of them meanwhile."""
 
@@ -280,6 +300,12 @@ class TasksFailed(_Message, tag=22):
 
 class TasksCancelled(_Message, tag=23):
     """Tasks that were cancelled."""
+
+    keys: list[str]
+
+
+class TasksRetried(_Message, tag=27):
+    """Tasks that had failed are run once more."""
 
     keys: list[str]
 
@@ -466,6 +492,7 @@ Message = (
     | TasksStored
     | TasksFailed
     | TasksCancelled
+    | TasksRetried
     | TasksReturned
     | InputMissing
     | CopiesHeld
@@ -474,6 +501,9 @@ Message = (
     | TaskSeceded
     | WantKeys
     | SeeThrough
+    | Fence
+    | Taken
+    | ResultNames
     | RetryKeys
     | Put
     | Bring

@@ -225,11 +225,13 @@ def dump_referring(value: Any) -> tuple[bytes, list[str]]:
         _referring.reset(token)
 
 
-def note_reference(key: str) -> None:
-    """Note that a Future was pickled to stay a future."""
+def note_reference(key: str) -> bool:
+    """Note that a Future was pickled to stay a future; False: nobody wants to know."""
     keys = _referring.get()
-    if keys is not None:
-        keys[key] = None
+    if keys is None:
+        return False
+    keys[key] = None
+    return True
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ Pure: facts in, commands out. Rules:
   served in the order in which they came. :meth:`NamedThings.on_withdrawn` answers one that gives up.
 * What a client holds (permits) goes back when the client leaves, and its questions with it.
 * Values are opaque, with the keys of the futures in them. These tasks are kept for as long as a value that names
-  them is here; whoever is given it becomes their heir.
+  them is here; whoever is given it has them kept until it keeps them itself (:mod:`hpclaunch.scheduler.claims`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-#: The client, in the scheduler's eyes, that wants what the values here name.
-KEEPER = "(named)"
 
 
 class Answer(NamedTuple):
@@ -35,19 +32,20 @@ class Keep(NamedTuple):
 
 
 class LetGo(NamedTuple):
-    """Want them no more, once their heir wants them."""
+    """Want them no more on behalf of these values."""
 
     keys: list[str]
 
 
-class Bequeath(NamedTuple):
-    """Make a client want the results of these tasks: it has been given a value that names them."""
+class HandOver(NamedTuple):
+    """A client is about to be given a value that names these tasks."""
 
     client: str
+    ticket: int
     keys: list[str]
 
 
-Command = Answer | Keep | LetGo | Bequeath
+Command = Answer | Keep | LetGo | HandOver
 Ticket = tuple[str, int]  # client, and its number
 
 
@@ -272,7 +270,7 @@ class NamedThings:
             self._answer(one, True)
         elif do == "look" and thing.values:
             value = thing.values[0]
-            self._commands.append(Bequeath(one[0], value.keys))
+            self._commands.append(HandOver(*one, value.keys))
             self._answer(one, True, [value])
         elif do == "get" and thing.values:
             count = min(what, len(thing.values))
@@ -284,7 +282,7 @@ class NamedThings:
     def _give(self, one: Ticket, values: Sequence[Value]) -> None:
         """Hand values out; they are not here any more."""
         for value in values:
-            self._commands.append(Bequeath(one[0], value.keys))
+            self._commands.append(HandOver(*one, value.keys))
             self._let_go(value)
         self._answer(one, True, list(values))
 

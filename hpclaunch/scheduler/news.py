@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class News:
-    """What one client is to hear after this round, in columns."""
+    """What one client is to hear after this round, in columns; behind its fence, if it has put one up."""
 
-    __slots__ = ("cancelled", "failed", "keys", "results", "stored")
+    __slots__ = ("cancelled", "failed", "fence", "keys", "results", "retried", "stored")
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -22,9 +22,20 @@ class News:
         self.stored: list[tuple[str, int, list[str]]] = []
         self.failed: list[tuple[str, m.Failure]] = []
         self.cancelled: list[str] = []
+        self.fence = 0
+        self.retried: list[str] = []  # failed, and run once more: what follows is of that
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to hear but a fence."""
+        return not (self.keys or self.stored or self.failed or self.cancelled or self.retried)
 
     def messages(self) -> Iterable[m.Message]:
         """Return it as messages, one of each kind at most."""
+        if self.fence:
+            yield m.Fence(self.fence)
+        if self.retried:
+            yield m.TasksRetried(self.retried)
         if self.keys:
             yield m.TasksDone(self.keys, self.results)
         if self.stored:

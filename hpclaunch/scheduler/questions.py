@@ -18,8 +18,8 @@ import msgspec
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
-from hpclaunch.scheduler import balance, wishes
-from hpclaunch.scheduler.named import KEEPER, Answer, Bequeath, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler import balance, claims, wishes
+from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
 from hpclaunch.scheduler.scattered import places
 from hpclaunch.scheduler.why import why
 
@@ -219,15 +219,11 @@ class Questions:
                 if peer is not None and request is not None:
                     peer.comm.send(m.Reply(request, msgspec.msgpack.encode(command.value)))
             elif type(command) is Keep:
-                if KEEPER not in reactor.state.clients:
-                    reactor.on_client_joined(KEEPER)
-                wishes.on_keys_wanted(reactor, KEEPER, command.keys)
+                claims.keep(reactor, command.keys)
             elif type(command) is LetGo:
-                reactor.on_keys_released(KEEPER, command.keys)
-                if not self._named.kept:
-                    reactor.on_client_left(KEEPER)
-            elif type(command) is Bequeath and command.client in reactor.state.clients:
-                wishes.on_keys_wanted(reactor, command.client, command.keys)
+                claims.let_go(reactor, command.keys)
+            elif type(command) is HandOver:
+                claims.on_given(reactor, *command)
         self._server.schedule_round()
 
     # --- at once

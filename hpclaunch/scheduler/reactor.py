@@ -8,7 +8,7 @@ Pure: takes ``now`` (seconds, any origin) where time matters; gives commands. Ru
 * Which worker gets which task is not decided here but in :mod:`hpclaunch.scheduler.placement`, once per tick.
 * User data is opaque. A message whose columns differ in length raises ValueError, and nothing has changed then.
 * Work that nobody needs any more is stopped at once, and results that nobody needs are freed at once: whatever
-  takes a task's last wish or user away ends in :meth:`Reactor._let_go`.
+  takes a task's last wish or user away ends in :meth:`Reactor.let_go`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import actors, timeouts
+from hpclaunch.scheduler import actors, claims, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import recall
@@ -40,7 +40,16 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.terms import give_back
 from hpclaunch.scheduler.terms import read as read_terms
-from hpclaunch.scheduler.wishes import SCATTERED, forget_functions, let_go_of_unheard, lost_scattered, settle
+from hpclaunch.scheduler.wishes import (
+    SCATTERED,
+    forget_functions,
+    is_over,
+    let_go_of_unheard,
+    lost_scattered,
+    replace,
+    settle,
+    why_not_from,
+)
 
 #: Workers that may be lost with a whole job (walltime, node) while they run one task, or while it waits for others
 #: there, before the task is blamed.
@@ -63,11 +72,13 @@ class Reactor:
         self.allowed_failures = allowed_failures
         self.commands: list[Command] = []
         self.news: dict[str, News] = {}  # per client, in columns
+        self.claims = claims.Claims()
         self._looked_at = 0.0
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
         let_go_of_unheard(self)
+        claims.settle(self)
         for client, news in self.news.items():
             self.commands += [ToClient(client, message) for message in news.messages()]
         self.news.clear()
@@ -82,6 +93,7 @@ class Reactor:
 
     def on_client_left(self, name: str) -> None:
         """A client went: what only it wanted is wanted no more."""
+        claims.on_client_left(self, name)
         client = self.state.clients.pop(name)
         self.on_keys_released_by(client, list(client.wants))
         self.news.pop(name, None)
@@ -104,11 +116,14 @@ class Reactor:
         terms = read_terms(message.terms)
         push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
-            if key in tasks:
-                self.want_again(client, tasks[key])
+            old = tasks.get(key)
+            if old is not None and not is_over(old):
+                self.want_again(client, old)
                 continue
             order += 1
             task = tasks[key] = wants[key] = Task(key, function, args, order + shift, alone, retries)
+            if old is not None:
+                replace(self, old, task)
             if terms is not None:
                 task.terms = terms
             task.actor = message.actor
@@ -138,7 +153,9 @@ class Reactor:
                 del tasks[key]
             else:
                 loose.append(task)
-        self._let_go(loose)
+        if self.claims.named:
+            self.claims.on_forgotten(key for key in keys if key not in tasks)
+        self.let_go(loose)
 
     def on_keys_cancelled(self, keys: Sequence[str]) -> None:
         """Somebody cancelled these tasks: they and all that depends on them end as cancelled."""
@@ -332,9 +349,9 @@ class Reactor:
         """Connect a new task with its inputs and put it where it belongs."""
         tasks = self.state.tasks
         self.state.waiting += 1
-        unknown = [key for key in keys if key not in tasks or key == task.key]
-        if unknown:
-            text = f"its input {unknown[0]} is not known here: it was released, or belongs to another cluster"
+        text = why_not_from(task, keys, tasks)
+        if text:
+            task.again = tuple(keys)
             self.end_task(task, FAILED, m.Failure("LostResultError", text))
             task.again = tuple(keys)  # never without them
             return
@@ -443,7 +460,7 @@ class Reactor:
             source.users -= 1
         if task.result is not None:
             cut(task)  # a small result cannot be lost, so nothing before it will be needed again
-        self._let_go([source for source in inputs if not source.users])
+        self.let_go([source for source in inputs if not source.users])
 
     # --- steps: away from it
 
@@ -489,11 +506,10 @@ class Reactor:
                 self._stop(one)
             one.move(state)
             one.failure = failure
-            one.again = tuple(source.key for source in one.inputs) or None if state == FAILED else None
             self.tell(one)
             todo += [d for d in one.dependents or () if d.state in (WAITING, READY, RELEASED)]
-            loose += [*cut(one), one]
-        self._let_go(loose)
+            loose += [*(one.inputs if state == FAILED else cut(one)), one]  # what has failed may be run once more
+        self.let_go(loose)
 
     def _stop(self, task: Task) -> None:
         """Take an active task off whatever it is on; its state is changed by the caller."""
@@ -507,7 +523,7 @@ class Reactor:
         for source in task.inputs:
             source.users -= 1
 
-    def _let_go(self, todo: list[Task]) -> None:
+    def let_go(self, todo: list[Task]) -> None:
         """Stop, free or forget those of some tasks that nobody needs, and what only they needed."""
         tasks = self.state.tasks
         while todo:
@@ -523,6 +539,8 @@ class Reactor:
             if not task.dependents:
                 del tasks[task.key]
                 todo += cut(task)
+                if self.claims.named:
+                    self.claims.on_forgotten([task.key])
 
     def _free(self, task: Task) -> None:
         """Let a large result go."""

@@ -20,7 +20,7 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import pressure, timeouts, wishes
+from hpclaunch.scheduler import claims, pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
@@ -117,6 +117,9 @@ class SchedulerServer:
             m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
             m.SeeThrough: lambda peer, msg: wishes.on_tasks_sent_off(self.reactor, msg.keys),
             m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, peer.hello.name, msg.keys),
+            m.Taken: lambda peer, msg: claims.on_taken(self.reactor, peer.hello.name, msg.ticket),
+            m.ResultNames: lambda peer, msg: claims.on_result_names(self.reactor, msg),
+            m.Fence: lambda peer, msg: wishes.on_fence(self.reactor, peer.hello.name, msg.number),
             m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
             m.LocateKeys: lambda peer, msg: wishes.on_results_not_found(self.reactor, peer.hello.name, msg),
             m.Request: self._on_control,

@@ -16,7 +16,8 @@ Waiting, ready and assigned tasks are *active*. A task is *needed* while a clien
 as an input (``users`` counts those); it stays *known* while a client wants it or any known task has it as an
 input. A small result cannot be lost: a task that has one is cut off from its inputs, and keeps it as long as
 it is known. A large one can: its task stays linked with its inputs, so that it can be made again, and it is
-freed as soon as nobody needs it. One table says which steps are legal; any other raises with the task's story.
+freed as soon as nobody needs it. A failed task too stays linked with its inputs, so that it can be run once more.
+One table says which steps are legal; any other raises with the task's story.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class Task:
         self.size = 0
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
-        self.again: tuple[str, ...] | None = None  # keys of the inputs of a failed task
+        self.again: tuple[str, ...] | None = None  # keys of its inputs, if it has failed because one is not known
         self.actor = -1  # how often its result, an actor, is made anew when it is lost; -1: it is none
         self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 

@@ -6,10 +6,11 @@ for which ``check()`` holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.news import News
 from hpclaunch.scheduler.state import (
     ASSIGNED,
@@ -17,12 +18,14 @@ from hpclaunch.scheduler.state import (
     DONE,
     FAILED,
     READY,
+    RELEASED,
     WAITING,
     Client,
     Function,
     SchedulerState,
     Task,
     Worker,
+    cut,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +48,20 @@ def forget_functions(state: SchedulerState, gone: Client) -> None:
     """A client has left: forget the functions that no other has sent. Tasks that are there keep theirs."""
     for one in gone.functions.difference(*(client.functions for client in state.clients.values())):
         state.functions.pop(one, None)
+
+
+def on_fence(reactor: Reactor, name: str, number: int) -> None:
+    """A client puts up a fence: it goes back behind all that there is to tell it so far."""
+    begin_news(reactor, name).fence = number
+
+
+def begin_news(reactor: Reactor, name: str) -> News:
+    """Return a client's news, with nothing in them yet: what there was to tell goes out before."""
+    news = reactor.news.get(name)
+    if news is None or not news.is_empty:
+        reactor.commands += [ToClient(name, message) for message in news.messages()] if news is not None else ()
+        news = reactor.news[name] = News()
+    return news
 
 
 def on_task_seceded(reactor: Reactor, name: str, message: m.TaskSeceded) -> None:
@@ -94,6 +111,49 @@ def on_recanting_ended(reactor: Reactor, keys: Sequence[str]) -> list[str]:
     return [key for key in keys if key not in tasks or tasks[key].state == CANCELLED]
 
 
+def is_over(task: Task) -> bool:
+    """Say whether a task is to be run anew if it is submitted again: it was cancelled, or has failed, which nobody
+    minds any more."""
+    return task.state == CANCELLED or (task.state == FAILED and not task.wanted_by)
+
+
+def replace(reactor: Reactor, old: Task, new: Task) -> None:
+    """A new task takes the place of one that is over. Those who want the old one have heard of its end."""
+    for client in old.wanted_by:
+        client.wants[new.key] = new
+    new.wanted_by |= old.wanted_by
+    new.dependents, new.users = old.dependents, old.users
+    for dependent in old.dependents or ():
+        dependent.inputs = tuple(new if source is old else source for source in dependent.inputs)
+    old.wanted_by, old.dependents, old.users = frozenset(), None, 0
+    reactor.claims.on_forgotten([new.key])
+    reactor.let_go([*cut(old)])
+
+
+def why_not_from(task: Task, keys: Sequence[str], tasks: Mapping[str, Task]) -> str:
+    """Return why a new task can't be made from the results of these tasks; empty if it can."""
+    unknown = [key for key in keys if key not in tasks or key == task.key]
+    if unknown:
+        return f"its input {unknown[0]} is not known here: it was released, or belongs to another cluster"
+    if task.dependents and _is_among_sources(task, [tasks[key] for key in keys]):
+        return (
+            "an input of it was made from the earlier task of this key, and could not be made again from this one"
+        )
+    return ""
+
+
+def _is_among_sources(task: Task, inputs: Sequence[Task]) -> bool:
+    todo, seen = list(inputs), set(inputs)
+    while todo:
+        one = todo.pop()
+        if one is task:
+            return True
+        new = [source for source in one.inputs if source not in seen]
+        seen.update(new)
+        todo += new
+    return False
+
+
 def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
     """A client wants the results of tasks that others have submitted."""
     client = reactor.state.clients[name]
@@ -102,11 +162,12 @@ def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
         if task is not None:
             reactor.want_again(client, task)
         else:
-            text = (
-                f"task {key} is not known here any more: all its futures were released, or are of another cluster"
-            )
-            news = reactor.news.setdefault(name, News())
-            news.failed.append((key, m.Failure("LostResultError", text)))
+            _say_unknown(reactor, name, key)
+
+
+def _say_unknown(reactor: Reactor, name: str, key: str) -> None:
+    text = f"task {key} is not known here any more: all its futures were released, or are of another cluster"
+    reactor.news.setdefault(name, News()).failed.append((key, m.Failure("LostResultError", text)))
 
 
 def on_results_not_found(reactor: Reactor, name: str, message: m.LocateKeys) -> None:
@@ -148,32 +209,55 @@ def let_go_of_unheard(reactor: Reactor) -> None:
 
 
 def on_tasks_retried(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
-    """A client wants failed tasks to be run once more, and before them those of their inputs that have failed.
+    """A client wants failed tasks to be run once more, and before them what has failed of all that they need.
 
-    It waits for all of them now: of those that have not failed here, or can't be run, it is told how they stand.
+    Results that they need and that are not there any more are made again. The client waits for all of them now: of
+    those that have not failed here, or can't be run, it is told how they stand.
     """
     tasks = reactor.state.tasks
-    todo = [tasks[key] for key in reversed(keys) if key in tasks and _can_run_again(tasks[key])]
-    on_keys_wanted(reactor, name, [key for key in keys if key not in tasks or not _can_run_again(tasks[key])])
+    failed = _failed_for([tasks[key] for key in keys if key in tasks])
+    retried: dict[Client, list[str]] = {}
+    for task in failed:
+        for client in task.wanted_by:
+            retried.setdefault(client, []).append(task.key)
+    for client, some in retried.items():
+        if client.name != UNHEARD:
+            begin_news(reactor, client.name).retried += some
+    for task in failed:
+        if task.state == FAILED:
+            _run_again(reactor, task)
+    reactor.let_go(failed)  # those that nobody needs
+    wants, again = reactor.state.clients[name].wants, set(failed)
+    on_keys_wanted(reactor, name, [key for key in keys if wants.get(key) not in again])
+
+
+def _failed_for(wanted: Sequence[Task]) -> list[Task]:
+    """Return those of some tasks that have failed, and all failed ones that they need, these first."""
+    found: list[Task] = []
+    seen: set[Task] = set()
+    todo = [(task, False) for task in reversed(wanted) if task.state == FAILED]
     while todo:
-        task = todo[-1]
-        if not _can_run_again(task):
-            todo.pop()
-            continue
-        needed = task.again or ()
-        failed = [tasks[key] for key in needed if key in tasks and _can_run_again(tasks[key])]
-        if failed and task.failure is not None:  # these first; the mark keeps this from being asked twice
-            task.failure, task.again = None, needed
-            todo += failed
-            continue
-        todo.pop()
-        task.move(WAITING)
-        task.failure = task.again = task.deaths = None
-        if needed:
-            reactor.link(task, needed)
-        else:
-            task.move(READY)
-            reactor.state.push(task)
+        task, is_seen_through = todo.pop()
+        if is_seen_through:
+            found += [task] if _can_run_again(task) else []
+        elif task not in seen and task.state in (FAILED, RELEASED):
+            seen.add(task)
+            todo.append((task, True))
+            todo += [(source, False) for source in task.inputs]
+    return found
+
+
+def _run_again(reactor: Reactor, task: Task) -> None:
+    """Bring a failed task back to where a new one begins."""
+    keys = [source.key for source in task.inputs] or task.again
+    cut(task)
+    task.move(WAITING)
+    task.failure = task.again = task.deaths = None
+    if keys:
+        reactor.link(task, keys)
+    else:
+        task.move(READY)
+        reactor.state.push(task)
 
 
 def _can_run_again(task: Task) -> bool:
@@ -189,12 +273,14 @@ def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None
     """
     state, client = reactor.state, reactor.state.clients[name]
     known = state.tasks.get(message.key)
-    if known is not None:
+    if known is not None and not is_over(known):
         reactor.want_again(client, known)
         return None
     state.last_order += 1
     task = Task(message.key, SCATTERED, b"", state.last_order, client.alone, 0)
     state.tasks[message.key] = client.wants[message.key] = task
+    if known is not None:
+        replace(reactor, known, task)
     workers = [w for w in state.workers.values() if w.accepts and message.key not in w.assigned]
     if message.workers:
         workers = [worker for worker in workers if worker.name in message.workers]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Place:
     """One execution thread: what it runs, and where its slot begins; -1 while its task is aside."""
 
-    __slots__ = ("busy", "executor", "key", "slot", "thread")
+    __slots__ = ("busy", "executor", "key", "slot", "thread", "unheard")
 
     def __init__(self, executor: Executor, slot: int) -> None:
         self.executor = executor
@@ -29,6 +29,7 @@ class Place:
         self.key = ""
         self.busy = False  # looks for tasks, or runs one
         self.thread: threading.Thread | None = None
+        self.unheard: Client | None = None  # has said something that the head must hear before the task's end
 
 
 class _Here(threading.local):

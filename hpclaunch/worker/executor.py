@@ -334,6 +334,9 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+        if place.unheard is not None:
+            place.unheard._be_heard()
+            place.unheard = None
         if self._cancelled and key in self._cancelled:
             self._cancelled.discard(key)
             if isinstance(outcome, Payload | NewActor):

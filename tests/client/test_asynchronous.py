@@ -68,7 +68,7 @@ def test_the_loop_goes_on_meanwhile(play: Callable[[Scene], Any], tmp_path: Path
     async def scene(client: Client) -> None:
         waiting = [client.submit(work.wait_for, str(gate), i) for i in range(100)]
         everyone = asyncio.gather(*waiting)  # a hundred that wait, on one thread
-        with pytest.raises(TimeoutError, match=r"have not ended within 0\.02 s"):
+        with pytest.raises(TimeoutError, match=r"has not ended within 0\.02 s"):
             await waiting[0].result(timeout=0.02)
         assert not everyone.done()
         gate.touch()

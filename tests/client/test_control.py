@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from hpclaunch import LocalCluster, get_client
 from hpclaunch.client.client import Client
+from hpclaunch.client.future import Future
 from hpclaunch.errors import CancelledError, LostResultError, UserError
 from tests.client import work
 from tests.client.conftest import until
@@ -82,12 +85,18 @@ def test_retry(client: Client, tmp_path: Path) -> None:
     assert client.gather(sums) == [3, 4]
 
 
-def test_retry_of_what_has_lost_its_inputs(client: Client) -> None:
-    future = client.submit(work.fail_if_odd_sum, client.submit(work.inc, 0), client.submit(work.big, 100_000))
-    assert isinstance(future.exception(10), ValueError)
-    future.retry()
-    with pytest.raises((ValueError, LostResultError)):
-        future.result(10)
+def test_retry_when_nobody_has_the_inputs_any_more(client: Client, tmp_path: Path) -> None:
+    large = client.submit(work.big, 100_000)
+    future = client.submit(work.Flaky(str(tmp_path / "a"), 1), client.submit(len, large), large)
+    middle = client.submit(work.add, future, 1)
+    last = client.submit(work.add, middle, 1)
+    with pytest.raises(OSError, match="not yet"):
+        last.result(10)
+    del large, future
+    until(lambda: not client.scheduler_info()["held"], "freeing of the large input")
+    last.retry()
+    assert last.result(10) == 4
+    assert middle.result(10) == 3  # it was run once more too, and its future knows
 
 
 # --- questions
@@ -242,3 +251,49 @@ def test_questions_from_many_threads(client: Client) -> None:
         thread.join(20)
     assert len(answers) == 8
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_cancelled_key_can_be_used_again_at_once(client: Client, tmp_path: Path, is_kept: bool) -> None:
+    for i in range(10):
+        gate = str(tmp_path / f"gate{i}")
+        first = client.submit(work.wait_for, gate, "first", key=f"again{i}")
+        kept = [first] if is_kept else []
+        if i % 2:
+            until(functools.partial(client.call_stack, keys=[f"again{i}"]), "the start")
+        first.cancel()
+        assert first.cancelled()
+        del first
+        second = client.submit(work.inc, i, key=f"again{i}")
+        Path(gate).touch()
+        assert second.result(20) == i + 1
+        assert all(future.cancelled() for future in kept)
+        del kept, second
+
+
+def test_a_key_that_was_cancelled_by_force_can_be_used_again_at_once(own_cluster: Make, tmp_path: Path) -> None:
+    _, client = own_cluster(jobs=1)
+    first = client.submit(work.wait_for, str(tmp_path / "gate"), "first", key="again")
+    until(functools.partial(client.call_stack, keys=["again"]), "the start")
+    first.cancel(force=True)
+    second = client.submit(work.inc, 1, key="again")
+    assert second.result(20) == 2
+    assert first.cancelled()
+
+
+def test_few_keys_used_again_and_again_each_time_for_another_value(client: Client) -> None:
+    rng = random.Random(1)
+    held: dict[str, tuple[int, Future]] = {}
+    for i in range(3000):
+        key = f"stress{rng.randrange(20)}"
+        if key in held:
+            number, future = held.pop(key)
+            if rng.random() < 0.5:
+                future.cancel()
+            elif rng.random() < 0.3:
+                assert future.result(20) == number
+            del future
+        size = 100_000 if rng.random() < 0.02 else 0
+        held[key] = i, client.submit(work.sized, i, size, key=key)
+    for number, future in held.values():
+        assert future.result(20) == number

@@ -26,6 +26,19 @@ def same(value: Any) -> Any:
     return value
 
 
+class Sized(int):
+    """A number that is as large as it is made."""
+
+    ballast: bytes = b""
+
+
+def sized(number: int, size: int) -> int:
+    """Return a number that takes so many bytes."""
+    value = Sized(number)
+    value.ballast = os.urandom(size)
+    return value
+
+
 def pid() -> int:
     return os.getpid()
 
@@ -98,7 +111,7 @@ class Flaky:
     def __init__(self, path: str, failures: int) -> None:
         self.path, self.failures = path, failures
 
-    def __call__(self) -> int:
+    def __call__(self, *_: Any) -> int:
         note(self.path)
         if times_called(self.path) <= self.failures:
             raise OSError("not yet")

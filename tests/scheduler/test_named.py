@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from hpclaunch.scheduler.named import Answer, Bequeath, Keep, LetGo, NamedThings
+from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings
 
 CLIENTS = ["a", "b", "c"]
 KEYS = ["k1", "k2", "k3"]
@@ -55,7 +55,7 @@ class NamedMachine(RuleBasedStateMachine):
                 assert set(command.keys) <= self.kept
                 self.kept -= set(command.keys)
             else:
-                assert isinstance(command, Bequeath)
+                assert isinstance(command, HandOver)
                 assert set(command.keys) <= self.kept, "an heir of what is gone"
         assert self.kept == set(self.named.kept)
 

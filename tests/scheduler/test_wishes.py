@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -86,6 +87,107 @@ class WishingMachine(ClusterMachine):
 
 TestWishes = WishingMachine.TestCase
 TestWishes.settings = settings(stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("how", ["small", "large"])
+def test_a_failed_task_is_retried_though_nobody_has_its_inputs(how: str) -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    world.join()
+    world.submit(client, ["a", "b", "c"], [[], ["a"], ["a", "b"]])
+    run_until(world, "c", how, "failed")
+    world.submit(client, ["d"], [["c"]])
+    world.release(client, "a", "b", "c")
+    world.settle(how)
+    assert client.futures == {"d": "failed"}
+    assert not any(worker.holds for worker in world.state.workers.values()), "what nobody needs now is not kept"
+    client.futures["d"] = PENDING
+    wishes.on_tasks_retried(world.reactor, client.name, ["d"])
+    world.check()
+    world.settle(how)
+    assert client.futures["d"] != "failed"
+    world.release(client, "d")
+    world.settle()
+    world.check_empty()
+
+
+def test_everybody_hears_that_a_task_is_run_once_more() -> None:
+    world = a_world()
+    (one,) = world.clients.values()
+    two = world.join_client()
+    world.join()
+    world.submit(one, ["a"])
+    run_until(world, "a", "small", "failed")
+    world.submit(two, ["b"], [["a"]])
+    world.settle()
+    assert (one.futures, two.futures) == ({"a": "failed"}, {"b": "failed"})
+    two.futures["b"] = PENDING
+    wishes.on_tasks_retried(world.reactor, two.name, ["b"])
+    world.settle()
+    assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
+    two.futures["b"] = one.futures["a"] = PENDING
+    wishes.on_tasks_retried(world.reactor, two.name, ["b"])  # somebody was quicker
+    wishes.on_tasks_retried(world.reactor, one.name, ["a", "unknown"])
+    world.settle()
+    assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
+
+
+def test_a_retry_waits_for_an_input_that_is_not_known() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    world.join()
+    world.submit(client, ["b"], [["a"]])
+    for _ in range(2):
+        world.settle()
+        assert client.futures == {"b": "failed"}
+        assert "its input a is not known" in client.errors["b"].text
+        client.futures["b"] = PENDING
+        wishes.on_tasks_retried(world.reactor, client.name, ["b"])
+    world.settle()
+    world.submit(client, ["a"])
+    wishes.on_tasks_retried(world.reactor, client.name, ["b"])
+    world.settle()
+    assert client.futures == {"a": "done", "b": "done"}
+
+
+def test_a_retry_that_needs_what_nobody_can_make_again() -> None:
+    world = a_world()
+    (client,) = world.clients.values()
+    worker = world.join()
+    client.futures["large"] = PENDING
+    assert wishes.on_data_put(world.reactor, client.name, m.Put("large", 100_000), None) == worker.name
+    worker.reactor.on_result_stored("large", Payload(value_of("large"), []))
+    world.reactor.on_tasks_stored(worker.name, m.TasksStored(["large"], [100_000], [0.0]), 0.0)
+    world.submit(client, ["use"], [["large"]])
+    run_until(world, "use", "small", "failed")
+    world.release(client, "large")
+    world.settle()
+    client.futures["use"] = PENDING
+    wishes.on_tasks_retried(world.reactor, client.name, ["use"])
+    world.settle()
+    assert client.futures == {"use": "failed"}
+    assert "was scattered" in client.errors["use"].text
+
+
+def run_until(world: World, key: str, before: str, how: str) -> None:
+    """Let everything run and end, and this task end otherwise than the rest."""
+    while world.state.tasks[key].state != ASSIGNED or not any(key in w.running for w in world.workers.values()):
+        world.round()
+        for worker in world.workers.values():
+            while worker.inbox:
+                worker.receive()
+            while worker.start():
+                pass
+            for one in [one for one in worker.running if one != key]:
+                worker.finish(one, before)
+            for command in list(worker.fetches):
+                worker.end_fetch(command, reachable=True)
+            while worker.outbox:
+                world.hear(worker)
+    for worker in world.workers.values():
+        if key in worker.running:
+            worker.finish(key, how)
+            world.hear(worker)
 
 
 def a_world() -> World:

@@ -79,6 +79,10 @@ class FakeClient:
             for key, failure in zip(message.keys, message.failures, strict=True):
                 self._end(key, "failed")
                 self.errors[key] = failure
+        elif isinstance(message, m.TasksRetried):
+            for key in message.keys:
+                if self.futures.get(key) == "failed":
+                    self.futures[key] = PENDING
         else:
             assert isinstance(message, m.TasksCancelled)
             for key in message.keys:

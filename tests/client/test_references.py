@@ -1,0 +1,87 @@
+"""Futures that go from task to task, in queues, variables and results: nobody lets go of them in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpclaunch import Future, Queue, Variable, get_client
+from hpclaunch.client.client import Client
+from tests.client import work
+
+
+def make_future(number: int, size: int) -> Future:
+    return get_client().submit(work.sized, number, size)
+
+
+def nest(number: int, size: int, depth: int) -> Future:
+    """Return a future of a future ... of a number."""
+    if not depth:
+        return get_client().submit(work.sized, number, size)
+    return get_client().submit(nest, number, size, depth - 1)
+
+
+def read(future: Any) -> int:
+    """Return what is at the end of futures of futures."""
+    while isinstance(future, Future):
+        future = future.result(20)
+    return int(future)
+
+
+def put_future(name: str, number: int, size: int) -> None:
+    Queue(name).put({"future": make_future(number, size)})
+
+
+def get_future(name: str) -> int:
+    return read(Queue(name).get(timeout=20)["future"])
+
+
+def get_and_return_future(name: str) -> Future:
+    return Queue(name).get(timeout=20)["future"]
+
+
+def set_future(name: str, number: int) -> None:
+    Variable(name).set(make_future(number, 0))
+
+
+def look_at_future(name: str) -> int:
+    return read(Variable(name).get(timeout=20))
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_futures_that_tasks_of_one_worker_put_in_a_queue_and_take(client: Client, size: int) -> None:
+    count = 200
+    takers = client.map(get_future, ["q"] * (count // 2))
+    returners = client.map(get_and_return_future, ["q"] * (count // 2))
+    client.gather(client.map(put_future, ["q"] * count, range(count), [size] * count))
+    taken = client.gather(takers) + [read(future) for future in client.gather(returners)]
+    assert sorted(taken) == list(range(count))
+
+
+def test_a_variable_that_tasks_set_and_read(client: Client) -> None:
+    futures = []
+    for i in range(100):
+        futures += [client.submit(set_future, "v", i), client.submit(look_at_future, "v")]
+    numbers = client.gather(futures)[1::2]
+    assert all(0 <= number < 100 for number in numbers)
+    Variable("v").delete()
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_task_may_return_a_future(client: Client, size: int) -> None:
+    for i in range(50):
+        assert read(client.submit(make_future, i, size).result(20)) == i
+    futures = [future.result(20) for future in client.map(make_future, range(100), [size] * 100)]
+    assert [read(future) for future in futures] == list(range(100))
+    assert read(client.submit(nest, 5, size, 20)) == 5
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_future_that_is_a_result_goes_on_as_an_argument_and_comes_back(client: Client, size: int) -> None:
+    futures = client.map(make_future, range(50), [size] * 50)
+    passed = client.map(work.same, futures)
+    del futures
+    again = client.map(work.same, passed)
+    del passed
+    assert [read(future) for future in again] == list(range(50))

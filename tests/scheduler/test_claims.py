@@ -1,0 +1,154 @@
+"""References under way: whoever lets go first, nothing is lost that somebody is to hold, nor kept for nobody."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from hpclaunch.comm import messages as m
+from hpclaunch.scheduler import claims, wishes
+from tests.scheduler.world import PENDING, FakeClient, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def submit(world: World, client: FakeClient, *keys: str) -> None:
+    world.submit(client, keys)
+    world.settle()
+
+
+def check(world: World) -> None:
+    world.check()
+    world.reactor.claims.check()
+
+
+def settled(world: World) -> None:
+    world.settle()
+    check(world)
+
+
+def test_what_was_given_out_outlives_an_earlier_reference_of_the_same_client(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "x")
+    claims.on_given(world.reactor, client.name, 7, ["x"])
+    world.release(client, "x")  # sent before the client saw what it was given
+    check(world)
+    wishes.on_keys_wanted(world.reactor, client.name, ["x"])
+    client.futures["x"] = PENDING
+    claims.on_taken(world.reactor, client.name, 7)
+    settled(world)
+    assert client.futures == {"x": "done"}
+    world.release(client, "x")
+    world.check_empty()
+    assert not world.reactor.claims.kept
+
+
+def test_what_was_given_out_goes_with_who_does_not_take_it(world: World) -> None:
+    one, two = world.join_client(), world.join_client()
+    submit(world, one, "x")
+    claims.on_given(world.reactor, two.name, 1, ["x", "x"])
+    world.release(one, "x")
+    assert "x" in world.state.tasks
+    world.leave_client(two)
+    settled(world)
+    world.check_empty()
+    claims.on_given(world.reactor, two.name, 2, ["x"])  # it is gone
+    claims.on_taken(world.reactor, two.name, 2)
+    assert not world.reactor.claims.kept
+
+
+def test_it_may_be_taken_and_given_in_any_order(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "x", "y")
+    for ticket, keys in enumerate((["x"], ["x", "y"], ["y"])):
+        claims.on_given(world.reactor, client.name, ticket, keys)
+    world.release(client, "x", "y")
+    for ticket in (1, 0):
+        assert world.state.tasks.keys() == {"x", "y"}
+        claims.on_taken(world.reactor, client.name, ticket)
+        settled(world)
+    assert world.state.tasks.keys() == {"y"}
+    claims.on_taken(world.reactor, client.name, 2)
+    settled(world)
+    world.check_empty()
+
+
+def test_a_result_keeps_the_futures_in_it(world: World) -> None:
+    outside, inside = world.join_client(), world.join_client()
+    world.submit(outside, ["x"])
+    submit(world, inside, "y", "z")
+    claims.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
+    claims.on_result_names(world.reactor, m.ResultNames("x", ["y", "x"]))  # pickled twice; and itself
+    world.release(inside, "y", "z")
+    settled(world)
+    assert world.state.tasks.keys() == {"x", "y"}
+    world.release(outside, "x")
+    settled(world)
+    world.check_empty()
+
+
+def test_a_long_chain_of_results_that_name_each_other(world: World) -> None:
+    client = world.join_client()
+    keys = [f"t{i}" for i in range(3000)]
+    for key in keys:
+        world.reactor.on_tasks_submitted(client.name, m.SubmitTasks(b"function-1", [key], [b""]))
+    for one, following in pairwise(keys):
+        claims.on_result_names(world.reactor, m.ResultNames(one, [following]))
+    world.reactor.on_keys_released(client.name, keys[1:])
+    world.round()
+    assert len(world.state.tasks) == 3000
+    world.reactor.on_keys_released(client.name, keys[:1])
+    world.round()
+    check(world)
+    world.check_empty()
+
+
+def test_a_result_of_a_task_that_is_not_known_keeps_nothing(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "y")
+    claims.on_result_names(world.reactor, m.ResultNames("gone", ["y"]))
+    assert not world.reactor.claims.kept
+    submit(world, client, "x")
+    claims.on_result_names(world.reactor, m.ResultNames("x", ["unknown"]))
+    settled(world)
+    world.release(client, "x", "y")
+    settled(world)
+    world.check_empty()
+
+
+def test_a_key_that_is_used_again_does_not_keep_what_its_old_result_named(world: World) -> None:
+    client, other = world.join_client(), world.join_client()
+    submit(world, client, "y")
+    world.submit(client, ["x"])
+    world.submit(other, ["x"])
+    claims.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
+    world.release(client, "y")
+    world.cancel(client, "x")
+    world.release(client, "x")
+    submit(world, client, "x")
+    check(world)
+    assert world.state.tasks.keys() == {"x"}
+
+
+def test_what_is_claimed_is_forgotten_by_a_restart(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "x")
+    claims.on_given(world.reactor, client.name, 1, ["x"])
+    wishes.on_restarted(world.reactor)
+    world.round()
+    check(world)
+    assert not world.state.tasks
+    client.futures.clear()
+    submit(world, client, "x")
+    claims.on_given(world.reactor, client.name, 2, ["x"])
+    world.release(client, "x")
+    claims.on_taken(world.reactor, client.name, 1)
+    settled(world)
+    assert world.state.tasks.keys() == {"x"}
+    claims.on_taken(world.reactor, client.name, 2)
+    settled(world)
+    world.check_empty()
