@@ -18,13 +18,14 @@ from hpclaunch.client import data as data_calls
 from hpclaunch.client import graph, graphs
 from hpclaunch.client.absent import heed_words, why_absent
 from hpclaunch.client.actor import submit_actor
-from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, nothing, wait_all
+from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, wait_all
 from hpclaunch.client.copies import CopyCalls
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
 from hpclaunch.client.datasets import DatasetCalls
+from hpclaunch.client.ending import EndCalls
 from hpclaunch.client.executor import ClientExecutor
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
+from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.held import only_futures
 from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
@@ -38,7 +39,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(CopyCalls, DatasetCalls, ClientCore):
+class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -93,8 +94,10 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         duration: str | float | None = None,
         timeout: str | float | None = None,
         actor: bool = False,
+        actors: bool = False,
         restarts: int = 0,
         pure: bool = False,
+        fifo_timeout: Any = None,
         **kwargs: Any,
     ) -> Future:
         """Run ``function(*args, **kwargs)`` on the cluster.
@@ -113,13 +116,15 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :param timeout: how long it may run; after that it is ended, and fails with TaskTimeoutError.
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
             :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
+        :param actors: the same as ``actor``.
         :param restarts: how often an actor is made anew when its worker is lost.
         :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.
+        :param fifo_timeout: accepted, and not needed.
         :raises SerializationError: the function or an argument can't be pickled.
         """
         terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
         retries, priority = check_counts(retries, priority)
-        if actor:
+        if actor or actors:
             return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
         sent = self._define(function)
         data, inputs = serialize.dump_call(args, kwargs or None)
@@ -148,8 +153,10 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         duration: str | float | None = None,
         timeout: str | float | None = None,
         actor: bool = False,
+        actors: bool = False,
         restarts: int = 0,
         pure: bool = False,
+        fifo_timeout: Any = None,
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[Future]:
@@ -158,11 +165,11 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :param key: a prefix for the tasks' names, or a sequence of names.
         :param resources: as ``workers``, ``allow_other_workers``, ``duration``, ``timeout``: of each call, as in
             :meth:`submit`.
-        :param batch_size: accepted, and not needed: calls are sent in batches anyway.
+        :param batch_size: as ``fifo_timeout``: accepted, and not needed: calls are sent in batches anyway.
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
-        if actor:
+        if actor or actors:
             words: dict[str, Any] = {"resources": resources, "workers": workers, "duration": duration, **kwargs}
             words["timeout"] = timeout
             words |= {"allow_other_workers": allow_other_workers, "restarts": restarts}
@@ -181,18 +188,16 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         if pure and key is None:
             keys = []  # each is known when its arguments are pickled
         elif key is None or isinstance(key, str):
-            prefix = self._check_key(key) if key is not None else sent.name
-            stem = self._stem(prefix)
+            stem = self._stem(self._check_key(key) if key is not None else sent.name)
             keys = [f"{stem}-{i}" for i in range(len(calls))]
         else:
             keys = [self._check_key(one) for one in key]
             if len(keys) != len(calls):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
-        is_own = not pure and (key is None or isinstance(key, str))
+        is_own, wishes = not pure and (key is None or isinstance(key, str)), (retries, priority, terms)
         futures: list[Future] = []
         while len(futures) < len(calls):
             some = slice(len(futures), len(futures) + _MAP_CHUNK)
-            wishes = retries, priority, terms
             futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
         return futures
 
@@ -277,11 +282,14 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
 
         :param sync: wait, and return values instead of futures.
         :param optimize_graph: let Dask optimise its graphs.
-        :param options: ``workers``, ``allow_other_workers`` and ``resources``, as for :meth:`submit`. Dask's other
-            options are accepted and not needed.
+        :param options: ``workers``, ``allow_other_workers``, ``resources``, ``duration`` and ``timeout``, for each
+            of the tasks as in :meth:`submit`; ``traverse=False`` leaves lists and dicts as they are. Dask's
+            options that say how its own schedulers work are accepted, and not needed.
+        :raises UserError: there is no such option.
         """
         some, is_one = graphs.flat(collections)
-        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options})
+        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options}, is_strict=True)
+        wishes["traverse"] = options.get("traverse", True)
         results = graphs.compute(self, some, optimize_graph=optimize_graph, **wishes)
         if sync:
             results = [self.gather(one) if isinstance(one, Future) else one for one in results]
@@ -298,11 +306,10 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
     ) -> Any:
         """Begin to compute collections, and keep their parts on the workers; return collections of these parts.
 
-        :param options: ``workers``, ``allow_other_workers`` and ``resources``, as for :meth:`submit`. Dask's other
-            options are accepted and not needed.
+        :param options: as for :meth:`compute`.
         """
         some, is_one = graphs.flat(collections)
-        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options})
+        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options}, is_strict=True)
         results = graphs.persist(self, some, optimize_graph=optimize_graph, **wishes)
         return results[0] if is_one else results
 
@@ -349,45 +356,6 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         :param options: go to :meth:`submit` with each call, such as ``retries=2``.
         """
         return ClientExecutor(self, **options)
-
-    # --- cancelling
-
-    def _cancel_unstarted(self, keys: list[str]) -> list[str]:
-        """Cancel those of some tasks that have not begun; return their keys."""
-        return list(self._ask("cancel_unstarted", keys=keys)) if keys else []
-
-    def cancel(self, futures: Future | Iterable[Future], force: bool = False) -> Any:
-        """Cancel tasks, and with them all that use their results.
-
-        A task that runs already is left to end, and can see that it is not wanted (:func:`hpclaunch.get_task`).
-
-        :param force: replace the worker process that runs it; its other tasks run again elsewhere and are not
-            blamed. (Workers in threads of this process, ``processes=False``, can't be replaced.)
-        """
-        some = only_futures(futures)
-        pending = [f for f in some if f._status == PENDING]
-        self._end([(f.key, CANCELLED, None) for f in pending])
-        if pending:
-            self._send(m.CancelKeys([f.key for f in pending], force))
-        return nothing(self)
-
-    def retry(self, futures: Future | Iterable[Future]) -> Any:
-        """Run failed tasks once more, and before them those of their inputs that have failed."""
-        some = only_futures(futures)
-        with self._changed:
-            failed = [future for future in some if future._status == FAILED and self._is_current(future)]
-            if failed:
-                keys, number = [future.key for future in failed], next(self._numbers)
-                for future in failed:
-                    future._status, future._data = PENDING, None
-                self._fences.put_up(number, keys)
-                self._send(m.Fence(number))
-                self._send(m.RetryKeys(keys))
-        return nothing(self)
-
-    def _see_through(self, keys: list[str]) -> None:
-        """Have tasks run to their ends whoever lets go of them; what is sent later comes after this."""
-        self._send(m.SeeThrough(keys))
 
     # --- data
 
@@ -512,14 +480,16 @@ class Client(CopyCalls, DatasetCalls, ClientCore):
         data_calls.upload_file(self, Path(filename))
 
     @blocking
-    def restart(self, timeout: str | float = 30.0) -> Client:
+    def restart(self, timeout: str | float = 30.0, wait_for_workers: bool = True) -> Client:
         """Cancel all tasks of all clients, forget all results and replace all worker processes.
 
+        :param wait_for_workers: return when the new ones are there; False: at once.
         :raises TimeoutError: the workers were not back within ``timeout`` seconds.
         """
         self._end([(key, CANCELLED, None) for key in list(self._futures)])
         limit = timeout_seconds(timeout)
-        self._thread.run(self._ask_living("restart", timeout=limit), limit + 5 if limit is not None else None)
+        asking = self._ask_living("restart", timeout=limit, wait=wait_for_workers)
+        self._thread.run(asking, limit + 5 if limit is not None else None)
         return self
 
     @blocking

@@ -19,11 +19,17 @@ class CopyCalls:
 
     @blocking
     def replicate(
-        self, futures: Future | Iterable[Future], n: int | None = None, workers: list[str] | None = None
+        self,
+        futures: Future | Iterable[Future],
+        n: int | None = None,
+        workers: list[str] | None = None,
+        branching_factor: int = 2,
     ) -> None:
         """Wait for results, and keep each on ``n`` workers (None: on all), so that they survive a worker.
 
         Small results are with the head, and need no copies.
+
+        :param branching_factor: accepted, and not needed: all fetch it from those who have it.
         """
         self._ask("replicate", keys=keys_of(futures), n=n, workers=workers)
 

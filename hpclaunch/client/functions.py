@@ -23,8 +23,10 @@ _MISSING = object()
 SUBMIT_WORDS = frozenset(
     [
         "actor",
+        "actors",
         "allow_other_workers",
         "duration",
+        "fifo_timeout",
         "key",
         "priority",
         "pure",

@@ -24,7 +24,7 @@ Key = Hashable
 
 _CONTAINERS = (list, tuple, set, frozenset)
 #: What can be wished for the tasks of a graph.
-ANNOTATIONS = ("retries", "priority", "resources", "workers", "allow_other_workers")
+ANNOTATIONS = ("retries", "priority", "resources", "workers", "allow_other_workers", "duration", "timeout")
 
 
 class Batch(NamedTuple):

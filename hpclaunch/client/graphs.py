@@ -5,6 +5,7 @@ Dask itself prepares and rebuilds its collections; it is given a scheduler that 
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,32 @@ if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 
-def wishes_in(options: Mapping[str, Any]) -> dict[str, Any]:
+#: Options of ``compute`` and ``persist`` that say how fast Dask's schedulers work, or how its graphs are made.
+_NOT_NEEDED = frozenset(
+    [
+        *("asynchronous", "cache", "chunksize", "direct", "fifo_timeout", "max_workers", "num_workers", "pool"),
+        *("optimize_graph", "rerun_exceptions_locally", "resolve_keys", "scheduler", "traverse"),
+    ]
+)
+
+
+def wishes_in(options: Mapping[str, Any], *, is_strict: bool = False) -> dict[str, Any]:
     """Return those of the options of ``compute``, ``persist`` and ``get`` that go with each task of a graph.
 
     Dask's other options are for other schedulers; they are accepted, and not needed.
 
+    :param is_strict: refuse those that nobody knows. (What Dask passes on to ``get`` may be for anybody.)
     :raises UserError: there is one that would change the outcome.
     """
     if options.get("actors"):
         raise UserError("actors= is not there for graphs: make an actor by client.submit(..., actor=True)")
+    unknown = sorted(options.keys() - _NOT_NEEDED - {"actors"}.union(graph.ANNOTATIONS)) if is_strict else []
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], graph.ANNOTATIONS, 1)
+        raise UserError(
+            f"there is no option {unknown[0]!r} for a computation of a graph"
+            + (f"; do you mean {near[0]!r}?" if near else f"; there are {', '.join(graph.ANNOTATIONS)}")
+        )
     return {word: options[word] for word in graph.ANNOTATIONS if options.get(word)}
 
 
@@ -42,7 +60,11 @@ def _annotated() -> dict[str, Any]:
 def _columns(wishes: Mapping[str, Any]) -> tuple[int, int, m.Terms | None]:
     """Return the last columns of a SubmitTasks message."""
     terms = make_terms(
-        wishes.get("resources"), wishes.get("workers"), bool(wishes.get("allow_other_workers")), None
+        wishes.get("resources"),
+        wishes.get("workers"),
+        bool(wishes.get("allow_other_workers")),
+        wishes.get("duration"),
+        wishes.get("timeout"),
     )
     retries, priority = check_counts(wishes.get("retries", 0), wishes.get("priority", 0))
     return retries, priority, terms
@@ -66,9 +88,16 @@ def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: An
     return {key: by_key[name] for key, name in plan.wanted.items()}
 
 
-def compute(client: Client, some: list[Any], *, optimize_graph: bool, **wishes: Any) -> list[Any]:
-    """Submit those of some values that are lazy; return them with futures of their values in their stead."""
-    return _submit(client, some, "compute", optimize_graph, wishes)
+def compute(
+    client: Client, some: list[Any], *, optimize_graph: bool, traverse: bool = True, **wishes: Any
+) -> list[Any]:
+    """Submit those of some values that are lazy; return them with futures of their values in their stead.
+
+    :param traverse: lists and dicts with lazy values in them are lazy too.
+    """
+    return _submit(
+        client, [_as_lazy(one) for one in some] if traverse else some, "compute", optimize_graph, wishes
+    )
 
 
 def persist(client: Client, some: list[Any], *, optimize_graph: bool, **wishes: Any) -> list[Any]:
@@ -79,8 +108,6 @@ def persist(client: Client, some: list[Any], *, optimize_graph: bool, **wishes: 
 def _submit(
     client: Client, some: list[Any], what: str, optimize_graph: bool, wishes: Mapping[str, Any]
 ) -> list[Any]:
-    if what == "compute":
-        some = [_as_lazy(one) for one in some]
     own = submit_delayed(client, [one for one in some if isinstance(one, Delayed)], **wishes)
     values = iter([Delayed.of(future) for future in own] if what == "persist" else own)
     foreign = [one for one in some if _is_foreign(one)]

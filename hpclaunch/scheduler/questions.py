@@ -170,14 +170,16 @@ class Questions:
             return_exceptions=True,
         )
 
-    async def _restart(self, peer: Peer, timeout: float = 30.0) -> int:
-        """Forget all tasks and replace all worker processes; return how many workers there are then."""
+    async def _restart(self, peer: Peer, timeout: float | None = 30.0, wait: bool = True) -> int:
+        """Forget all tasks and replace all worker processes; return how many workers there are then, or now."""
         old = self.names(None)
         if not self._server.replacing.can_replace(old):
             raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
         wishes.on_restarted(self._server.reactor)
         self._uploads.clear()
         self._server.replacing.replace(old, (), "the cluster was restarted")
+        if not wait:
+            return len(self.names(None))
         try:
             async with asyncio.timeout(timeout):
                 while set(old) & set(self.names(None)) or len(self.names(None)) < len(old):

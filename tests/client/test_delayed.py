@@ -15,7 +15,7 @@ import pytest
 from hpclaunch import delayed
 from hpclaunch.client.client import Client
 from hpclaunch.client.delayed import Delayed
-from hpclaunch.errors import CommandError, SerializationError
+from hpclaunch.errors import CommandError, SerializationError, TaskTimeoutError, UserError
 from tests.client import work
 
 
@@ -199,3 +199,22 @@ def test_a_picture_by_graphviz(graph: Delayed, tmp_path: Path, monkeypatch: pyte
     assert drawing._repr_mimebundle_()["image/svg+xml"].startswith("<svg>")
     with pytest.raises(CommandError, match="exit code: 3"):
         graph.visualize(tmp_path / "graph.png")
+
+
+def test_options_of_a_computation(client: Client, tmp_path: Path) -> None:
+    slow = delayed(work.wait_for)(str(tmp_path / "gate"))
+    with pytest.raises(TaskTimeoutError, match=r"for longer than its timeout of 0\.2 s"):
+        client.compute(delayed(work.same)(slow), timeout="200 ms").result(20)
+    (tmp_path / "gate").touch()
+    assert client.compute([delayed(work.inc)(1)], timeout=10, num_workers=3, traverse=False)[0].result(10) == 2
+    inside = {"a": delayed(work.inc)(1)}
+    assert client.compute(inside, traverse=False) is inside
+    assert client.compute(inside, sync=True) == {"a": 2}
+    with pytest.raises(UserError, match=r"no option 'worker'.*do you mean 'workers'"):
+        client.compute(inside, worker="a")
+    with pytest.raises(UserError, match=r"no option 'key' for a computation"):
+        client.persist(inside, key="a")
+    with pytest.raises(UserError, match="actors= is not there for graphs"):
+        client.persist(inside, actors=True)
+    with pytest.raises(ValueError, match="timeout= is how long a task may run"):
+        client.compute(inside, timeout=-1)
