@@ -5,10 +5,73 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import claims, wishes
+from tests.scheduler.test_machine import ClusterMachine, pick
 from tests.scheduler.world import PENDING, FakeClient, World
+
+
+class ClaimingMachine(ClusterMachine):
+    """The machine of the daily business, in which references go from client to client and into results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: dict[tuple[str, int], list[str]] = {}
+        self.ticket = 0
+
+    def held(self) -> list[str]:
+        """Keys that somebody could pass on."""
+        return [key for key, task in self.world.state.tasks.items() if task.wanted_by]
+
+    @precondition(lambda self: self.held())
+    @rule(who=pick, which=st.lists(pick, min_size=1, max_size=3))
+    def a_value_is_given_out(self, who: int, which: list[int]) -> None:
+        held, client = self.held(), self.a_client(who)
+        keys = [held[n % len(held)] for n in which]
+        self.ticket += 1
+        self.under_way[client.name, self.ticket] = keys
+        claims.on_given(self.world.reactor, client.name, self.ticket, keys)
+        check(self.world)
+
+    @precondition(lambda self: self.under_way)
+    @rule(which=pick, is_read=st.booleans())
+    def a_value_is_taken(self, which: int, is_read: bool) -> None:
+        name, ticket = list(self.under_way)[which % len(self.under_way)]
+        keys = self.under_way.pop((name, ticket))
+        client = self.world.clients.get(name)
+        if client is None:
+            return
+        assert self.world.state.tasks.keys() >= set(keys), "it was lost on the way"
+        new = [key for key in dict.fromkeys(keys) if key not in client.futures] if is_read else []
+        client.futures.update(dict.fromkeys(new, PENDING))
+        wishes.on_keys_wanted(self.world.reactor, name, new)
+        claims.on_taken(self.world.reactor, name, ticket)
+        check(self.world)
+
+    @precondition(lambda self: self.held())
+    @rule(which=pick, names=st.lists(pick, min_size=1, max_size=2))
+    def a_result_names_others(self, which: int, names: list[int]) -> None:
+        keys = list(self.world.state.tasks)
+        held = sorted(self.held())
+        key = keys[which % len(keys)]
+        later = [one for n in names if (one := held[n % len(held)]) > key]  # no rings
+        claims.on_result_names(self.world.reactor, m.ResultNames(key, later))
+        check(self.world)
+
+    def end(self) -> None:
+        while self.under_way:
+            self.a_value_is_taken(0, is_read=True)
+        super().end()
+        assert not self.world.reactor.claims.kept
+        assert not self.world.reactor.claims.named
+
+
+TestClaims = ClaimingMachine.TestCase
+TestClaims.settings = settings(stateful_step_count=60, deadline=None)
 
 
 @pytest.fixture
