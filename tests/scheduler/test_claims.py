@@ -16,7 +16,7 @@ from tests.scheduler.world import PENDING, FakeClient, World
 
 
 class ClaimingMachine(ClusterMachine):
-    """The machine of the daily business, in which references go from client to client and into results."""
+    """The machine of the daily business, in which references go from client to client."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,16 +50,6 @@ class ClaimingMachine(ClusterMachine):
         client.futures.update(dict.fromkeys(new, PENDING))
         wishes.on_keys_wanted(self.world.reactor, name, new)
         claims.on_taken(self.world.reactor, name, ticket)
-        check(self.world)
-
-    @precondition(lambda self: self.held())
-    @rule(which=pick, names=st.lists(pick, min_size=1, max_size=2))
-    def a_result_names_others(self, which: int, names: list[int]) -> None:
-        keys = list(self.world.state.tasks)
-        held = sorted(self.held())
-        key = keys[which % len(keys)]
-        later = [one for n in names if (one := held[n % len(held)]) > key]  # no rings
-        claims.on_result_names(self.world.reactor, m.ResultNames(key, later))
         check(self.world)
 
     def end(self) -> None:
