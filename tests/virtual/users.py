@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from hpclaunch.client import asking
 from hpclaunch.client import data as client_data
 from hpclaunch.client.client import Client
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
@@ -229,19 +230,19 @@ class User:
                 how |= {"maxsize": 0} if kind == "queue" else {}
                 self._may_be_cancelled([wish])
                 self.wishes.remove(wish)
-                assert (await self.client._request_named(kind, "put", kind, None, how))[0] is True
+                assert (await self._named(kind, "put", kind, None, how))[0] is True
                 # Whoever has it may cancel it now, and retry it.
                 may = wish.may | {"cancelled", "LostResultError"}
                 self.shared[kind] = Shared(wish.future.key, wish.value, may)
             return
         how = {"batch": 0} if kind == "queue" else {}
         del self.shared[kind]
-        state, values = await self.client._request_named(kind, "get", kind, None, how)
+        state, values = await self._named(kind, "get", kind, None, how)
         assert state is True
         assert values == [[b"", [there.key]]]
         future = self.client._want(there.key)
         if kind == "variable":
-            await self.client._request_named(kind, "delete", kind, None, {})
+            await self._named(kind, "delete", kind, None, {})
         self.wishes.append(Wish(future, there.value, there.may))
 
     async def empty(self, shared: dict[str, Shared]) -> None:
@@ -250,12 +251,16 @@ class User:
             await self.share()
         self.wishes.clear()
 
+    async def _named(self, *asked: Any) -> list[Any]:
+        answer, _ = await asking._request(self.client, *asked)
+        return list(answer)
+
     async def lock(self) -> None:
         name = "a lock"
-        state, lease = await self.client._request_named("permit", "acquire", name, None, {"limit": 1})
+        state, lease = await self._named("permit", "acquire", name, None, {"limit": 1})
         assert state is True
         await asyncio.sleep(self.rng.expovariate(1))
-        assert await self.client._request_named("permit", "release", name, None, {"lease": lease}) == [True, True]
+        assert await self._named("permit", "release", name, None, {"lease": lease}) == [True, True]
 
     async def actor(self) -> None:
         """Make an actor, and wait for it."""
