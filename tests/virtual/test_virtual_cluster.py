@@ -115,7 +115,8 @@ async def story(cluster: VirtualCluster, seed: int, seconds: float) -> int:
     trouble = Trouble(cluster)
     until = cluster.loop.now + seconds
     shared: dict[str, Shared] = {}
-    users = [User(cluster, await cluster.client(f"user{i}"), shared, 10 * seed + i) for i in range(3)]
+    busy: set[str] = set()  # kinds of what is shared that somebody is about to use
+    users = [User(cluster, await cluster.client(f"user{i}"), shared, busy, 10 * seed + i) for i in range(3)]
     work = [asyncio.ensure_future(user.work(until)) for user in users]
     await asyncio.sleep(seconds)
     trouble.end()

@@ -54,13 +54,16 @@ class Shared(NamedTuple):
 class User:
     """One person with one client."""
 
-    def __init__(self, cluster: VirtualCluster, client: Client, shared: dict[str, Shared], seed: int) -> None:
+    def __init__(
+        self, cluster: VirtualCluster, client: Client, shared: dict[str, Shared], busy: set[str], seed: int
+    ) -> None:
         self.cluster = cluster
         self.client = client
         self.rng = random.Random(seed)
         self.wishes: list[Wish] = []
         self.checked = 0
         self.shared = shared
+        self.busy = busy
         self._marks = 0
 
     async def work(self, until: float) -> None:
@@ -222,7 +225,12 @@ class User:
     async def share(self) -> None:
         """Put a future into a queue or a variable that all use, and let go of it; or take one out."""
         kind = self.rng.choice(("queue", "variable"))
-        there = self.shared.get(kind)
+        if kind not in self.busy:  # one at a time, so that it is known what is in it
+            self.busy.add(kind)
+            await self._share(kind, self.shared.get(kind))
+            self.busy.discard(kind)
+
+    async def _share(self, kind: str, there: Shared | None) -> None:
         if there is None:
             wish = self.any_wish()
             if wish is not None:
