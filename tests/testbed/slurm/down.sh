@@ -10,7 +10,7 @@ only_one "$@"
 stop() { # NAME WORD SIGNAL: only if the process in NAME.pid is still the one up.sh started
     local pid; pid=$(cat "$RUN/$1.pid" 2> /dev/null) || return 0
     alive() { { tr '\0' ' ' < "/proc/$pid/cmdline"; } 2> /dev/null | grep -q -- "$1"; } # a zombie has none
-    alive "$2" && kill "-$3" "$pid" && kill -CONT "$pid" # a test that was killed may have frozen it
+    alive "$2" && kill "-$3" "$pid" && kill -CONT "$pid" 2> /dev/null # a test that was killed may have frozen it
     for _ in {1..400}; do alive "$2" || break; sleep .05; done
     if alive "$2"; then echo "$BED: $1 ($pid) does not stop" >&2; else rm -f "$RUN/$1.pid"; fi
 }
