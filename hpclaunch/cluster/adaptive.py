@@ -225,7 +225,7 @@ class Adaptive:
 
     def _affordable(self, facts: Facts) -> int:
         left = self._left_seconds(facts)
-        return 10**9 if left == math.inf else max(0, int(left // self._each_seconds()))
+        return 10**9 if left == math.inf else int(max(0.0, left) // self._each_seconds())
 
     def _over_budget(self, facts: Facts, live: Sequence[JobFact], wish: int) -> Decision | None:
         """Let jobs go for the budget to hold, queued ones first; None if it holds anyway.
@@ -235,7 +235,7 @@ class Adaptive:
         over = -self._left_seconds(facts)
         if over <= 0:
             return None
-        cancel = _youngest_queued(live)[: math.ceil(over / self._each_seconds())]
+        cancel = _youngest_queued(live)[: math.ceil(min(over / self._each_seconds(), len(live)))]
         over -= len(cancel) * self._each_seconds()
         over -= sum(_rest(job) for job in facts.jobs if job.state is State.DRAINING)
         retire: list[JobFact] = []

@@ -394,13 +394,17 @@ class SgeBed(Bed):
 
     def jobs(self) -> list[str]:
         """Return ids such as ``4711`` and ``4711.1``."""
+        return list(self.states())
+
+    def states(self) -> dict[str, str]:
+        """Return the master's letters for each of the user's jobs, such as "qw", "t" and "r"."""
         text = _ask(
             [*self.on(self.head), *_env(self.environment, None), "qstat", "-u", self.user_name, "-g", "d", "-xml"]
         )
-        found = []
+        found = {}
         for job in ElementTree.fromstring(text).iter("job_list"):  # noqa: S314  # from our own qstat
             number, task = job.findtext("JB_job_number", ""), job.findtext("tasks")
-            found.append(f"{number}.{task}" if task else number)
+            found[f"{number}.{task}" if task else number] = job.findtext("state", "")
         return found
 
     def cancel_all(self) -> None:
