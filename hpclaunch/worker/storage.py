@@ -63,7 +63,7 @@ class Storage:
         self._timer: asyncio.TimerHandle | None = None
         self._writes: set[asyncio.Task[None]] = set()
         self._tidied = 0.0
-        self._stuck_since = 0.0
+        self._stuck_since = time.monotonic()
         self._told = ""
 
     def start(self) -> None:
