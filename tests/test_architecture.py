@@ -64,6 +64,8 @@ PURE = {
     "scheduler.placement",
     "scheduler.pressure",
     "scheduler.reactor",
+    "scheduler.runs",
+    "scheduler.scattered",
     "scheduler.recall",
     "scheduler.restricted",
     "scheduler.state",

@@ -24,7 +24,8 @@ from hpclaunch.scheduler.scattered import places
 from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
-    from hpclaunch.scheduler.server import Peer, SchedulerServer
+    from hpclaunch.scheduler.peers import Peer
+    from hpclaunch.scheduler.server import SchedulerServer
 
 #: What a client inside a task may ask of the head, beside all that is in these tables.
 TASKS_MAY_ASK = ("info", "wait_for_workers")

@@ -20,7 +20,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.buffers import Buffer
 
 if TYPE_CHECKING:
-    from hpclaunch.scheduler.server import Peer
+    from hpclaunch.scheduler.peers import Peer
 
 
 #: Bytes that may be under way to one asker, or wait here for it.

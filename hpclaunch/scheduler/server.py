@@ -24,13 +24,15 @@ from hpclaunch.scheduler import claims, pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
+from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.relays import Question, Relays
+from hpclaunch.scheduler.relays import Relays
 from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.restricted import complaints
 from hpclaunch.scheduler.retiring import empty
+from hpclaunch.scheduler.runs import Runs
 from hpclaunch.scheduler.scattered import on_data_brought
 from hpclaunch.scheduler.state import LOST, Worker
 
@@ -45,20 +47,6 @@ BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
 _CLIENTS = ("client", "task")
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
-
-
-class Peer:
-    """A connection that has shown who it is."""
-
-    __slots__ = ("comm", "frozen", "hello", "last_seen", "relays", "vitals")
-
-    def __init__(self, comm: Any, hello: m.Hello, now: float) -> None:
-        self.comm: Comm = comm
-        self.hello = hello
-        self.last_seen = now
-        self.vitals: dict[str, m.WorkerVitals] = {}
-        self.frozen: dict[str, float] = {}  # workers that are stopped, and since when
-        self.relays: dict[int, Question] = {}  # whose questions it answers
 
 
 Nothing = Callable[..., None]
@@ -98,6 +86,7 @@ class SchedulerServer:
         self._clients: dict[str, Peer] = {}
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
+        self._runs = Runs()
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
         self._changed = asyncio.Event()
@@ -208,10 +197,25 @@ class SchedulerServer:
         job_id = peer.hello.job_id
         if job_id in self._stopping:
             raise HandshakeError(f"job {job_id} is to end: {self._stopping[job_id]}")
+        if host := self._runs.newer(peer.hello):
+            raise HandshakeError(f"job {job_id} was put back, and runs anew on {host}")
         old = self._supervisors.pop(job_id, None)
-        if old is not None:
-            old.comm.close("another supervisor of this job has come")
+        if self._runs.take(peer.hello):
+            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs anew on {peer.hello.host}")
+        elif old is not None:
+            old.comm.close("another connection of this supervisor has come")
         self._supervisors[job_id] = peer
+
+    def _end_older_run(self, job_id: str, supervisor: Peer | None, reason: str) -> None:
+        """A new run of a job has come, and nobody may have ended the one before."""
+        if supervisor is not None:
+            supervisor.comm.send(m.StopWorkers(reason))
+        for worker in self._workers_of(job_id):
+            peer = self._workers.pop(worker.name)
+            peer.comm.close(reason)
+            self._questions.on_worker_gone(worker.name, reason)
+            self._relays.lose(peer)
+            self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "nobody")
 
     def _on_frames(self, peer: Peer, frames: list[Frame]) -> None:
         peer.last_seen = time.monotonic()
@@ -259,6 +263,8 @@ class SchedulerServer:
             log.warning("worker %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
     def _from_supervisor(self, peer: Peer, message: m.Message) -> None:
+        if self._supervisors.get(peer.hello.job_id) is not peer:
+            return  # of a run of its job that is over
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
             self._drop_frozen_workers(peer)

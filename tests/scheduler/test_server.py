@@ -237,13 +237,40 @@ def test_names_are_taken_once(run: Run) -> None:
     run(scene)
 
 
-def test_a_second_supervisor_of_a_job_takes_the_place_of_the_first(run: Run) -> None:
+def test_a_supervisor_that_comes_again_takes_its_own_place(run: Run) -> None:
     async def scene(server: SchedulerServer) -> None:
-        first = Peer(server, "supervisor", "s1", job_id="1")
-        second = Peer(server, "supervisor", "s2", job_id="1")
-        assert await first.end() == "another supervisor of this job has come"
+        first = Peer(server, "supervisor", "s", job_id="1", host="node1", pid=7)
+        second = Peer(server, "supervisor", "s", job_id="1", host="node1", pid=7)
+        assert await first.end() == "another connection of this supervisor has come"
         second.comm.send(m.Heartbeat([m.WorkerVitals("w", 1, 2, 3.0)]))
         await second.hear(m.Heartbeat)
+
+    run(scene)
+
+
+def test_of_two_runs_of_a_job_the_older_one_ends(run: Run) -> None:
+    """A batch system has put the job back, and its first run is still there when the second one comes."""
+
+    async def scene(server: SchedulerServer) -> None:
+        client = Peer(server)
+        older = Peer(server, "supervisor", "s", job_id="1", host="node1", pid=7)
+        its_worker = Peer(server, "worker", "1-0", job_id="1", host="node1", threads=1)
+        client.submit(work.inc, (1,))
+        await its_worker.hear(m.RunTasks)
+        newer = Peer(server, "supervisor", "s", job_id="1", host="node2", pid=7)
+        why = "job 1 was put back, and runs anew on node2"
+        assert (await older.hear(m.StopWorkers)).reason == why
+        assert await its_worker.end() == why
+        older.comm.send(m.JobEnding("SIGUSR2"))
+        older.comm.send(m.Goodbye(why))
+        await ticks()
+        worker = Peer(server, "worker", "1-0", job_id="1", host="node2", threads=1)
+        assert (await worker.hear(m.RunTasks)).keys == ["k0"]
+        assert not server.reactor.state.workers["1-0"].refuses
+        with pytest.raises(HandshakeError, match=why):
+            Peer(server, "supervisor", "s", job_id="1", host="node1", pid=7)
+        newer.comm.send(m.Heartbeat([m.WorkerVitals("1-0", 1, 2, 3.0)]))
+        await newer.hear(m.Heartbeat)
 
     run(scene)
 
