@@ -47,6 +47,11 @@ def test_two_hundred_jobs_at_once_and_nothing_left(real: RealBed) -> None:
 
 def test_a_job_that_is_put_back_by_the_operators(real: RealBed) -> None:
     """``scontrol requeue``, ``qmod -rj``: a user who lets his jobs be rerun is told, and the work is done."""
+    # Grid Engine's notice may come before a listing shows that the job was put back, or a second run of it comes:
+    # the job then counts as cancelled from outside, and another is submitted.
+    told = {"slurm": ["scontrol requeue"], "sge": ["qmod -rj", "the batch system told it to end (SIGUSR2)"]}[
+        real.name
+    ]
     rerun = {"slurm": "['--requeue'], ['--no-requeue']", "sge": "['-r y'], ['-r n']"}[real.name]
     body = """
         more, less = RERUN
@@ -58,12 +63,13 @@ def test_a_job_that_is_put_back_by_the_operators(real: RealBed) -> None:
             say(ids=[job["id"] for job in cluster.jobs()])
             count = len(client.gather(futures))
             late = time.monotonic() + 60
-            while "why it was put back" not in (stories := cluster.jobs().stories()) and time.monotonic() < late:
+            is_told = lambda: any(words in cluster.jobs().stories() for words in TOLD)
+            while not is_told() and time.monotonic() < late:
                 time.sleep(0.1)
             cluster.wait_for_workers(2, timeout=90)
-            say(count=count, up=len(cluster.workers()), stories=stories)
+            say(count=count, up=len(cluster.workers()), stories=cluster.jobs().stories())
     """
-    driver, hear = real.start(body.replace("RERUN", rerun))
+    driver, hear = real.start(body.replace("RERUN", rerun).replace("TOLD", repr(told)))
     victim = hear()["ids"][0]
     if isinstance(bed := real.bed, SgeBed):  # a job of whose start its master has not heard yet (t) just goes on
         wait_until(lambda: bed.states().get(victim) == "r", "the master to hear of the job's start")
@@ -73,7 +79,7 @@ def test_a_job_that_is_put_back_by_the_operators(real: RealBed) -> None:
     said = hear()
     assert said["count"] == 300
     assert said["up"] == 2, said["stories"]
-    assert " ".join(argv[:-1]) in said["stories"]
+    assert any(words in said["stories"] for words in told), said["stories"]
     assert driver.wait(60) == 0
 
 
