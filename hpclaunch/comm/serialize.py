@@ -35,6 +35,11 @@ _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver"
 _unpickling = threading.RLock()
 #: Seconds after which one goes on all the same: what unpickles may wait for another thread.
 _UNPICKLING_SECONDS = 5.0
+#: The opcode by which pickles from protocol 4 on name a class or function. Without one nothing is imported, and no
+#: turn need be waited for: this is the hot path, and both cost more than to unpickle a number.
+_STACK_GLOBAL = b"\x93"
+#: Bytes up to which a pickle is searched for it.
+_PLAIN_BYTES = 4096
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
 _MAX_EXCEPTION = 64 << 20
 
@@ -45,6 +50,7 @@ _MAX_BUFFERS = 1 << 15
 _dumps = pickle.dumps
 _registered = registry.table
 _loads = unpickling.loads
+_plain_loads = pickle.loads
 
 
 class Payload(NamedTuple):
@@ -116,6 +122,8 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
     """
     is_alone = False
     try:
+        if not buffers and type(data) is bytes and len(data) < _PLAIN_BYTES and _STACK_GLOBAL not in data:
+            return _plain_loads(data)
         writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers] if buffers else ()
         # A try first, for a lock that is taken with a timeout costs more than most values.
         is_alone = _unpickling.acquire(False) or _unpickling.acquire(timeout=_UNPICKLING_SECONDS)
