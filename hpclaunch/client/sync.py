@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from hpclaunch.comm.serialize import forget_threads
+from hpclaunch.comm.unpickling import forget_threads
 
 T = TypeVar("T")
 

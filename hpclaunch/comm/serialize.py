@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -30,16 +29,6 @@ _collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default
 _referring: ContextVar[dict[str, None] | None] = ContextVar("referring", default=None)
 _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver", default=None)
 
-#: One thread unpickles at a time. Else two of them may import packages at once whose modules import each other, of
-#: which Python makes ImportErrors and worse in one of them: on a new worker, that is its first tasks.
-_unpickling = threading.RLock()
-#: Seconds after which one goes on all the same: what unpickles may wait for another thread.
-_UNPICKLING_SECONDS = 5.0
-#: The opcode by which pickles from protocol 4 on name a class or function. Without one nothing is imported, and no
-#: turn need be waited for: this is the hot path, and both cost more than to unpickle a number.
-_STACK_GLOBAL = b"\x93"
-#: Bytes up to which a pickle is searched for it.
-_PLAIN_BYTES = 4096
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
 _MAX_EXCEPTION = 64 << 20
 
@@ -50,7 +39,6 @@ _MAX_BUFFERS = 1 << 15
 _dumps = pickle.dumps
 _registered = registry.table
 _loads = unpickling.loads
-_plain_loads = pickle.loads
 
 
 class Payload(NamedTuple):
@@ -120,27 +108,14 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
     :param what: what it is, for the error.
     :raises SerializationError: a class or module that it needs is not here, or its code raised.
     """
-    is_alone = False
     try:
-        if not buffers and type(data) is bytes and len(data) < _PLAIN_BYTES and _STACK_GLOBAL not in data:
-            return _plain_loads(data)
-        writable = [copy_of(b) if memoryview(b).readonly else b for b in buffers] if buffers else ()
-        # A try first, for a lock that is taken with a timeout costs more than most values.
-        is_alone = _unpickling.acquire(False) or _unpickling.acquire(timeout=_UNPICKLING_SECONDS)
-        return _loads(data, buffers=writable)
+        if not buffers:
+            return _loads(data)
+        return _loads(data, [copy_of(b) if memoryview(b).readonly else b for b in buffers])
     except SerializationError:  # of something in it, which it names
         raise
     except Exception as error:
         raise SerializationError(_why_not("unpickled", what, error)) from error
-    finally:
-        if is_alone:
-            _unpickling.release()
-
-
-def forget_threads() -> None:
-    """In a fork of a process: whichever thread was unpickling is not here."""
-    global _unpickling
-    _unpickling = threading.RLock()
 
 
 def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:

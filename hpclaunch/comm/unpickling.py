@@ -4,6 +4,9 @@ Pickle imports ``package.module`` in one go. Python then locks the module first 
 plain ``import package`` locks them in the other order. Two threads that meet so are saved from the deadlock by
 being given half a module, which breaks some packages (NumPy among them) for the rest of the process. Here a
 package is always imported before what is in it.
+
+And one thread unpickles at a time: two may import packages at once whose modules import each other, of which
+Python makes ImportErrors and worse in one of them. On a new worker, that is its first tasks.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,15 +22,35 @@ _GLOBAL = b"\x93"  # the opcode that names something in a module
 #: Bytes from which a view is not copied for this: it would cost memory, and is seldom the first that imports.
 _MAX_COPY = 16 << 20
 
+#: Seconds after which a thread goes on without its turn: what unpickles may wait for another thread.
+_TURN_SECONDS = 5.0
+
+_plain_loads = pickle.loads
+_turn = threading.RLock()
 _imported: set[str] = set()  # modules that are known to be whole
 
 
-def loads(data: Any, *, buffers: Iterable[Any] | None = None) -> Any:
-    """Unpickle, as :func:`pickle.loads`, importing packages before their modules."""
-    kind = type(data)
-    if (kind is bytes or kind is bytearray) and _GLOBAL not in data:
-        return pickle.loads(data, buffers=buffers)
-    if kind is not bytes and memoryview(data).nbytes > _MAX_COPY:
+def loads(data: Any, buffers: Iterable[Any] | None = None) -> Any:
+    """Unpickle, as :func:`pickle.loads`, in turn, and importing packages before their modules."""
+    if buffers is None and type(data) is bytes and _GLOBAL not in data:
+        return _plain_loads(data)  # the hot path: nothing is imported, so there is no turn to wait for
+    # A try first, for a lock that is taken with a timeout costs more than most values.
+    is_alone = _turn.acquire(False) or _turn.acquire(timeout=_TURN_SECONDS)
+    try:
+        return _load(data, buffers)
+    finally:
+        if is_alone:
+            _turn.release()
+
+
+def forget_threads() -> None:
+    """In a fork of a process: whichever thread was unpickling is not here."""
+    global _turn
+    _turn = threading.RLock()
+
+
+def _load(data: Any, buffers: Iterable[Any] | None) -> Any:
+    if type(data) is not bytes and memoryview(data).nbytes > _MAX_COPY:
         return pickle.loads(data, buffers=buffers)
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 

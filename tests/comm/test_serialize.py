@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpclaunch import errors
-from hpclaunch.comm import serialize
+from hpclaunch.comm import serialize, unpickling
 from hpclaunch.comm.serialize import Payload, RemoteTraceback, dump_call, dump_failure, load_call, load_failure
 from hpclaunch.errors import SerializationError
 
@@ -462,7 +462,7 @@ def test_one_thread_unpickles_at_a_time_for_imports_of_two_get_into_each_others_
 def test_what_waits_for_another_thread_while_it_is_unpickled_goes_on_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(serialize, "_UNPICKLING_SECONDS", 0.05)
+    monkeypatch.setattr(unpickling, "_TURN_SECONDS", 0.05)
     _meeting.reset()
     data = serialize.dump_inline(Meeting())
     with ThreadPoolExecutor(2) as pool:
