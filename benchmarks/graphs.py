@@ -50,13 +50,13 @@ def random_graph(tasks: int) -> tuple[dict[str, Any], str]:
     loose: dict[str, None] = {}
     for i in range(tasks):
         count = min(i, chance.randrange(4))
-        inputs = [f"random-{j}" for j in chance.sample(range(max(0, i - 1_000), i), count)]
-        graph[f"random-{i}"] = (add, i, *inputs)
+        inputs = [f"mixed-{j}" for j in chance.sample(range(max(0, i - 1_000), i), count)]
+        graph[f"mixed-{i}"] = (add, i, *inputs)
         for key in inputs:
             loose.pop(key, None)
-        loose[f"random-{i}"] = None
-    graph["random-end"] = (add, *loose)
-    return graph, "random-end"
+        loose[f"mixed-{i}"] = None
+    graph["mixed-end"] = (add, *loose)
+    return graph, "mixed-end"
 
 
 def shuffle(parts: int) -> tuple[dict[str, Any], str]:
