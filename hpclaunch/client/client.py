@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, w
 from hpclaunch.client.copies import CopyCalls
 from hpclaunch.client.core import ClientCore, check_size
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
+from hpclaunch.client.cycles import making_many
 from hpclaunch.client.datasets import DatasetCalls
 from hpclaunch.client.ending import EndCalls
 from hpclaunch.client.executor import ClientExecutor
@@ -196,9 +196,10 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
         is_own, wishes = not pure and (key is None or isinstance(key, str)), (retries, priority, terms)
         futures: list[Future] = []
-        while len(futures) < len(calls):
-            some = slice(len(futures), len(futures) + _MAP_CHUNK)
-            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
+        with making_many(len(calls)):
+            while len(futures) < len(calls):
+                some = slice(len(futures), len(futures) + _MAP_CHUNK)
+                futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
         return futures
 
     def _map_chunk(
@@ -238,7 +239,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         if has_inputs:
             inputs += [[] for _ in range(len(args) - len(inputs))]
         if is_own:
-            futures = [self._future(key)[0] for key in keys]
+            futures = self._new_futures(keys)
         else:
             names = keys or [_pure_key(sent, data) for data in args]
             futures, new = self._named(names, anew=bool(keys))
@@ -334,7 +335,8 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
         futures = list(futures) if isinstance(futures, Iterator) else futures
-        flat = list(flatten(futures))
+        is_plain = type(futures) is list and set(map(type, futures)) == {Future}
+        flat = list(futures if is_plain else flatten(futures))
         if self.asynchronous and is_awaiting(self):
             return after(wait_all(self, flat), functools.partial(self.gather, futures, errors))
         for future in flat:
@@ -344,10 +346,10 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
                 future.result()
         stored = [f for f in flat if f._status == STORED]
         fetched = dict(zip(stored, self._fetch(stored, None), strict=True)) if stored else {}
-        is_plain = type(futures) is list and len(flat) == len(futures) and all(map(operator.is_, flat, futures))
         if is_plain and errors == "raise" and not fetched:
             load = serialize.load_value
-            return [load(f._data) if f._status == DONE else f.result() for f in flat]
+            with making_many(len(flat)):
+                return [load(f._data) if f._status == DONE else f.result() for f in flat]
         return rebuild(futures, fetched, skip_errors=errors == "skip")
 
     def get_executor(self, **options: Any) -> ClientExecutor:

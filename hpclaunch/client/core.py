@@ -188,6 +188,12 @@ class ClientCore:
                 return new, True
         return future, False
 
+    def _new_futures(self, keys: Sequence[str]) -> list[Future]:
+        """Return futures for keys that nobody has ever used."""
+        futures = [Future(key, self) for key in keys]  # type: ignore[arg-type]  # each is a Client
+        self._futures.update(zip(keys, map(weakref.ref, futures), strict=True))
+        return futures
+
     def _named(self, keys: Sequence[str], *, anew: bool = True) -> tuple[list[Future], list[int]]:
         """Return futures for keys that may have been used before, and which of them are new, each once.
 
@@ -343,7 +349,8 @@ class ClientCore:
 
     def _note_release(self, key: str) -> None:
         self._released.append(key)
-        self._schedule_flush()
+        if not self._flush_due:
+            self._schedule_flush()
 
     # --- to the head
 
@@ -392,7 +399,7 @@ class ClientCore:
             return
         released = [self._released.popleft() for _ in range(len(self._released))]
         while self._outgoing:  # all that was queued before the keys above were released, at least
-            comm.send(self._outgoing.popleft())
+            comm.put(self._outgoing.popleft())
         gone: list[str] = []
         with self._lock:
             for key in released:
@@ -401,7 +408,7 @@ class ClientCore:
                     del self._futures[key]
                     gone.append(key)
         if gone:
-            comm.send(m.ReleaseKeys(gone))
+            comm.put(m.ReleaseKeys(gone))
         comm.flush()
 
     # --- from the head

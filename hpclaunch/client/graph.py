@@ -16,6 +16,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from hpclaunch.client.cycles import making_many
 from hpclaunch.client.future import Future
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
@@ -68,6 +69,11 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
     if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
         dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
+    with making_many(len(dsk)):
+        return _plan(dsk, keys, annotations, run)
+
+
+def _plan(dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, Any]], run: str) -> Plan:
     wanted = list(dict.fromkeys(leaves(keys)))
     for key in wanted:
         if key not in dsk:

@@ -80,7 +80,7 @@ def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: An
     kept: list[Future] = list(plan.given)  # every task of the graph has a future until all are submitted
     for batch in plan.batches:
         sent = client._define_bytes(batch.function)
-        kept += [client._future(key)[0] for key in batch.keys]
+        kept += client._new_futures(batch.keys)
         client._send(
             m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *_columns({**wishes, **batch.wishes}))
         )

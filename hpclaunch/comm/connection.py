@@ -55,6 +55,9 @@ class Comm(Protocol):
     def send(self, message: Message) -> None:
         """Queue a message for the end of this tick of the loop."""
 
+    def put(self, message: Message) -> None:
+        """Queue a message for the next :meth:`flush`, which the caller promises: no turn of the loop is spent."""
+
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
         """Send one message with raw buffers behind it, after all that is queued."""
 
@@ -187,6 +190,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self.flush)
+
+    def put(self, message: Message) -> None:
+        self._queue.append(message)
 
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
         self.flush()

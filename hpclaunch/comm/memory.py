@@ -39,6 +39,9 @@ class MemoryConnection:
             self._flush_due = True
             self._loop.call_soon(self.flush)
 
+    def put(self, message: Message) -> None:
+        self._queue.append(message)
+
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
         self.flush()
         self._deliver([message], buffers)

@@ -116,14 +116,16 @@ class Reactor:
         terms = read_terms(message.terms)
         push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
-            old = tasks.get(key)
-            if old is not None and not is_over(old):
-                self.want_again(client, old)
-                continue
-            order += 1
-            task = tasks[key] = wants[key] = Task(key, function, args, order + shift, alone, retries)
-            if old is not None:
+            task = Task(key, function, args, order + 1 + shift, alone, retries)
+            old = tasks.setdefault(key, task)
+            if old is not task:
+                if not is_over(old):
+                    self.want_again(client, old)
+                    continue
+                tasks[key] = task
                 replace(self, old, task)
+            order += 1
+            wants[key] = task
             if terms is not None:
                 task.terms = terms
             task.actor = message.actor

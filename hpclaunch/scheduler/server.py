@@ -452,7 +452,7 @@ class SchedulerServer:
             else:
                 peer = self._workers.get(command[0])
             if peer is not None:
-                peer.comm.send(command.message)
+                peer.comm.put(command.message)
                 spoken_to.add(peer.comm)
         for comm in spoken_to:  # now, not a tick later: a round trip has four of these
             comm.flush()

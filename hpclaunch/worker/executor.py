@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,11 @@ SLOT_BYTES = 512
 
 #: Bytes of a result that fit into one frame.
 MAX_RESULT = LIMIT_PEER - (1 << 24)
+
+#: Types whose values are small, and have no others in them.
+_ATOMS = frozenset({bool, float, type(None)})
+#: Bits, or characters, below which the values of two more types are small, too.
+_SHORT = 1000
 
 
 class UnreadableInput(NamedTuple):
@@ -350,6 +356,13 @@ class Executor:
     def _pack(self, value: Any) -> bytes | Payload | NewActor:
         if type(value) is NewActor:
             return value
+        kind = type(value)
+        if (
+            kind in _ATOMS
+            or (kind is int and value.bit_length() < _SHORT)
+            or (kind is str and len(value) < _SHORT)
+        ):  # most small results need no second look
+            return pickle.dumps(value, 5)
         payload = serialize.dump_value(value)
         if not payload.buffers and len(payload.pickle) <= self._inline_limit:
             return payload.pickle  # type: ignore[return-value]

@@ -474,8 +474,8 @@ class WorkerServer:
                 seconds.append(took)
             else:
                 rest.append(outcome)
-        if keys:
-            self._send(m.TasksDone(keys, results, seconds))
+        if keys and self._head is not None and not self._head.is_closed:
+            self._head.put(m.TasksDone(keys, results, seconds))
         if rest:
             self._report(rest)
             self._carry_out()

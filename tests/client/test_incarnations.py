@@ -38,6 +38,8 @@ class Wire:
     def send(self, message: m.Message) -> None:
         self.sent.append(through_the_wire(message))
 
+    put = send
+
     def flush(self) -> None:
         pass
 

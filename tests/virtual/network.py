@@ -68,6 +68,9 @@ class End:
             self._flush_due = True
             self._link.loop.call_soon(self.flush)
 
+    def put(self, message: Message) -> None:
+        self._queue.append(message)
+
     def send_buffers(self, message: Message, buffers: Sequence[Buffer]) -> None:
         self.flush()
         self._put([message], buffers)
