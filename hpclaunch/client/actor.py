@@ -438,10 +438,10 @@ def submit_actor(
         raise ValueError(f"restarts is a number of times, 0 or more, not {restarts!r}")
     made = core._functions.dump(functools.partial(make_actor, cls))
     name = serialize.function_name(cls)
-    sent = core._define_bytes(made._replace(name=name))
-    data, inputs = serialize.dump_call(args, kwargs or None)
-    (future,), new = core._named([core._check_key(key) if key is not None else core._stem(name)])
-    if new:
-        columns = [inputs] if inputs else []
-        core._send(m.SubmitTasks(sent.id, [future.key], [data], columns, actor=restarts, **options))
+    with core._sent.using(made._replace(name=name)) as sent:
+        data, inputs = serialize.dump_call(args, kwargs or None)
+        (future,), new = core._named([core._check_key(key) if key is not None else core._stem(name)])
+        if new:
+            columns = [inputs] if inputs else []
+            core._send(m.SubmitTasks(sent.id, [future.key], [data], columns, actor=restarts, **options))
     return future

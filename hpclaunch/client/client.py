@@ -19,12 +19,13 @@ from hpclaunch.client.absent import heed_words, why_absent
 from hpclaunch.client.actor import submit_actor
 from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, wait_all
 from hpclaunch.client.copies import CopyCalls
-from hpclaunch.client.core import ClientCore, check_size
+from hpclaunch.client.core import ClientCore
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
 from hpclaunch.client.cycles import making_many
 from hpclaunch.client.datasets import DatasetCalls
 from hpclaunch.client.ending import EndCalls
 from hpclaunch.client.executor import ClientExecutor
+from hpclaunch.client.functions import check_size
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.held import only_futures
 from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
@@ -126,18 +127,18 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         retries, priority = check_counts(retries, priority)
         if actor or actors:
             return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
-        sent = self._define(function)
-        data, inputs = serialize.dump_call(args, kwargs or None)
-        check_size(len(data), sent.name)
-        if key is None and not pure:
-            future, is_new = self._future(key := self._stem(sent.name))
-        else:
-            name = _pure_key(sent, data) if key is None else self._check_key(key)
-            (future,), new = self._named([name], anew=key is not None)
-            is_new, key = bool(new), name
-        if is_new:
-            columns = [inputs] if inputs else []
-            self._send(m.SubmitTasks(sent.id, [key], [data], columns, retries, priority, terms))
+        with self._defining(function) as sent:
+            data, inputs = serialize.dump_call(args, kwargs or None)
+            check_size(len(data), sent.name)
+            if key is None and not pure:
+                future, is_new = self._future(key := self._stem(sent.name))
+            else:
+                name = _pure_key(sent, data) if key is None else self._check_key(key)
+                (future,), new = self._named([name], anew=key is not None)
+                is_new, key = bool(new), name
+            if is_new:
+                columns = [inputs] if inputs else []
+                self._send(m.SubmitTasks(sent.id, [key], [data], columns, retries, priority, terms))
         return future
 
     def map(
@@ -183,8 +184,21 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         retries, priority = check_counts(retries, priority)
         if kwargs:
             function, kwargs = self._bind(function, kwargs)
-        sent = self._define(function)
+        defining = self._defining(function)
         calls = list(zip(*iterables, strict=False))
+        with defining as sent, making_many(len(calls)):
+            return self._map(sent, calls, kwargs, key, pure=pure, wishes=(retries, priority, terms))
+
+    def _map(
+        self,
+        sent: serialize.FunctionBytes,
+        calls: list[tuple[Any, ...]],
+        kwargs: dict[str, Any],
+        key: str | Sequence[str] | None,
+        *,
+        pure: bool,
+        wishes: tuple[int, int, m.Terms | None],
+    ) -> list[Future]:
         if pure and key is None:
             keys = []  # each is known when its arguments are pickled
         elif key is None or isinstance(key, str):
@@ -194,12 +208,11 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
             keys = [self._check_key(one) for one in key]
             if len(keys) != len(calls):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
-        is_own, wishes = not pure and (key is None or isinstance(key, str)), (retries, priority, terms)
+        is_own = not pure and (key is None or isinstance(key, str))
         futures: list[Future] = []
-        with making_many(len(calls)):
-            while len(futures) < len(calls):
-                some = slice(len(futures), len(futures) + _MAP_CHUNK)
-                futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
+        while len(futures) < len(calls):
+            some = slice(len(futures), len(futures) + _MAP_CHUNK)
+            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
         return futures
 
     def _map_chunk(

@@ -27,7 +27,7 @@ from typing import Any
 from hpclaunch.client.actor import Actor, ActorCalls
 from hpclaunch.client.callbacks import CallbackThread, call_back
 from hpclaunch.client.fences import Fences
-from hpclaunch.client.functions import FunctionCache
+from hpclaunch.client.functions import FunctionCache, SentFunctions, Using
 from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.client.late import late, late_results
 from hpclaunch.client.liveness import look_after
@@ -36,16 +36,12 @@ from hpclaunch.client.sync import loop_thread
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
-from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, SerializationError
-from hpclaunch.notes import warn, warn_from_afar
+from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError
+from hpclaunch.notes import warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
 
-#: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
-_MAX_CALL = 1 << 30
-#: Bytes of them from which the user is told of a better way.
-_MUCH_CALL = 10 << 20
 #: Seconds between two looks of a task that waits at whether it was cancelled itself.
 _GLANCE_SECONDS = 0.2
 #: Large results that are fetched at the same time.
@@ -77,7 +73,7 @@ class ClientCore:
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
         self._functions = FunctionCache()
-        self._sent_functions: set[bytes] = set()
+        self._sent = SentFunctions(self._send)
         self._flush_due = False
         self._withdrawing: asyncio.Future[None] | None = None
         self._changed = threading.Condition()
@@ -154,17 +150,11 @@ class ClientCore:
         known = (reference() for reference in list(self._futures.values()))
         return any(future is not None and future._status == PENDING for future in known)
 
-    def _define(self, function: Callable[..., Any]) -> serialize.FunctionBytes:
+    def _defining(self, function: Callable[..., Any]) -> Using:
+        """Have the head know a function inside a ``with`` block."""
         if not callable(function):
             raise TypeError(f"the first argument must be a function, not {function!r}")
-        return self._define_bytes(self._functions.dump(function))
-
-    def _define_bytes(self, sent: serialize.FunctionBytes) -> serialize.FunctionBytes:
-        if sent.id not in self._sent_functions:
-            check_size(len(sent.data), sent.name)
-            self._send(m.DefineFunction(sent.id, sent.name, sent.data))
-            self._sent_functions.add(sent.id)  # now, and no earlier: other threads believe it
-        return sent
+        return self._sent.using(self._functions.dump(function))
 
     def _stem(self, name: str) -> str:
         """Return a key, or the beginning of keys, that nobody else has."""
@@ -564,20 +554,3 @@ class ClientCore:
             self._actor_calls.close(CommClosedError("the client was closed"))
         self._fetcher.close()
         self._session.close()
-
-
-def check_size(size: int, name: str) -> None:
-    """Warn if so many bytes of arguments, or of a function, are many.
-
-    :raises SerializationError: they are too many.
-    """
-    if size > _MAX_CALL:
-        raise SerializationError(
-            f"a call of {name} has {size / 1e9:.1f} GB of arguments, or of data in the function; at most "
-            f"{_MAX_CALL / 1e9:.1f} GB can be sent. Make or read the data in a task, and pass on its future"
-        )
-    if size > _MUCH_CALL:
-        warn(
-            f"a call of {name} has {size / 1e6:.0f} MB of arguments, or of data in the function, which the head "
-            "keeps for each call. Give large values to scatter() once, and pass on the futures that it returns"
-        )

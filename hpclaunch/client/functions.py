@@ -9,15 +9,29 @@ a wrong result.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple
 
+from hpclaunch.comm.messages import DefineFunction, ForgetFunctions, Message
 from hpclaunch.comm.serialize import FunctionBytes, dump_function
+from hpclaunch.errors import CommClosedError, SerializationError
+from hpclaunch.notes import warn
 
 _CONSTANTS = (NoneType, bool, int, float, complex, str, bytes, ModuleType, BuiltinFunctionType)
 _MISSING = object()
+
+#: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
+_MAX_CALL = 1 << 30
+#: Bytes of them from which the user is told of a better way.
+_MUCH_CALL = 10 << 20
+#: Functions that the head has from one client at most, and their bytes; but however large, it has this many.
+_MOST_FUNCTIONS = 1000
+_MOST_BYTES = 64 << 20
+_LEAST_FUNCTIONS = 4
 
 #: Keywords that ``Client.submit`` takes for its own, and never passes on.
 SUBMIT_WORDS = frozenset(
@@ -45,6 +59,89 @@ class _Snapshot(NamedTuple):
     code: CodeType
     defaults: tuple[Any, ...]
     names: tuple[tuple[str, Any], ...]  # globals that it may look up, and what they are
+
+
+class SentFunctions:
+    """Which functions the head has from this client: the latest, or the closures of a long session would fill it.
+
+    A function stays while somebody is *using* it, from before its bytes are sent until after the last message
+    that names it.
+
+    :param send: sends a message to the head, in order.
+    """
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._sizes: dict[bytes, int] = {}  # the latest last
+        self._total = 0
+        self._in_use: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, function: bytes) -> bool:
+        return function in self._sizes
+
+    def using(self, function: FunctionBytes) -> Using:
+        """Have the head know a function inside a ``with`` block.
+
+        :raises SerializationError: at its beginning: the function is too large to be sent.
+        """
+        return Using(self, function)
+
+    def _enter(self, function: FunctionBytes) -> None:
+        with self._lock:
+            size = self._sizes.pop(function.id, None)
+            if size is None:
+                size = len(function.data)
+                check_size(size, function.name)
+                self._send(DefineFunction(function.id, function.name, function.data))
+                self._total += size
+            self._sizes[function.id] = size
+            self._in_use[function.id] = self._in_use.get(function.id, 0) + 1
+
+    def _leave(self, function: bytes) -> None:
+        with self._lock:
+            left = self._in_use[function] - 1
+            if left:
+                self._in_use[function] = left
+                return
+            del self._in_use[function]
+            if self._is_much():
+                self._forget_some()
+
+    def _is_much(self) -> bool:
+        count = len(self._sizes)
+        return count > _MOST_FUNCTIONS or (count > _LEAST_FUNCTIONS and self._total > _MOST_BYTES)
+
+    def _forget_some(self) -> None:
+        """Forget the oldest half, by number; more if the rest is still large."""
+        half = len(self._sizes) // 2
+        old: list[bytes] = []
+        for function in list(self._sizes)[:-_LEAST_FUNCTIONS]:
+            if len(old) >= half and self._total <= _MOST_BYTES:
+                break
+            if function not in self._in_use:
+                self._total -= self._sizes.pop(function)
+                old.append(function)
+        if old:
+            with contextlib.suppress(CommClosedError):
+                self._send(ForgetFunctions(old))
+
+
+class Using:
+    """The time in which a function is in use."""
+
+    __slots__ = ("_function", "_sent")
+
+    def __init__(self, sent: SentFunctions, function: FunctionBytes) -> None:
+        self._sent = sent
+        self._function = function
+
+    def __enter__(self) -> FunctionBytes:
+        self._sent._enter(self._function)
+        return self._function
+
+    def __exit__(self, *_: object) -> None:
+        self._sent._leave(self._function.id)
 
 
 class FunctionCache:
@@ -102,3 +199,20 @@ def _names(code: CodeType) -> Iterator[str]:
     for one in code.co_consts:
         if isinstance(one, CodeType):
             yield from _names(one)
+
+
+def check_size(size: int, name: str) -> None:
+    """Warn if so many bytes of arguments, or of a function, are many.
+
+    :raises SerializationError: they are too many.
+    """
+    if size > _MAX_CALL:
+        raise SerializationError(
+            f"a call of {name} has {size / 1e9:.1f} GB of arguments, or of data in the function; at most "
+            f"{_MAX_CALL / 1e9:.1f} GB can be sent. Make or read the data in a task, and pass on its future"
+        )
+    if size > _MUCH_CALL:
+        warn(
+            f"a call of {name} has {size / 1e6:.0f} MB of arguments, or of data in the function, which the head "
+            "keeps for each call. Give large values to scatter() once, and pass on the futures that it returns"
+        )

@@ -79,11 +79,10 @@ def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: An
     plan = graph.plan(dsk, keys, run=f"{client._tag}-{next(client._numbers)}")
     kept: list[Future] = list(plan.given)  # every task of the graph has a future until all are submitted
     for batch in plan.batches:
-        sent = client._define_bytes(batch.function)
         kept += client._new_futures(batch.keys)
-        client._send(
-            m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *_columns({**wishes, **batch.wishes}))
-        )
+        columns = _columns({**wishes, **batch.wishes})
+        with client._sent.using(batch.function) as sent:
+            client._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *columns))
     by_key = {future.key: future for future in kept}
     return {key: by_key[name] for key, name in plan.wanted.items()}
 

@@ -60,11 +60,17 @@ class Goodbye(_Message, tag=3):
 
 
 class DefineFunction(_Message, tag=10):
-    """A function's bytes, sent once per connection before the first task that calls it."""
+    """A function's bytes, sent before the first task that calls it, and not again until it is forgotten."""
 
     function: bytes  # its id: a hash of data
     name: str
     data: bytes
+
+
+class ForgetFunctions(_Message, tag=28):
+    """Functions that the sender will define again if it needs them again. Tasks that are there keep theirs."""
+
+    functions: list[bytes]
 
 
 class Terms(_Message):
@@ -479,6 +485,7 @@ Message = (
     | Welcome
     | Goodbye
     | DefineFunction
+    | ForgetFunctions
     | SubmitTasks
     | ReleaseKeys
     | CancelKeys

@@ -97,7 +97,7 @@ class Reactor:
         client = self.state.clients.pop(name)
         self.on_keys_released_by(client, list(client.wants))
         self.news.pop(name, None)
-        forget_functions(self.state, client)
+        forget_functions(self, client.functions)
 
     def on_function_defined(self, message: m.DefineFunction) -> None:
         """A client sent a function."""

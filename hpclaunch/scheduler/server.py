@@ -101,6 +101,7 @@ class SchedulerServer:
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.DefineFunction: lambda peer, msg: wishes.on_function_sent(self.reactor, peer.hello.name, msg),
+            m.ForgetFunctions: lambda peer, msg: wishes.on_functions_forgotten(self.reactor, peer.hello.name, msg),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),

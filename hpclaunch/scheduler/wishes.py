@@ -7,10 +7,11 @@ for which ``check()`` holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.commands import ToClient
+from hpclaunch.scheduler.commands import ToClient, ToWorker
 from hpclaunch.scheduler.news import News
 from hpclaunch.scheduler.state import (
     ASSIGNED,
@@ -22,7 +23,6 @@ from hpclaunch.scheduler.state import (
     WAITING,
     Client,
     Function,
-    SchedulerState,
     Task,
     Worker,
     cut,
@@ -44,10 +44,25 @@ def on_function_sent(reactor: Reactor, name: str, message: m.DefineFunction) -> 
     reactor.state.clients[name].functions.add(message.function)
 
 
-def forget_functions(state: SchedulerState, gone: Client) -> None:
-    """A client has left: forget the functions that no other has sent. Tasks that are there keep theirs."""
-    for one in gone.functions.difference(*(client.functions for client in state.clients.values())):
+def on_functions_forgotten(reactor: Reactor, name: str, message: m.ForgetFunctions) -> None:
+    """A client will define these again if it needs them again."""
+    client = reactor.state.clients[name]
+    forgotten = client.functions.intersection(message.functions)
+    client.functions -= forgotten
+    forget_functions(reactor, forgotten)
+
+
+def forget_functions(reactor: Reactor, forgotten: AbstractSet[bytes]) -> None:
+    """Forget those of some functions that no client may call any more. Tasks that are there keep theirs."""
+    state = reactor.state
+    gone = set(forgotten).difference(*(client.functions for client in state.clients.values()))
+    for one in gone:
         state.functions.pop(one, None)
+    for worker in state.workers.values():
+        known = worker.functions & gone
+        if known:
+            worker.functions -= known
+            reactor.commands.append(ToWorker(worker.name, m.ForgetFunctions(list(known))))
 
 
 def on_fence(reactor: Reactor, name: str, number: int) -> None:

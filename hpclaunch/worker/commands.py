@@ -11,7 +11,7 @@ from hpclaunch.comm.messages import Message
 class Execute(NamedTuple):
     """Queue tasks of one function for the execution threads. ``inputs`` is None or belongs to the only task."""
 
-    function: bytes
+    function: Any  # what the shell knows it by
     keys: Sequence[str]
     args: Sequence[bytes]
     inputs: Mapping[str, Any] | None

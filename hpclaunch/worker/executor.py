@@ -58,10 +58,10 @@ class UnreadableInput(NamedTuple):
 
 
 Outcome = tuple[str, Any, float]  # key; bytes, Payload or Failure; seconds
-_Item = tuple[str, "_Function", bytes, Any]
+_Item = tuple[str, "Callee", bytes, Any]
 
 
-class _Function:
+class Callee:
     """A function on this worker; unpickled by the first thread that calls it."""
 
     __slots__ = ("_call", "source")
@@ -131,7 +131,6 @@ class Executor:
         self._client_lock = threading.Lock()
         self._inline_limit = inline_limit
         self._slots: Any = slots if slots is not None else bytearray(threads * SLOT_BYTES)
-        self._functions: dict[bytes, _Function] = {}
         self._queue: deque[_Item] = deque()
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._outcomes: deque[Outcome] = deque()
@@ -151,14 +150,9 @@ class Executor:
         place.thread = threading.Thread(target=self._serve, args=(place,), name=name, daemon=True)
         place.thread.start()
 
-    def define(self, function: FunctionBytes) -> None:
-        """Make a function known."""
-        self._functions[function.id] = _Function(function)
-
-    def put(self, function: bytes, keys: Iterable[str], args: Iterable[bytes], inputs: Any) -> None:
-        """Queue tasks of one known function."""
-        known = self._functions[function]
-        self._queue.extend([(key, known, arg, inputs) for key, arg in zip(keys, args, strict=True)])
+    def put(self, function: Callee, keys: Iterable[str], args: Iterable[bytes], inputs: Any) -> None:
+        """Queue tasks of one function."""
+        self._queue.extend([(key, function, arg, inputs) for key, arg in zip(keys, args, strict=True)])
         self._wake_all()
 
     def _wake_all(self) -> None:

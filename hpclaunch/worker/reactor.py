@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.state import FetchingTask, Version, WorkerState
@@ -28,24 +28,29 @@ class WorkerReactor:
         commands, self._commands = self._commands, []
         return commands
 
-    def on_function_defined(self, message: m.DefineFunction) -> None:
-        """The head sent a function."""
-        function = FunctionBytes(message.function, message.name, message.data)
-        self.state.functions[message.function] = function
+    def on_function_defined(self, function: bytes, callee: Any) -> None:
+        """The head sent a function; ``callee`` is what the shell knows it by."""
+        self.state.functions[function] = callee
+
+    def on_functions_forgotten(self, message: m.ForgetFunctions) -> None:
+        """The head will send these again if they are needed again. Tasks that are here keep theirs."""
+        for function in message.functions:
+            self.state.functions.pop(function, None)
 
     def on_tasks_sent(self, message: m.RunTasks) -> None:
         """The head sent tasks without inputs."""
         if self.state.ledger.paused:
             self._commands.append(ToHead(m.TasksReturned(message.keys)))
             return
-        self._commands.append(Execute(message.function, message.keys, message.args, None))
+        callee = self.state.functions[message.function]
+        self._commands.append(Execute(callee, message.keys, message.args, None))
 
     def on_task_sent(self, message: m.RunTask) -> None:
         """The head sent a task with inputs."""
         if self.state.ledger.paused:
             self._commands.append(ToHead(m.TasksReturned([message.key])))
             return
-        task = FetchingTask(message.key, message.function, message.args)
+        task = FetchingTask(message.key, self.state.functions[message.function], message.args)
         for one in message.inputs:
             if one.data is not None:
                 task.inputs[one.key] = one.data

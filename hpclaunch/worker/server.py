@@ -25,12 +25,12 @@ from hpclaunch.comm.bulk import BulkServer
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
-from hpclaunch.comm.serialize import Payload
+from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
-from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
+from hpclaunch.worker.executor import UNWANTED, Callee, Executor, Outcome, UnreadableInput
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
@@ -108,6 +108,7 @@ class WorkerServer:
         self._fetcher = Fetcher(peer, dial_context, lambda: self._head)
         self._handlers: dict[type, Callable[[Any], None]] = {
             m.DefineFunction: self._on_function,
+            m.ForgetFunctions: self._reactor.on_functions_forgotten,
             m.RunTasks: self._reactor.on_tasks_sent,
             m.RunTask: self._reactor.on_task_sent,
             m.SayWhenBegun: lambda msg: self._timed.update(msg.keys),
@@ -238,7 +239,8 @@ class WorkerServer:
             self._carry_out()
 
     def _on_function(self, message: m.DefineFunction) -> None:
-        self._reactor.on_function_defined(message)
+        callee = Callee(FunctionBytes(message.function, message.name, message.data))
+        self._reactor.on_function_defined(message.function, callee)
 
     def _on_stop(self, message: m.StopWorkers) -> None:
         if message.drain:
@@ -348,10 +350,6 @@ class WorkerServer:
     def _do(self, command: Command) -> None:
         assert self._executor is not None
         if type(command) is Execute:
-            function = self._reactor.state.functions.get(command.function)
-            if function is not None:
-                self._executor.define(function)
-                del self._reactor.state.functions[command.function]
             self._executor.put(command.function, command.keys, command.args, command.inputs)
         elif type(command) is ToHead:
             self._send(command.message)

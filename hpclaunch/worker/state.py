@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.worker.memory import Ledger, Limits
 
 #: A key, and the order of the task that is meant.
@@ -24,7 +24,7 @@ class FetchingTask:
 
     __slots__ = ("args", "function", "inputs", "key", "missing")
 
-    def __init__(self, key: str, function: bytes, args: bytes) -> None:
+    def __init__(self, key: str, function: Any, args: bytes) -> None:
         self.key = key
         self.function = function
         self.args = args
@@ -39,7 +39,7 @@ class WorkerState:
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
         self.ledger = Ledger(limits)
-        self.functions: dict[bytes, FunctionBytes] = {}
+        self.functions: dict[bytes, Any] = {}  # by id; what the shell knows them by
         self.store: dict[str, Any] = {}  # results and copies of results, by key: a Payload, or its file on disk
         self.copies: dict[str, int] = {}  # of them, those that are copies, with the order of their task
         self.pinned: set[str] = set()  # of them, those that stay in memory

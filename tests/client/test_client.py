@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpclaunch.client import client as client_module
-from hpclaunch.client import core as core_module
+from hpclaunch.client import functions
 from hpclaunch.client.client import Client
 from hpclaunch.client.future import Future
 from hpclaunch.comm.serialize import RemoteTraceback
@@ -165,7 +165,7 @@ def test_a_module_that_only_the_client_has(
 
 
 def test_a_call_that_is_too_large_says_what_to_do_instead(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_module, "_MAX_CALL", 1000)
+    monkeypatch.setattr(functions, "_MAX_CALL", 1000)
     monkeypatch.setattr(client_module, "_MAP_BYTES", 1000)
     data = bytes(2000)
     for call in (

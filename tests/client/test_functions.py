@@ -1,15 +1,22 @@
-"""The function cache: never stale, whatever changes; as quick as it can be where nothing does."""
+"""Functions as bytes: never stale, whatever changes; as quick as can be where nothing does; not kept for ever."""
 
 from __future__ import annotations
 
+import random
+import time
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from hpclaunch.client.functions import FunctionCache
-from hpclaunch.comm.serialize import load_value
+from hpclaunch import Client
+from hpclaunch.client import functions
+from hpclaunch.client.functions import FunctionCache, SentFunctions
+from hpclaunch.comm import messages as m
+from hpclaunch.comm.serialize import FunctionBytes, load_value
+from hpclaunch.errors import CommClosedError, SerializationError
 
 
 def main_module(source: str) -> types.ModuleType:
@@ -80,3 +87,112 @@ def test_functions_die() -> None:
     del module.f
     gc.collect()
     assert function() is None
+
+
+# --- what the head has
+
+
+class Head:
+    """Hears what a client says of functions, and complains of a call of one that it does not know."""
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+        self.defined = 0
+
+    def hear(self, message: m.Message) -> None:
+        if isinstance(message, m.DefineFunction):
+            assert message.function not in self.known
+            self.known.add(message.function)
+            self.defined += 1
+        elif isinstance(message, m.ForgetFunctions):
+            assert self.known.issuperset(message.functions)
+            self.known.difference_update(message.functions)
+        else:
+            assert isinstance(message, m.SubmitTasks)
+            assert message.function in self.known, "a call of a function that was forgotten"
+
+
+def bytes_of(number: int, size: int = 1) -> FunctionBytes:
+    return FunctionBytes(b"%d" % number, "f", bytes(size))
+
+
+def test_a_function_is_sent_once_as_long_as_it_is_used_now_and_then() -> None:
+    head = Head()
+    sent = SentFunctions(head.hear)
+    for i in range(5000):
+        for one in (bytes_of(-1), bytes_of(i)):
+            with sent.using(one):
+                assert one.id in head.known
+    assert head.defined == 5001
+    assert len(head.known) <= 1001
+
+
+@pytest.mark.filterwarnings("ignore:a call of f has 31 MB")
+def test_many_bytes_are_forgotten_but_for_the_latest() -> None:
+    head = Head()
+    sent = SentFunctions(head.hear)
+    for round_ in range(3):
+        for i in range(4):  # in turns, and none is sent again
+            with sent.using(bytes_of(i, 30 << 20)):
+                assert head.defined == (i + 1 if not round_ else 4)
+    with sent.using(bytes_of(5, 30 << 20)):
+        pass
+    assert b"5" in head.known
+    assert len(head.known) < 5
+
+
+def test_what_is_in_use_is_not_forgotten() -> None:
+    head = Head()
+    sent = SentFunctions(head.hear)
+    with sent.using(bytes_of(-1)), sent.using(bytes_of(-1)):
+        for i in range(3000):
+            with sent.using(bytes_of(i)):
+                pass
+        assert b"-1" in head.known
+    assert b"-1" in head.known, "it is the latest but one"
+
+
+def test_a_function_that_cannot_be_sent_is_not_taken_for_sent() -> None:
+    def fail(_: m.Message) -> None:
+        raise CommClosedError("gone")
+
+    sent = SentFunctions(fail)
+    for _ in range(2):
+        with pytest.raises(CommClosedError, match="gone"), sent.using(bytes_of(1)):
+            pass
+    with pytest.raises(SerializationError, match=r"at most 1\.1 GB"), sent.using(bytes_of(2, (1 << 30) + 1)):
+        pass
+
+
+def test_threads_never_call_what_another_has_had_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "_MOST_FUNCTIONS", 5)
+    head = Head()
+    sent = SentFunctions(head.hear)
+
+    def use(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(2000):
+            with sent.using(bytes_of(rng.randrange(12))) as function:
+                time.sleep(0)  # let others come between
+                head.hear(m.SubmitTasks(function.id, [], [], []))
+
+    with ThreadPoolExecutor(6) as pool:
+        for one in pool.map(use, range(6)):
+            assert one is None
+    assert head.defined > 1000
+
+
+def test_a_cluster_forgets_closures_of_the_past(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each result is that of its own closure, however often the head and its workers are told to forget."""
+    monkeypatch.setattr(functions, "_MOST_FUNCTIONS", 7)
+
+    def closure(n: int) -> Callable[[int], int]:
+        return lambda x: x * 1000 + n
+
+    def use(x: int) -> list[int]:
+        futures = [client.submit(closure(i % 20), x) for i in range(200)]
+        return [*client.gather(futures)]
+
+    with ThreadPoolExecutor(3) as pool:
+        for x, results in enumerate(pool.map(use, range(3))):
+            assert results == [x * 1000 + i % 20 for i in range(200)]

@@ -67,6 +67,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def client_leaves(self, who: int) -> None:
         self.world.leave_client(self.a_client(who))
 
+    @rule(who=pick)
+    def client_forgets_functions(self, who: int) -> None:
+        self.world.forget(self.a_client(who), *FUNCTIONS)
+
     @rule(
         who=pick,
         keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True),
@@ -247,6 +251,7 @@ class Walk:
             self.machine.head_goes_round: 10,
             self.machine.client_joins: 0.5,
             self.leave: 0.1,
+            self.forget: 0.5,
             self.machine.head_ticks: evil,
             self.cancel: 0.3 * evil,
             self.drain: 0.1 * evil,
@@ -276,6 +281,9 @@ class Walk:
 
     def release(self) -> None:
         self.machine.client_releases(self.n(), [self.n()])
+
+    def forget(self) -> None:
+        self.machine.client_forgets_functions(self.n())
 
     def cancel(self) -> None:
         self.machine.client_cancels(self.n(), self.n())

@@ -210,6 +210,7 @@ def test_a_fetch_that_breaks_in_any_way_is_still_answered(run: Run, monkeypatch:
         monkeypatch.setattr(worker._fetcher, "fetch", broken)
         heard: list[m.Message] = []
         monkeypatch.setattr(worker, "_send", heard.append)
+        worker._reactor.on_function_defined(sent.id, None)
         worker._reactor.on_task_sent(m.RunTask(sent.id, "b", b"", [m.Input("a", None, ["nowhere"])]))
         worker._carry_out()
         await until(lambda: heard)

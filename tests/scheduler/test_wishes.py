@@ -12,7 +12,7 @@ from hpclaunch.comm.serialize import Payload
 from hpclaunch.scheduler import scattered, wishes
 from hpclaunch.scheduler.state import ASSIGNED, FAILED
 from tests.scheduler.test_machine import KEYS, ClusterMachine, pick
-from tests.scheduler.world import PENDING, World, value_of
+from tests.scheduler.world import FUNCTIONS, PENDING, World, value_of
 
 
 class WishingMachine(ClusterMachine):
@@ -329,6 +329,26 @@ def test_functions_of_clients_that_are_gone_are_forgotten_and_their_tasks_run_on
     world.leave_client(second)
     assert b"both" not in world.state.functions
     world.check_empty()
+
+
+def test_functions_that_a_client_will_send_again_are_forgotten_everywhere_but_by_its_tasks() -> None:
+    world = World()
+    first, second = world.join_client(), world.join_client()
+    function, other = FUNCTIONS
+    worker = world.join(1)
+    world.submit(first, ["a"], function=function)
+    world.round()
+    world.submit(first, ["b"], function=function)
+    world.forget(first, function, b"never sent")
+    assert function in world.state.functions, "the other client has sent it, too"
+    world.forget(second, function)
+    assert world.state.functions.keys() == {other}
+    world.settle()
+    assert first.futures == {"a": "done", "b": "done"}
+    world.submit(second, ["c"], function=function)
+    world.settle()
+    assert second.futures == {"c": "done"}
+    assert worker.known == {function}
 
 
 def test_what_was_retried_by_somebody_else_is_told() -> None:

@@ -122,7 +122,12 @@ class FakeWorker:
         if isinstance(message, m.DefineFunction):
             assert message.function not in self.known
             self.known.add(message.function)
-            reactor.on_function_defined(message)
+            reactor.on_function_defined(message.function, message.function)
+        elif isinstance(message, m.ForgetFunctions):
+            assert self.known.issuperset(message.functions)
+            self.known.difference_update(message.functions)
+            reactor.on_functions_forgotten(message)
+            assert reactor.state.functions.keys() == self.known
         elif isinstance(message, m.RunTasks):
             for key in message.keys:
                 self._owe(key, message.function)
@@ -268,9 +273,19 @@ class World:
         client = self.clients[f"c{self._count}"] = FakeClient(f"c{self._count}")
         self.reactor.on_client_joined(client.name)
         for function in FUNCTIONS:
-            self.reactor.on_function_defined(m.DefineFunction(function, "f", b"bytes"))
+            self.define(client, function)
         self.check()
         return client
+
+    def define(self, client: FakeClient, function: bytes) -> None:
+        """Have a client send a function if the head does not know it from this client."""
+        if function not in self.state.clients[client.name].functions:
+            wishes.on_function_sent(self.reactor, client.name, m.DefineFunction(function, "f", b"bytes"))
+
+    def forget(self, client: FakeClient, *functions: bytes) -> None:
+        """Have a client say that it will send these again if it needs them."""
+        wishes.on_functions_forgotten(self.reactor, client.name, m.ForgetFunctions(list(functions)))
+        self.check()
 
     def leave_client(self, client: FakeClient) -> None:
         del self.clients[client.name]
@@ -292,6 +307,7 @@ class World:
         for i, key in enumerate(keys):
             self.submitted.setdefault(key, set()).add(frozenset(inputs[i] if inputs else ()))
             client.futures.setdefault(key, PENDING)
+        self.define(client, function)
         message = m.SubmitTasks(
             function,
             list(keys),

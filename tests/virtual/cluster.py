@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpclaunch.client import core
+from hpclaunch.client import core, functions
 from hpclaunch.client.client import Client
 from hpclaunch.client.session import HeadSession
 from hpclaunch.comm import fetch as fetch_module
@@ -310,6 +310,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(state, "AHEAD_BYTES", 10 * INLINE_BYTES)
+    patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)
     patch.setattr(fetch_module, "node_id", lambda: "")
     patch.setattr(core, "secrets", _Secrets())

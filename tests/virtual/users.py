@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -102,7 +103,11 @@ class User:
         call = combine
         if rng.random() < 0.1:
             call, may = moody, may | {"ValueError"}
-        future = self.client.submit(call, size, self._marks, *(wish.future for wish in some), **options)
+        if rng.random() < 0.2:  # functions that differ
+            call = functools.partial(call, size)
+            future = self.client.submit(call, self._marks, *(wish.future for wish in some), **options)
+        else:
+            future = self.client.submit(call, size, self._marks, *(wish.future for wish in some), **options)
         value = combine(size, self._marks, *(wish.value for wish in some))
         self.wishes.append(Wish(future, value, may))
 
@@ -274,10 +279,10 @@ class User:
         """Make an actor, and wait for it."""
         self._marks += 1
         key = f"actor-{self.client.name}-{self._marks}"
-        sent = self.client._define(_make_actor)
         call, _ = serialize.dump_call((), None)
         future, _ = self.client._future(key)
-        self.client._send(m.SubmitTasks(sent.id, [key], [call], [], 0, 0, None, self.rng.choice((0, 50))))
+        with self.client._defining(_make_actor) as sent:
+            self.client._send(m.SubmitTasks(sent.id, [key], [call], [], 0, 0, None, self.rng.choice((0, 50))))
         payload = None
         while future._status in (PENDING, STORED) and payload is None:
             await self._end_of(future)

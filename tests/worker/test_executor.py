@@ -16,7 +16,7 @@ from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import Payload, load_failure
 from hpclaunch.errors import SerializationError, TaskError
 from hpclaunch.worker import executor as executor_module
-from hpclaunch.worker.executor import SLOT_BYTES, UNWANTED, Executor, Outcome, read_slots
+from hpclaunch.worker.executor import SLOT_BYTES, UNWANTED, Callee, Executor, Outcome, read_slots
 
 LIMIT = 1000
 
@@ -38,9 +38,8 @@ class Rig:
 
     def put(self, function: Callable[..., Any], *calls: tuple[Any, ...], prefix: str = "k") -> list[str]:
         sent = serialize.dump_function(function)
-        self.executor.define(sent)
         keys = [f"{prefix}{i}" for i in range(len(calls))]
-        self.executor.put(sent.id, keys, [serialize.dump_call(args, None)[0] for args in calls], None)
+        self.executor.put(Callee(sent), keys, [serialize.dump_call(args, None)[0] for args in calls], None)
         return keys
 
     def wait(self, count: int) -> dict[str, tuple[Any, float]]:
@@ -218,8 +217,7 @@ def nested(depth: int) -> Any:
 
 def test_arguments_that_cannot_be_loaded_are_that_tasks_failure(rig: Rig) -> None:
     sent = serialize.dump_function(abs)
-    rig.executor.define(sent)
-    rig.executor.put(sent.id, ["k"], [b"cno_such_module\nthing\n."], None)
+    rig.executor.put(Callee(sent), ["k"], [b"cno_such_module\nthing\n."], None)
     back = load_failure(rig.wait(1)["k"][0])
     assert type(back) is SerializationError
     assert "no_such_module" in str(back)
@@ -227,8 +225,7 @@ def test_arguments_that_cannot_be_loaded_are_that_tasks_failure(rig: Rig) -> Non
 
 def test_a_function_that_cannot_be_loaded_fails_each_of_its_tasks(rig: Rig) -> None:
     sent = serialize.FunctionBytes(b"id", "analyse", b"cno_such_module\nanalyse\n.")
-    rig.executor.define(sent)
-    rig.executor.put(b"id", ["a", "b"], [b"", b""], None)
+    rig.executor.put(Callee(sent), ["a", "b"], [b"", b""], None)
     for value, _ in rig.wait(2).values():
         assert "function analyse: " in str(load_failure(value))
         assert "no_such_module" in str(load_failure(value))
@@ -236,7 +233,6 @@ def test_a_function_that_cannot_be_loaded_fails_each_of_its_tasks(rig: Rig) -> N
 
 def test_inputs_are_resolved(rig: Rig) -> None:
     sent = serialize.dump_function(lambda a, b: a + b)
-    rig.executor.define(sent)
 
     class Reference:
         def __init__(self, key: str) -> None:
@@ -246,7 +242,7 @@ def test_inputs_are_resolved(rig: Rig) -> None:
             return serialize.reduce_future(self.key)
 
     data, _ = serialize.dump_call((Reference("x"), Reference("y")), None)
-    rig.executor.put(sent.id, ["k"], [data], {"x": serialize.dump_inline(1), "y": serialize.dump_value(2)})
+    rig.executor.put(Callee(sent), ["k"], [data], {"x": serialize.dump_inline(1), "y": serialize.dump_value(2)})
     assert serialize.load_value(rig.wait(1)["k"][0]) == 3
 
 
@@ -362,10 +358,9 @@ def test_a_key_of_any_length_stays_in_its_slot() -> None:
     rig = Rig(2)
     gate = Gate()
     sent = serialize.dump_function(gate.pass_through)
-    rig.executor.define(sent)
     long = "ä" * SLOT_BYTES
     data = serialize.dump_call((1,), None)[0]
-    rig.executor.put(sent.id, [long, "short"], [data, data], None)
+    rig.executor.put(Callee(sent), [long, "short"], [data, data], None)
     for _ in range(2):
         assert gate.waiting.acquire(timeout=10)
     first, second = sorted(read_slots(bytes(rig.slots), 2), key=len, reverse=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
 from hpclaunch.worker.reactor import WorkerReactor
 
@@ -24,7 +24,9 @@ def large(key: str) -> m.Input:
 
 @pytest.fixture
 def reactor() -> WorkerReactor:
-    return WorkerReactor()
+    reactor = WorkerReactor()
+    reactor.on_function_defined(b"f", b"f")
+    return reactor
 
 
 def send(reactor: WorkerReactor, key: str, *inputs: m.Input) -> list[Command]:
@@ -38,9 +40,12 @@ def test_tasks_without_inputs_are_executed_as_they_come(reactor: WorkerReactor) 
     assert reactor.take_commands() == [Execute(b"f", ["a", "b"], [b"1", b"2"], None)]
 
 
-def test_a_function_is_kept_for_the_executor(reactor: WorkerReactor) -> None:
-    reactor.on_function_defined(m.DefineFunction(b"f", "name", b"data"))
-    assert reactor.state.functions == {b"f": FunctionBytes(b"f", "name", b"data")}
+def test_a_function_is_forgotten_but_not_by_a_task_that_fetches_its_input(reactor: WorkerReactor) -> None:
+    assert send(reactor, "t", large("a")) == [FetchInput("a", ["w9:1"], 0)]
+    reactor.on_functions_forgotten(m.ForgetFunctions([b"f", b"unknown"]))
+    assert not reactor.state.functions
+    reactor.on_input_arrived("a", 0, BIG)
+    assert Execute(b"f", ["t"], [b"args"], {"a": BIG}) in reactor.take_commands()
 
 
 def test_small_inputs_come_along(reactor: WorkerReactor) -> None:
@@ -163,6 +168,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.reactor = WorkerReactor()
+        self.reactor.on_function_defined(b"f", b"f")
         self.owed: set[str] = set()
         self.queued: list[str] = []
         self.fetches: list[FetchInput] = []
