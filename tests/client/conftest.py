@@ -1,4 +1,7 @@
-"""A small real cluster for the client's tests: a head process and two workers, kept for a whole module."""
+"""A small real cluster for the client's tests: a head process and two workers, which all of them share.
+
+A test that breaks a cluster, or needs one that is otherwise, makes its own and is slow.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def until(condition: Callable[[], Any], what: str = "it", seconds: float = 15.0)
     return value
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCluster]:
     with MiniCluster(tmp_path_factory.mktemp("cluster"), jobs=2) as cluster:
         with Client(cluster.directory) as probe:
@@ -40,11 +43,7 @@ def client(cluster: MiniCluster) -> Iterator[Client]:
     fds = len(os.listdir("/proc/self/fd"))
     yield client
     client.close()
-    with Client(cluster.directory) as probe:
-        until(lambda: not probe.scheduler_info()["tasks"], "forgetting all tasks")
-        until(lambda: not probe.scheduler_info()["held"], "freeing all results")
-        until(lambda: not probe.scheduler_info()["relays"], "forgetting all questions")
-        probe._thread.run(probe._session.request("check"))
+    until(lambda: not any(cluster.check().values()), "forgetting all tasks, results and questions")
     until(lambda: len(os.listdir("/proc/self/fd")) <= fds, "closing of all connections")
     until(lambda: {t for t in threading.enumerate() if t.name != "hpclaunch-io"} <= threads, "end of threads")
 

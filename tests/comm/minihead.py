@@ -20,8 +20,18 @@ from hpclaunch.scheduler import server as scheduler
 from hpclaunch.scheduler.server import SchedulerServer
 
 
+def work_of_clients(server: SchedulerServer) -> dict[str, int]:
+    """Return how much there is of what clients have asked for."""
+    state = server.reactor.state
+    return {
+        "tasks": len(state.tasks),
+        "held": sum(len(worker.holds) for worker in state.workers.values()),
+        "relays": sum(len(peer.relays) for peer in server._workers.values()),
+    }
+
+
 async def serve(directory: Path, ready: Any, until: Any) -> None:
-    """Be a head whose run directory this is."""
+    """Be a head whose run directory this is, until the coroutine function ``until``, given the server, returns."""
     cluster_id = directory.name
     tls.write_credentials(directory, cluster_id)
 
@@ -37,16 +47,14 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
                 "threads": [w.threads for w in server.workers()],
                 "rss": [w.rss for w in server.workers()],
                 "workers": [w.name for w in server.workers()],
-                "tasks": len(state.tasks),
+                **work_of_clients(server),
                 "ready": state.ready_count,
                 "worker_list": [
                     {"name": w.name, "address": w.address, "threads": w.threads, "host": w.host}
                     for w in state.workers.values()
                 ],
-                "held": sum(len(w.holds) for w in state.workers.values()),
                 "clients": len(state.clients),
                 "fds": len(os.listdir("/proc/self/fd")),
-                "relays": sum(len(peer.relays) for peer in server._workers.values()),
             }
         if method == "retire":
             await server.retire_job(params["job"], drain=params["drain"], reason="the test says so", timeout=30.0)
@@ -73,18 +81,20 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
     facts = {"id": cluster_id, "name": "mini", "addresses": [f"127.0.0.1:{listener.port}"], "pid": os.getpid()}
     tls.write_private(directory / "cluster.json", json.dumps(facts).encode())
     ready()
-    await until()
+    await until(server)
     await server.close("the test is over")
     await listener.close()
     await asyncio.sleep(0.05)
 
 
 def main() -> None:
-    """Be a head process; ends when standard input does."""
+    """Be a head process; each line of standard input asks for a check, and it ends when standard input does."""
     directory = Path(sys.argv[1])
 
-    async def stdin_closed() -> None:
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    async def stdin_closed(server: SchedulerServer) -> None:
+        while await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
+            server.reactor.state.check()
+            print(json.dumps(work_of_clients(server)), flush=True)
 
     scheduler.HEARTBEAT_SECONDS, scheduler.SILENCE_SECONDS = map(float, sys.argv[2:])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -154,6 +164,16 @@ class MiniCluster:
         log.close()
         self.jobs.append(job)
         return job
+
+    def check(self) -> dict[str, int]:
+        """Have the head check its state; return how many tasks, held results and questions under way it knows."""
+        assert self.head.stdin is not None
+        assert self.head.stdout is not None
+        self.head.stdin.write("check\n")
+        self.head.stdin.flush()
+        answer = self.head.stdout.readline()
+        assert answer, self.head_log()
+        return dict(json.loads(answer))
 
     def logs(self) -> str:
         """What the workers have printed."""
