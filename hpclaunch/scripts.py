@@ -14,6 +14,7 @@ Pure, but for reading templates.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shlex
@@ -215,9 +216,17 @@ def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
 
 
 def _environment(config: JobConfig) -> SandboxedEnvironment:
-    own = [Path(config.template_directory).expanduser()] if config.template_directory else []
-    if own and not own[0].is_dir():
-        raise ScriptError(f"template-directory {own[0]} is not a directory")
+    if not config.template_directory:
+        return _environment_of(config.batch_system, None)
+    own = Path(config.template_directory).expanduser()
+    if not own.is_dir():
+        raise ScriptError(f"template-directory {own} is not a directory")
+    return _environment_of(config.batch_system, own.absolute())
+
+
+@functools.lru_cache(maxsize=8)  # compiling a template takes longest; one that has changed is read again
+def _environment_of(batch_system: str, directory: Path | None) -> SandboxedEnvironment:
+    own = [directory] if directory is not None else []
     ours = jinja2.FileSystemLoader(data_path("templates"))
     environment = SandboxedEnvironment(
         loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(own), ours, jinja2.PrefixLoader({"hpclaunch": ours})]),
@@ -227,7 +236,7 @@ def _environment(config: JobConfig) -> SandboxedEnvironment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    word = _slurm_word if config.batch_system == "slurm" else _sge_word
+    word = _slurm_word if batch_system == "slurm" else _sge_word
     environment.filters.update(q=_shell_quote, d=word, slurm_path=_slurm_path, sge_path=_sge_path)
     environment.filters.update(slurm_time=_slurm_time, sge_time=_sge_time, needed=_needed)
     return environment

@@ -21,6 +21,7 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 #: Plain words for which YAML has a meaning that nobody wants here.
 _AS_WRITTEN = (_MERGE, f"{_TAG}value", f"{_TAG}timestamp")
+_QUICK_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class Value(NamedTuple):
@@ -38,10 +39,14 @@ class Entry(NamedTuple):
     origin: str
 
 
-def compose(path: Path, errors: list[ConfigError]) -> yaml.Node | None:
-    """Return the root of a file; None if it is empty, or can't be read, which is then in ``errors``."""
+def compose(path: Path, errors: list[ConfigError], *, is_ours: bool = False) -> yaml.Node | None:
+    """Return the root of a file; None if it is empty, or can't be read, which is then in ``errors``.
+
+    :param is_ours: the file is our own. YAML's reader in C, ten times as quick, is good enough for that one: it
+        words mistakes worse, and nesting without end kills the process.
+    """
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        return yaml.compose(path.read_text(encoding="utf-8"), Loader=_QUICK_LOADER if is_ours else yaml.SafeLoader)
     except OSError as error:
         errors.append(ConfigError(f"can't be read: {error.strerror}", origin=str(path)))
     except UnicodeDecodeError as error:

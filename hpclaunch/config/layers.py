@@ -130,16 +130,17 @@ def user_file(env: Mapping[str, str]) -> Path:
 def read_tree(paths: Sequence[Path], env: Mapping[str, str]) -> Tree:
     """Read and merge the defaults, these files and the environment. Mistakes are collected in ``errors``."""
     tree = Tree({}, {}, {}, [])
-    for path in [data_path("configs") / "defaults.yaml", *paths]:
+    _read_file(data_path("configs") / "defaults.yaml", tree, is_ours=True)
+    for path in paths:
         _read_file(path, tree)
     _read_environment(env, tree)
     return tree
 
 
-def _read_file(path: Path, tree: Tree) -> None:
+def _read_file(path: Path, tree: Tree, *, is_ours: bool = False) -> None:
     before = len(tree.errors)
     try:
-        root = compose(path, tree.errors)
+        root = compose(path, tree.errors, is_ours=is_ours)
         if root is not None:
             _read_root(root, str(path), tree)
     except RecursionError:

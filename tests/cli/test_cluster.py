@@ -15,6 +15,8 @@ import pytest
 from hpclaunch import Client
 from tests.testbed.beds import wait_until
 
+from .conftest import Typed
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -93,8 +95,8 @@ def test_clean_removes_what_a_dead_head_has_left(mine: str) -> None:
         (["scale", "nobody", "many"], 2, "many"),
     ],
 )
-def test_mistakes(argv: list[str], code: int, words: str) -> None:
-    done = command(*argv)
+def test_mistakes(argv: list[str], code: int, words: str, typed: Typed) -> None:
+    done = typed(*argv)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,6 +12,8 @@ import pytest
 from hpclaunch import scripts
 from hpclaunch.config.layers import load
 
+from .conftest import Typed
+
 
 def hpclaunch(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     """Run the command; return its exit code and what it printed."""
@@ -51,11 +53,11 @@ def test_it_prints_what_a_cluster_submits_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("section", ["sge", "slurm", "local"])
-def test_every_batch_system_has_one(section: str, tmp_path: Path) -> None:
-    code, out, _ = hpclaunch("script", section, "--cores", "2", "--memory", "1 GB", cwd=tmp_path)
-    assert code == 0
-    assert out.startswith("#!/usr/bin/env bash\n")
-    assert "-m hpclaunch.worker" in out
+def test_every_batch_system_has_one(section: str, typed: Typed) -> None:
+    done = typed("script", section, "--cores", "2", "--memory", "1 GB")
+    assert done.returncode == 0
+    assert done.stdout.startswith("#!/usr/bin/env bash\n")
+    assert "-m hpclaunch.worker" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -71,17 +73,16 @@ def test_every_batch_system_has_one(section: str, tmp_path: Path) -> None:
         ([], "Missing argument 'SECTION'"),
     ],
 )
-def test_a_mistake_is_one_error_and_no_script(arguments: list[str], words: str, tmp_path: Path) -> None:
-    code, out, err = hpclaunch("script", *arguments, cwd=tmp_path)
-    assert code == 2
-    assert out == ""
-    assert words in err
-    assert "Traceback" not in err
+def test_a_mistake_is_one_error_and_no_script(arguments: list[str], words: str, typed: Typed) -> None:
+    done = typed("script", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_a_skip_that_hits_nothing_is_told_beside_the_script(tmp_path: Path) -> None:
+def test_a_skip_that_hits_nothing_is_told_beside_the_script(typed: Typed) -> None:
     arguments = ["slurm", "--cores", "1", "--memory", "1 GB", "--job-directives-skip", "--mem-bind"]
-    code, out, err = hpclaunch("script", *arguments, cwd=tmp_path)
-    assert code == 0
-    assert "#SBATCH --mem=" in out
-    assert "'--mem-bind' is no directive of the script" in err
+    done = typed("script", *arguments)
+    assert done.returncode == 0
+    assert "#SBATCH --mem=" in done.stdout
+    assert "'--mem-bind' is no directive of the script" in done.stderr

@@ -375,7 +375,7 @@ def test_a_value_that_is_wrong_is_not_also_missing() -> None:
         ("jobqueue:\n  sge:\n    queue: *q\n", ":3: is not YAML.*undefined alias"),
         ("jobqueue:\n  sge:\n    queue: !!python/name:os.system x\n", ":3: can't be read.*only plain values"),
         ("a: &a {b: *a}\njobqueue: *a\n", "nested too deeply"),
-        ("jobqueue: {sge: " + "[" * 2000, "nested too deeply|is not YAML"),
+        ("jobqueue: {sge: " + "[" * 600, "nested too deeply"),
         ("jobqueue:\n  sge:\n    memory: .inf\n    cores: 1\n", ":3: memory: inf is not a size"),
         ("distributed:\n  worker:\n    memory:\n      targt: 0.5\n", ":4: unknown key 'targt'.*'target'"),
         ("distributed:\n  worker: {}\n  worker: {}\n", ":3: 'worker' stands here a second time.*line 2"),
