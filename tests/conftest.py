@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -49,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in {"slurm", "sge"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(name)
+
+
+def pytest_collection_finish() -> None:
+    """Spare each later search for garbage what is there now and stays: thousands of tests and their modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

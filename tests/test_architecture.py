@@ -199,22 +199,25 @@ def tree(module: str) -> ast.Module:
     return ast.parse(modules()[module].read_text())
 
 
-def imports(module: str) -> Iterator[tuple[str, str | None, bool]]:
-    """Yield (module, name or None, whether inside a function) for each import, wherever it stands."""
-    nested = {
-        node
-        for function in ast.walk(tree(module))
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree(module)):
+@cache
+def nodes(module: str) -> list[ast.AST]:
+    """Return all of a module's syntax tree."""
+    return list(ast.walk(tree(module)))
+
+
+@cache
+def imports(module: str) -> list[tuple[str, str | None, bool]]:
+    """Return (module, name or None, whether inside a function) for each import, wherever it stands."""
+    functions = [node for node in nodes(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    nested = {node for function in functions for node in ast.walk(function)}
+    found: list[tuple[str, str | None, bool]] = []
+    for node in nodes(module):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, None, node in nested
+            found += [(alias.name, None, node in nested) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} uses a relative import"
-            for alias in node.names:
-                yield str(node.module), alias.name, node in nested
+            found += [(str(node.module), alias.name, node in nested) for alias in node.names]
+    return found
 
 
 def own_imports(module: str) -> Iterator[tuple[str, bool]]:
@@ -243,54 +246,68 @@ def half(module: str) -> str:
     return "launch" if first in LAUNCH else "compute" if first in COMPUTE else "nowhere"
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_pure_module_is_there(module: str) -> None:
-    assert module in modules()
+# Each test goes through all modules and tells all that is wrong: a test for each module would take much longer.
 
 
-@pytest.mark.parametrize("module", sorted(PURE & modules().keys()))
-def test_pure_module_imports_only_what_computes(module: str) -> None:
+def test_pure_modules_are_there() -> None:
+    assert not PURE - modules().keys()
+
+
+def impure_imports(module: str) -> Iterator[str]:
     for name, attribute, _ in imports(module):
-        if not name.startswith("hpclaunch"):
-            assert is_allowed(name), f"{module} imports {name}"
-            if name in USED_PURELY and attribute is not None:
-                assert attribute in USED_PURELY[name], f"{module} imports {attribute} from {name}"
-    impure = {name for name, _ in own_imports(module)} - PURE
-    assert not impure, f"{module} is pure and imports {sorted(impure)}, which are not"
-
-
-@pytest.mark.parametrize("module", sorted(PURE & modules().keys()))
-def test_pure_module_calls_nothing_that_does(module: str) -> None:
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in USED_PURELY:
-            assert node.attr in USED_PURELY[node.value.id], f"{module}:{node.lineno}"
-        if not isinstance(node, ast.Call):
+        if name.startswith("hpclaunch"):
             continue
-        where = f"{module}:{node.lineno}"
-        if isinstance(node.func, ast.Name):
-            assert node.func.id not in FORBIDDEN_CALLS, where
-        elif isinstance(node.func, ast.Attribute):
-            assert node.func.attr not in FILE_CALLS, where
+        if not is_allowed(name):
+            yield name
+        elif name in USED_PURELY and attribute is not None and attribute not in USED_PURELY[name]:
+            yield f"{attribute} from {name}"
+    for name, _ in own_imports(module):
+        if name not in PURE:
+            yield f"{name}, which is not pure"
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_every_module_has_a_place(module: str) -> None:
-    assert half(module) != "nowhere", f"say which half {module} belongs to"
+def test_pure_modules_import_only_what_computes() -> None:
+    assert not [f"{module} imports {what}" for module in sorted(PURE) for what in impure_imports(module)]
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_the_halves_do_not_know_each_other(module: str) -> None:
+def impure_uses(module: str) -> Iterator[str]:
+    for node in nodes(module):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                wrong = name in USED_PURELY and attribute not in USED_PURELY[name]
+            case ast.Call(func=ast.Name(id=name)):
+                wrong, attribute = name in FORBIDDEN_CALLS, "()"
+            case ast.Call(func=ast.Attribute(attr=attribute)):
+                wrong, name = attribute in FILE_CALLS, "..."
+            case _:
+                continue
+        if wrong:
+            yield f"{module}:{node.lineno}: {name} {attribute}"
+
+
+def test_pure_modules_call_nothing_that_does() -> None:
+    assert not [what for module in sorted(PURE) for what in impure_uses(module)]
+
+
+def test_every_module_has_a_place() -> None:
+    assert not [module for module in modules() if half(module) == "nowhere"], "say which half they belong to"
+
+
+def test_the_halves_do_not_know_each_other() -> None:
     may = {
         "launch": {"launch", "shared"},
         "compute": {"compute", "shared"},
         "shared": {"shared"},
         "joining": {"launch", "compute", "shared", "joining"},
-    }[half(module)]
-    for name, nested in own_imports(module):
-        if (module, name) in REACHES_UP:
-            assert nested, f"{module} must import {name} only when it needs it"
-        else:
-            assert half(name) in may, f"{module} ({half(module)}) imports {name} ({half(name)})"
+    }
+    wrong = []
+    for module in modules():
+        for name, nested in own_imports(module):
+            if (module, name) in REACHES_UP:
+                assert nested, f"{module} must import {name} only when it needs it"
+            elif half(name) not in may[half(module)]:
+                wrong.append(f"{module} ({half(module)}) imports {name} ({half(name)})")
+    assert not wrong
 
 
 def test_the_rules_have_something_to_check() -> None:
@@ -343,20 +360,25 @@ def test_the_client_needs_nothing_of_the_launch_half(name: str) -> None:
 # Style that a reader relies on
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_module_is_readable(module: str) -> None:
-    text = modules()[module].read_text()
-    assert ast.get_docstring(tree(module)), f"{module} does not say what it is for"
-    assert text.count("\n") < 600, f"{module} is too long"
-    for node in ast.walk(tree(module)):
+def unreadable(module: str) -> Iterator[str]:
+    if not ast.get_docstring(tree(module)):
+        yield f"{module} does not say what it is for"
+    if modules()[module].read_text().count("\n") >= 600:
+        yield f"{module} is too long"
+    for node in nodes(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < 60, f"{module}.{node.name} is too long"
+            if node.end_lineno - node.lineno >= 60:
+                yield f"{module}.{node.name} is too long"
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_module_is_named_for_what_it_owns(module: str) -> None:
-    assert not {"util", "utils", "helper", "helpers", "manager", "misc", "common"} & set(module.split("."))
+def test_modules_are_readable() -> None:
+    assert not [what for module in modules() for what in unreadable(module)]
+
+
+def test_modules_are_named_for_what_they_own() -> None:
+    vague = {"util", "utils", "helper", "helpers", "manager", "misc", "common"}
+    assert not [module for module in modules() if vague & set(module.split("."))]
 
 
 def text_files() -> Iterator[Path]:

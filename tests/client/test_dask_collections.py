@@ -7,11 +7,8 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
-import dask.bag as db
 import numpy as np
 import pytest
 
@@ -23,8 +20,19 @@ from hpclaunch.errors import UserError
 from tests.client import work
 from tests.comm.minihead import MiniCluster
 
-pd = pytest.importorskip("pandas")
-dd = pytest.importorskip("dask.dataframe")
+if TYPE_CHECKING:
+    import dask
+    import dask.array as da
+    import dask.bag as db
+    import dask.dataframe as dd
+    import pandas as pd
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _dask() -> None:
+    """Import Dask for the first test: every process of the tests reads this file, and few run tests of it."""
+    names = {"dask": "dask", "da": "dask.array", "db": "dask.bag", "dd": "dask.dataframe", "pd": "pandas"}
+    globals().update({short: pytest.importorskip(name) for short, name in names.items()})
 
 
 @pytest.fixture
@@ -144,8 +152,7 @@ def test_dask_may_be_imported_later(cluster: MiniCluster) -> None:
 # --- what is wished for a graph's tasks
 
 
-@dask.delayed
-def fail_twice(path: str) -> int:
+def fail_twice_there(path: str) -> int:
     work.note(path)
     if work.times_called(path) < 3:
         raise ValueError("not yet")
@@ -154,6 +161,7 @@ def fail_twice(path: str) -> int:
 
 def test_retries_reach_each_way_of_computing(client: Client, tmp_path: Path) -> None:
     paths = [str(tmp_path / f"calls{i}") for i in range(6)]
+    fail_twice = dask.delayed(fail_twice_there)
     assert client.compute(fail_twice(paths[0]), retries=2).result(20) == 7
     assert client.persist(fail_twice(paths[1]), retries=2).compute() == 7
     with client.as_default():
@@ -169,7 +177,7 @@ def test_annotations_belong_to_their_tasks(client: Client, tmp_path: Path) -> No
     first, second = list(client.nthreads())
     with dask.annotate(workers=[first], retries=2):
         here = dask.delayed(work.worker_name)()
-        stubborn = fail_twice(str(tmp_path / "calls"))
+        stubborn = dask.delayed(fail_twice_there)(str(tmp_path / "calls"))
     with dask.annotate(workers=second):
         there = dask.delayed(work.worker_name)()
     with dask.annotate(resources={"no such thing": 1}):
