@@ -24,7 +24,7 @@ LOCAL_PATIENCE = 15.0  # seconds
 
 
 # No test may fail for being slow.
-settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("everyday", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 
@@ -32,7 +32,7 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 def pytest_configure() -> None:
     """Mark this test run (each of its processes marks its own), and have Hypothesis try as much as is asked for.
 
-    ``HPCLAUNCH_TEST_PROFILE`` is "quick" (as in ``make check``), "everyday" or "thorough": 30, 100, 1000 examples.
+    ``HPCLAUNCH_TEST_PROFILE`` is "quick" (as in ``make check``), "everyday" or "thorough": 15, 100, 1000 examples.
     """
     os.environ[MARK_NAME] = MARK
     settings.load_profile(os.environ.get("HPCLAUNCH_TEST_PROFILE", "everyday"))

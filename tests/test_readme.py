@@ -79,6 +79,7 @@ def test_program_for_slurm_runs(slurm: Bed) -> None:
     assert run_on(slurm, code).splitlines()[-1] == str(sum(range(20_000)))
 
 
+@pytest.mark.slow
 def test_configuration_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = marked("check", "config")
     path = tmp_path / "jobqueue.yaml"

@@ -100,6 +100,7 @@ def test_elements_are_numbered_and_know_their_ids(world: World) -> None:
     assert world.submit("true") == ["2.1"]
 
 
+@pytest.mark.slow
 def test_states_from_running_to_ended(world: World) -> None:
     (one,) = world.submit(f'until [ -e "{world.directory}/go" ]; do sleep 0.02; done; exit 3')
     (status,) = world.poll(one)
@@ -127,6 +128,7 @@ def test_ends(world: World, body: str, reason: str, code: int | None, number: in
     assert (usage.reason, usage.exit_code, usage.signal) == (reason, code, number)
 
 
+@pytest.mark.slow
 def test_use_is_accounted(world: World) -> None:
     work = "x = bytearray(60_000_000); from time import process_time as t\nwhile t() < 0.3: pass"
     (one,) = world.submit(f"{sys.executable} -S -c '{work}'")
@@ -138,6 +140,7 @@ def test_use_is_accounted(world: World) -> None:
     assert usage.max_memory_bytes >= 60_000_000
 
 
+@pytest.mark.slow
 def test_a_job_that_nobody_knows_is_unknown(world: World) -> None:
     world.submit("true")
     assert world.states("7.1", "1.9") == [JobState.UNKNOWN] * 2
@@ -155,6 +158,7 @@ def test_cancel_ends_a_job_and_what_it_started(world: World) -> None:
     assert world.poll(one)[0].reason == "cancelled"
 
 
+@pytest.mark.slow
 def test_cancel_lets_a_job_clean_up(world: World) -> None:
     name = f'"{world.directory}/said"'
     (one,) = world.submit(f'trap "echo bye > {name}.done; exit 5" TERM; echo hi > {name}; sleep 321 & wait')
@@ -164,6 +168,7 @@ def test_cancel_lets_a_job_clean_up(world: World) -> None:
     assert world.usage(one)[one].exit_code == 5
 
 
+@pytest.mark.slow
 def test_cancel_right_after_submit(world: World) -> None:
     ids = world.submit("sleep 321", 8)
     world.cancel(*ids)
@@ -179,6 +184,7 @@ def test_a_job_deaf_to_sigterm_is_killed(world: World) -> None:
     assert world.usage(one)[one].signal == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_the_others_go_on(world: World) -> None:
     ids = world.submit("sleep 321", 3)
     world.cancel(ids[1])
@@ -191,6 +197,7 @@ def test_what_a_script_leaves_in_the_background_ends_with_it(world: World) -> No
     wait_until(lambda: not is_alive(int(world.text("pid"))), "the sleep to be killed")
 
 
+@pytest.mark.slow
 def test_walltime_ends_a_job_and_says_so(make: Callable[..., World]) -> None:
     world = make(walltime=1)
     late, in_time = world.submit("[ $HPCLAUNCH_TASK_ID = 2 ] || sleep 321", 2)
@@ -220,6 +227,7 @@ def test_jobs_have_the_signals_of_a_fresh_process(world: World) -> None:
     world.usage(one)
 
 
+@pytest.mark.slow
 def test_jobs_do_not_hold_the_submitters_files(world: World) -> None:
     (one,) = world.submit(
         f'ls -l /proc/$$/fd > "{world.directory}/fds.part"; cat "{world.directory}/fds.part"; sleep 321'
@@ -237,6 +245,7 @@ def test_jobs_do_not_hold_the_submitters_files(world: World) -> None:
     world.cancel(one)
 
 
+@pytest.mark.slow
 def test_jobs_are_of_a_session_of_their_own(world: World) -> None:
     (one,) = world.submit(f'cat /proc/$$/stat > "{world.directory}/stat"; sleep 321')
     session = int(world.text("stat").rpartition(")")[2].split()[3])
@@ -260,6 +269,7 @@ def test_what_cannot_be_submitted_is_told(world: World, tmp_path: Path) -> None:
     world.spool.unlink()
 
 
+@pytest.mark.slow
 def test_submissions_at_the_same_time_get_numbers_of_their_own(world: World) -> None:
     script = world.directory / "job.sh"
     script.write_text("true")

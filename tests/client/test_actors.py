@@ -113,6 +113,7 @@ def test_an_actor_goes_with_its_future(client: Client, tmp_path: Path) -> None:
     until(gone.exists, "the end of the actor")
 
 
+@pytest.mark.slow
 def test_through_the_head_where_the_network_forbids_the_direct_way(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     client._thread.run(client._session.request("hide_workers", port=9))
@@ -141,6 +142,7 @@ def test_the_death_of_its_worker_is_an_error_that_says_how(own_cluster: Make) ->
     assert client.submit(work.inc, 1).result(20) == 2
 
 
+@pytest.mark.slow
 def test_an_actor_is_made_anew_so_often(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1, processes=2)
     counter = client.submit(work.Counter, 5, actor=True, restarts=1).result(10)

@@ -710,6 +710,7 @@ def test_map_takes_a_batch_size(client: Client) -> None:
     assert client.gather(client.map(work.inc, range(10), batch_size=3)) == list(range(1, 11))
 
 
+@pytest.mark.slow
 def test_large_functions_and_arguments_may_wait_for_the_first_worker(own_cluster: Any) -> None:
     cluster, client = own_cluster(jobs=0)
     data = bytes(200_000)

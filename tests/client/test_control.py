@@ -150,6 +150,7 @@ def test_run_what_raises(client: Client) -> None:
         client.run(work.inc, client.submit(work.inc, 1))
 
 
+@pytest.mark.slow
 def test_run_on_a_worker_that_dies_of_it(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     with pytest.raises(Exception, match="has gone before it answered"):
@@ -164,6 +165,7 @@ def test_nothing_runs_in_the_head(client: Client) -> None:
 # --- restart
 
 
+@pytest.mark.slow
 def test_restart(own_cluster: Make, gate: tuple[str, str]) -> None:
     cluster, client = own_cluster(jobs=2)
     with Client(cluster.directory) as other:
@@ -271,6 +273,7 @@ def test_a_cancelled_key_can_be_used_again_at_once(client: Client, tmp_path: Pat
         del kept, second
 
 
+@pytest.mark.slow
 def test_a_key_that_was_cancelled_by_force_can_be_used_again_at_once(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     first = client.submit(work.wait_for, str(tmp_path / "gate"), "first", key="again")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     import pandas as pd
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _dask() -> None:
@@ -133,7 +135,6 @@ def test_other_schedulers_by_name(client: Client) -> None:
     assert dask.delayed(work.pid)().compute(scheduler=client) != work.pid()
 
 
-@pytest.mark.slow
 def test_dask_may_be_imported_later(cluster: MiniCluster) -> None:
     program = f"""
         import os, sys

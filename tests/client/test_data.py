@@ -73,6 +73,7 @@ def test_a_value_is_sent_once_however_many_tasks_use_it(client: Client) -> None:
     del large
 
 
+@pytest.mark.slow
 def test_scattered_data_that_is_lost(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=1)
     small, large = client.scatter([work.big(10), work.big(1_000_000)])

@@ -100,6 +100,7 @@ def test_a_job_that_the_batch_system_ends_is_nobodys_fault(own_cluster: Make, tm
     assert client.gather(futures) == list(range(4))
 
 
+@pytest.mark.slow
 def test_tasks_wait_for_the_first_worker(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=0)
     futures = client.map(work.inc, range(100))
@@ -138,6 +139,7 @@ def test_work_goes_on_while_workers_die_and_come(own_cluster: Make) -> None:
 # --- the head
 
 
+@pytest.mark.slow
 def test_without_a_head_pending_futures_are_errors_and_the_rest_is_here(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1, death_timeout=0.3)
     ended = client.submit(work.inc, 1)
@@ -167,6 +169,7 @@ def test_without_a_head_pending_futures_are_errors_and_the_rest_is_here(own_clus
     gate.touch()
 
 
+@pytest.mark.slow
 def test_the_heads_last_words_reach_the_user(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1)
     pending = client.submit(work.wait_for, str(tmp_path / "gate"))

@@ -7,7 +7,6 @@ returns says which submission it was.
 from __future__ import annotations
 
 import gc
-import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import Worker
 from tests.client import work
 from tests.scheduler.world import through_the_wire
+from tests.walks import seeds
 
 
 class Wire:
@@ -327,6 +327,6 @@ class Walk:
         self.head.run(well=well)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("HPCLAUNCH_TEST_WALKS", "40"))))
+@pytest.mark.parametrize("seed", seeds(40, quick=10))
 def test_each_future_has_what_its_own_task_returned(seed: int) -> None:
     Walk(seed).take(150)

@@ -124,6 +124,7 @@ def test_loops_inside_loops(client: Client) -> None:
     assert Parallel()(delayed(doubly_nested)(i) for i in range(4)) == [0, 0, 1, 4]
 
 
+@pytest.mark.slow
 def test_loops_inside_loops_on_one_thread(cluster: MiniCluster, tmp_path: Path) -> None:
     with MiniCluster(tmp_path, jobs=1) as small, Client(small.directory) as client:
         client.wait_for_workers(1, 10)

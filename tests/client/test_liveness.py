@@ -17,6 +17,8 @@ from hpclaunch.errors import PeerSilentError
 from tests.client import work
 from tests.client.conftest import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def frozen(own_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:

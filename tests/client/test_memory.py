@@ -72,6 +72,7 @@ def test_a_paused_worker_gets_no_tasks_until_there_is_room(own_cluster: Make, tm
     assert "takes tasks again" in cluster.head_log()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_results_in_memory(own_cluster: Make, tmp_path: Path) -> None:
     tmp = tmp_path / "scratch"
     memory = {"target": 0.05, "spill": 0.9, "max_spill": 5 * MB}
@@ -82,6 +83,7 @@ def test_a_full_disk_keeps_results_in_memory(own_cluster: Make, tmp_path: Path) 
     assert [value[0] for value in client.gather(made)] == list(range(5))
 
 
+@pytest.mark.slow
 def test_a_large_process_writes_its_results(own_cluster: Make, tmp_path: Path) -> None:
     tmp = tmp_path / "scratch"
     _, client = own_cluster(jobs=1, memory={"spill": 0.5}, memory_limit=200 * MB, tmp=tmp)
@@ -93,6 +95,7 @@ def test_a_large_process_writes_its_results(own_cluster: Make, tmp_path: Path) -
     assert [value[0] for value in client.gather(made)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_large_process_pauses_until_it_is_smaller(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=1, memory={"pause": 0.5}, memory_limit=200 * MB)
     client.submit(work.take_ballast, 120 * MB).result(10)
@@ -104,6 +107,7 @@ def test_a_large_process_pauses_until_it_is_smaller(own_cluster: Make) -> None:
     assert waiting.result(20) == 2
 
 
+@pytest.mark.slow
 def test_levels_that_are_off_do_nothing(own_cluster: Make, tmp_path: Path) -> None:
     tmp = tmp_path / "scratch"
     levels = dict.fromkeys(("target", "spill", "pause", "terminate"), False)
@@ -143,6 +147,7 @@ def limit_address_space(cluster: MiniCluster, more: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_AS, (has + more, has + more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [100 * MB, 1_000_000, 1000])
 def test_a_task_that_gets_no_more_memory_is_told_the_limit(own_cluster: Make, piece: int) -> None:
     cluster, client = own_cluster(jobs=1)
@@ -159,6 +164,7 @@ def test_a_task_that_gets_no_more_memory_is_told_the_limit(own_cluster: Make, pi
     assert client.gather(client.map(work.inc, range(100))) == list(range(1, 101))
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_no_memory_left_for_itself_ends(own_cluster: Make) -> None:
     cluster, client = own_cluster(jobs=1)
     limit_address_space(cluster, 400 * MB)

@@ -29,6 +29,7 @@ def test_a_crash_in_native_code_shows_the_python_lines_that_led_to_it(own_cluste
     assert "in read_nowhere" in text
 
 
+@pytest.mark.slow
 def test_a_crash_in_an_actor_shows_its_lines_and_what_to_do(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     actor = client.submit(work.Crashing, actor=True, key="mine").result(20)
@@ -66,6 +67,7 @@ def test_a_task_of_a_task_that_ends_its_process_is_the_outer_ones_error(own_clus
     assert client.submit(work.inc, 1).result(20) == 2
 
 
+@pytest.mark.slow
 def test_only_what_ran_is_blamed_for_the_loss_of_its_worker(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -118,6 +120,7 @@ def test_what_a_frozen_worker_ran_runs_elsewhere_and_its_late_answer_does_no_har
     client._thread.run(client._session.request("check"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1000, 1_000_000], ids=["of Python", "of the C stack"])
 def test_an_endless_recursion(own_cluster: Make, limit: int) -> None:
     _, client = own_cluster(jobs=1)

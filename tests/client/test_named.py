@@ -204,6 +204,7 @@ def test_datasets(client: Client, cluster: MiniCluster) -> None:
         client.publish_dataset(1)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_dask(client: Client) -> None:
     da = pytest.importorskip("dask.array")
     client.publish_dataset(client.persist(da.ones((100, 100), chunks=50)), name="ones")

@@ -183,6 +183,7 @@ def _listens(pid: int, address: str) -> bool:
     return any(f"socket:[{inode}]" in links for inode in inodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_input", [False, True])
 def test_a_result_whose_holder_is_gone_is_made_again(own_cluster: Make, tmp_path: Path, as_input: bool) -> None:
     cluster, client = own_cluster(jobs=2)
@@ -208,6 +209,7 @@ def test_a_lost_result_is_made_again_from_the_beginning(own_cluster: Make, tmp_p
     assert last.result(20) == work.big(BIG) + b"23"
 
 
+@pytest.mark.slow
 def test_a_copy_elsewhere_saves_the_work(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=2)
     notes = tmp_path / "notes"
@@ -223,6 +225,7 @@ def test_a_copy_elsewhere_saves_the_work(own_cluster: Make, tmp_path: Path) -> N
     assert work.times_called(notes) == 1
 
 
+@pytest.mark.slow
 def test_results_that_are_lost_with_the_head(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1)
     future = client.submit(work.big, BIG)

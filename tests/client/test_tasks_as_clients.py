@@ -65,6 +65,7 @@ def test_no_more_tasks_run_at_once_than_there_are_threads(own_cluster: Make, tmp
     assert log.read_text() == "+-" * 24
 
 
+@pytest.mark.slow
 def test_all_tasks_of_a_worker_share_a_client(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     names = client.gather(client.map(lambda _: get_client().name, range(5)))
@@ -155,6 +156,7 @@ def test_secede_and_rejoin(own_cluster: Make, tmp_path: Path) -> None:
     assert waiting.result(10) == client.submit(work.pid).result(10)
 
 
+@pytest.mark.slow
 def test_a_task_that_secedes_and_never_comes_back(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
     for _ in range(3):

@@ -30,22 +30,22 @@ def two(own_cluster: Make) -> Client:
     return client
 
 
-def test_a_wrong_wish_is_said_where_it_is_made_and_harms_nobody(two: Client) -> None:
+def test_a_wrong_wish_is_said_where_it_is_made_and_harms_nobody(client: Client) -> None:
     for words in ({"priority": "high"}, {"priority": [1]}, {"priority": 1.5}, {"retries": "2"}, {"retries": None}):
         with pytest.raises(TypeError, match="is a whole number, not"):
-            two.submit(inc, 1, **words)
+            client.submit(inc, 1, **words)
         with pytest.raises(TypeError, match="is a whole number, not"):
-            two.map(inc, [1], **words)
+            client.map(inc, [1], **words)
         with pytest.raises(TypeError, match="is a whole number, not"):
-            two.get({"x": (inc, 1)}, "x", **words) if all(words.values()) else two.submit(inc, 1, **words)
+            client.get({"x": (inc, 1)}, "x", **words) if all(words.values()) else client.submit(inc, 1, **words)
     with pytest.raises(ValueError, match="0 or more, not -1"):
-        two.submit(inc, 1, retries=-1)
-    assert two.submit(inc, 1, retries=np.int64(2), priority=3.0).result(10) == 2
+        client.submit(inc, 1, retries=-1)
+    assert client.submit(inc, 1, retries=np.int64(2), priority=3.0).result(10) == 2
 
 
-def test_who_sends_nonsense_is_told_why_the_connection_ends(two: Client) -> None:
-    future = two.submit(inc, two.submit(inc, 1, resources={"none": 1}))
-    two._send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
+def test_who_sends_nonsense_is_told_why_the_connection_ends(client: Client) -> None:
+    future = client.submit(inc, client.submit(inc, 1, resources={"none": 1}))
+    client._send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
     with pytest.raises(CommClosedError, match="no message of ours: Expected `int`, got `str`"):
         future.result(10)
 
@@ -70,6 +70,7 @@ def test_what_nobody_has_waits_until_somebody_comes_who_has_it(own_cluster: Make
     assert waiting.result(10) == "2.1-0"
 
 
+@pytest.mark.slow
 def test_a_task_that_outlasts_every_job_is_run_and_the_user_is_told_once(
     own_cluster: Make,
 ) -> None:

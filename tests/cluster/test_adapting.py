@@ -13,6 +13,8 @@ from hpclaunch import Client, LocalCluster
 from hpclaunch.errors import ConfigError, UserError
 from tests.testbed.beds import wait_until
 
+pytestmark = pytest.mark.slow
+
 QUICK: dict[str, Any] = {"interval": 0.05, "wait_count": 1, "idle_timeout": 0.3, "target_duration": 0.5}
 
 
@@ -25,7 +27,6 @@ def gone(cluster: LocalCluster) -> Callable[[], bool]:
     return lambda: not any(job["state"] in ("up", "starting", "queued") for job in cluster.jobs())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [True, False])
 def test_a_cluster_follows_the_work(processes: bool) -> None:
     with LocalCluster(n_workers=0, processes=processes) as cluster, Client(cluster) as client:
@@ -55,7 +56,6 @@ def note(path: str, number: int) -> bytes:
     return bytes([number]) * 300_000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["adapt", "scale"])
 def test_results_of_jobs_that_go_are_moved_first(how: str, tmp_path: Path) -> None:
     notes = str(tmp_path / "notes")
@@ -74,7 +74,6 @@ def test_results_of_jobs_that_go_are_moved_first(how: str, tmp_path: Path) -> No
             assert "idle for 0.3 s and let go" in str(cluster.adapt_log())
 
 
-@pytest.mark.slow
 def test_results_that_are_nowhere_else_keep_their_job() -> None:
     with LocalCluster(n_workers=0) as cluster, Client(cluster) as client:
         cluster.adapt(maximum=2, **QUICK)
@@ -108,7 +107,6 @@ def test_groups_take_what_asks_for_them() -> None:
             cluster.add_group("../gpu")
 
 
-@pytest.mark.slow
 def test_groups_of_the_configuration_are_there() -> None:
     groups = {"big": {"cores": 2, "resources": {"BIG": 1}}}
     with LocalCluster(n_workers=0, groups=groups) as cluster, Client(cluster) as client:

@@ -104,6 +104,7 @@ def fail(body: str, tmp_path: Path, **environment: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_without_a_current_directory(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     line = fail("os.chdir('gone'); os.rmdir(os.getcwd())", tmp_path)
@@ -117,6 +118,7 @@ def test_without_a_home_that_can_be_used(tmp_path: Path) -> None:
     assert "shared-temp-directory" in line
 
 
+@pytest.mark.slow
 def test_without_room_for_the_files(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     line = fail("resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))", tmp_path, HPCLAUNCH_RUN_DIRECTORY=str(runs))
@@ -141,6 +143,7 @@ def test_a_frozen_head_is_told_of_killed_and_swept_up(monkeypatch: pytest.Monkey
     wait_until(lambda: cluster._head.exit_code() == -signal.SIGKILL, "the head to be gone")
 
 
+@pytest.mark.slow
 def test_of_two_threads_that_close_both_wait_for_the_end() -> None:
     cluster = LocalCluster(n_workers=1)
     left: list[bool] = []

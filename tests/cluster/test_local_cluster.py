@@ -132,6 +132,7 @@ def test_scale_up_and_down() -> None:
             assert client.gather(client.map(add, range(10), range(10)))[9] == 18
 
 
+@pytest.mark.slow
 def test_processes_and_threads_per_job() -> None:
     with JobQueueCluster(config_name="local", cores=4, processes=2, n_workers=2) as cluster:
         cluster.wait_for_workers(2, timeout=30)
@@ -151,6 +152,7 @@ def test_threads_in_this_process() -> None:
         assert client.submit(add, 1, 2).result(10) == 3
 
 
+@pytest.mark.slow
 def test_a_client_of_its_own_ends_its_cluster() -> None:
     client = Client(n_workers=1)
     directory = client.cluster.directory
@@ -181,6 +183,7 @@ def test_an_unknown_scheduler_option() -> None:
         LocalCluster(n_workers=1, scheduler_options={"prot": 1})
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -210,6 +213,7 @@ def test_jobs_that_die_early_stop_with_one_error_that_quotes_the_log() -> None:
         assert cluster.status == "failed"
 
 
+@pytest.mark.slow
 def test_waiting_in_vain_says_where_each_job_stands() -> None:
     with LocalCluster(n_workers=1) as cluster:
         with pytest.raises(WaitTimeoutError, match=r"(?s)\d of 5 workers.*job 1\.1: "):
@@ -412,6 +416,7 @@ def test_a_killed_job_is_replaced_and_its_tasks_run_again() -> None:
         assert "SIGKILL" in ended[0]["reason"] or "137" in ended[0]["reason"]
 
 
+@pytest.mark.slow
 def test_a_stopped_cluster_says_so() -> None:
     cluster = LocalCluster(n_workers=1)
     cluster.close()
@@ -421,6 +426,7 @@ def test_a_stopped_cluster_says_so() -> None:
         cluster.jobs()
 
 
+@pytest.mark.slow
 def test_shutdown_of_a_client_ends_its_cluster() -> None:
     cluster = LocalCluster(n_workers=1)
     with Client(cluster, set_as_default=False) as other:

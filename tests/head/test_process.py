@@ -56,6 +56,7 @@ def test_without_options_it_says_so_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_ended", [True, False], ids=["its process is gone", "its pipe is closed"])
 def test_an_owner_that_dies_before_the_head_is_ready_leaves_nothing(is_ended: bool) -> None:
     ready = prepared(ended_pid() if is_ended else os.getpid())
@@ -63,6 +64,7 @@ def test_an_owner_that_dies_before_the_head_is_ready_leaves_nothing(is_ended: bo
     assert not ready.directory.exists()
 
 
+@pytest.mark.slow
 def test_a_head_that_fails_unheard_leaves_no_keys() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ready = prepared(os.getpid(), scheduler_options={"port": taken.getsockname()[1]})

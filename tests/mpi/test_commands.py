@@ -124,6 +124,7 @@ def test_a_script_without_other_ranks_has_all_in_one_process(tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
 
 
+@pytest.mark.slow
 def test_what_a_script_raises_is_shown_as_python_would(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("def f():\n    raise ValueError('mine')\nf()\n")

@@ -6,7 +6,6 @@ which what happens often on a cluster happens often, get into odd corners.
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from hpclaunch.comm import messages as m
 from tests.scheduler.world import ALL_ROUNDER, FUNCTIONS, PENDING, FakeClient, FakeWorker, World
+from tests.walks import seeds
 
 KEYS = [f"k{i}" for i in range(8)]
 pick = st.integers(0, 999)
@@ -328,6 +328,6 @@ class Walk:
             machine.head_hears(who, rng.randint(1, 5))
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("HPCLAUNCH_TEST_WALKS", "20"))))
+@pytest.mark.parametrize("seed", seeds(20, quick=5))
 def test_long_walks_end_well(seed: int) -> None:
     Walk(seed).take(400)

@@ -8,7 +8,6 @@ out of memory; disks are full. All of it follows from a seed. The world checks a
 from __future__ import annotations
 
 import heapq
-import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from functools import partial
 import pytest
 
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeClient, FakeWorker, World
+from tests.walks import seeds
 
 #: Virtual seconds after which the head gives up a link on which nothing comes.
 SILENCE = 20.0
@@ -260,7 +260,7 @@ class Simulation:
             self.give_up(worker, "nobody")
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("HPCLAUNCH_TEST_WALKS", "8"))))
+@pytest.mark.parametrize("seed", seeds(8, quick=2))
 def test_a_cluster_on_a_bad_network_comes_to_a_good_end(seed: int) -> None:
     Simulation(seed).run()
 

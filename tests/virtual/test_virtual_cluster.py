@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections.abc import Callable
 
 import pytest
 
 from tests.virtual.cluster import SimJob, VirtualCluster, virtual_cluster
 from tests.virtual.users import Shared, User, combine, reset_moods
+from tests.walks import seeds
 
 
 class Trouble:
@@ -149,7 +149,7 @@ def live(seed: int, seconds: float = 60.0) -> int:
         return checked
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("HPCLAUNCH_TEST_WALKS", "4"))))
+@pytest.mark.parametrize("seed", seeds(4, quick=1))
 def test_a_cluster_on_which_everything_goes_wrong_comes_to_a_good_end(seed: int) -> None:
     assert live(seed) > 10
 

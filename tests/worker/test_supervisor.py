@@ -98,6 +98,7 @@ def test_workers_that_die_again_and_again_without_a_task_end_the_job(start: Make
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_job_with_a_goodbye(start: Make, number: signal.Signals, tmp_path: Path) -> None:
     cluster, client = start(processes=2)
@@ -115,6 +116,7 @@ def test_a_signal_ends_the_job_with_a_goodbye(start: Make, number: signal.Signal
     del futures
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_their_supervisor(start: Make) -> None:
     cluster, client = start(processes=2)
     pids = children(cluster.jobs[0].pid)
@@ -124,6 +126,7 @@ def test_workers_do_not_outlive_their_supervisor(start: Make) -> None:
     until(lambda: not workers_of(client))
 
 
+@pytest.mark.slow
 def test_the_head_can_end_a_job_at_once(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2)
     notes = tmp_path / "notes"
@@ -136,6 +139,7 @@ def test_the_head_can_end_a_job_at_once(start: Make, tmp_path: Path) -> None:
     del futures
 
 
+@pytest.mark.slow
 def test_draining_ends_a_job_when_all_its_workers_are_done(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2, threads=2)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -273,6 +277,7 @@ def test_a_local_directory_that_cannot_be_made(start: Make, tmp_path: Path) -> N
     assert f"local-directory {tmp_path}/file/x can't be made: Not a directory" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_imports_only_what_it_needs(start: Make) -> None:
     _, client = start()
     modules = client.submit(eval, "sorted(__import__('sys').modules)").result(10)
