@@ -10,6 +10,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -52,10 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(name)
 
 
-def pytest_collection_finish() -> None:
-    """Spare each later search for garbage what is there now and stays: thousands of tests and their modules."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Look for no garbage while tests are collected, and never again at what there is then: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_unconfigure() -> None:
@@ -153,9 +159,11 @@ def _nothing_left(_empty_home: Path) -> Iterator[None]:
     runs = _empty_home / ".hpclaunch" / "run"
     before = _pids(), set(runs.glob("*"))
     yield
-    with contextlib.suppress(TimeoutError):
+    try:
         wait_until(lambda: not _left(*before, runs), "processes to end", LOCAL_PATIENCE)
-    if not (left := _left(*before, runs)):
+    except TimeoutError:
+        left = _left(*before, runs)
+    else:
         return
     for what in left:
         if isinstance(what, Path):

@@ -140,7 +140,7 @@ def test_a_budget_is_never_exceeded(trace: Trace, seed: int, jobs: float) -> Non
 
 
 @pytest.mark.parametrize(("wait", "jobs", "seconds"), [(0, 1.0, 10), (0, 3.0, 60), (1, 1.3, 200), (30, 2.0, 60)])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_budget_holds_when_jobs_run_twice(wait: int, jobs: float, seconds: int, seed: int) -> None:
     each = 300 + OVERTIME_SECONDS
     site = Site(wait=wait, walltime=300, preempted=0.3, is_put_back=True)
@@ -152,6 +152,7 @@ def test_a_budget_holds_when_jobs_run_twice(wait: int, jobs: float, seconds: int
     assert world.core_seconds <= jobs * each
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(traces(), st.integers(1, 5))
 def test_the_bounds_are_below_what_anybody_took(trace: Trace, seed: int) -> None:

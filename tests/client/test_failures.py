@@ -32,6 +32,7 @@ def test_what_a_killed_worker_ran_and_had_is_run_again(own_cluster: Make, tmp_pa
     assert client.gather(others) == list(range(1, 501))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "argument", "words"),
     [
@@ -40,8 +41,8 @@ def test_what_a_killed_worker_ran_and_had_is_run_again(own_cluster: Make, tmp_pa
             signal.SIGKILL,
             "killed by signal 9 (SIGKILL); often that is the operating system or the batch",
         ),
-        pytest.param(work.die, signal.SIGSEGV, "killed by signal 11 (SIGSEGV)", marks=pytest.mark.slow),
-        pytest.param(work.leave, 0, "ended with exit code 0", marks=pytest.mark.slow),
+        (work.die, signal.SIGSEGV, "killed by signal 11 (SIGSEGV)"),
+        (work.leave, 0, "ended with exit code 0"),
     ],
     ids=["SIGKILL", "SIGSEGV", "exit 0"],
 )

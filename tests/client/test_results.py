@@ -198,6 +198,7 @@ def test_a_result_whose_holder_is_gone_is_made_again(own_cluster: Make, tmp_path
     assert work.times_called(notes) == 2
 
 
+@pytest.mark.slow
 def test_a_lost_result_is_made_again_from_the_beginning(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=2)
     first = client.submit(work.big, BIG)

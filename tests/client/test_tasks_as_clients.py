@@ -136,6 +136,7 @@ def test_outside_of_tasks(ask: Callable[[], Any]) -> None:
         ask()
 
 
+@pytest.mark.slow
 def test_secede_and_rejoin(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     gate, notes = str(tmp_path / "gate"), str(tmp_path / "notes")

@@ -50,6 +50,7 @@ def test_who_sends_nonsense_is_told_why_the_connection_ends(client: Client) -> N
         future.result(10)
 
 
+@pytest.mark.slow
 def test_resources_and_names_of_workers(two: Client) -> None:
     assert set(two.gather(two.map(worker_name, range(20), resources={"GPU": 1}))) == {"2.1-0"}
     assert two.submit(worker_name, resources={"disk": 1.5}).result(10) == "2.1-0"

@@ -141,6 +141,7 @@ def test_arrays_come_back_and_contiguous_ones_are_not_copied(make: Any, copies: 
         assert back.flags.f_contiguous == value.flags.f_contiguous
 
 
+@pytest.mark.slow  # pandas takes long to import
 @pytest.mark.parametrize("length", [0, 5, 30_000])
 def test_frames_come_back_and_their_numbers_are_not_copied(length: int) -> None:
     import pandas as pd

@@ -88,6 +88,7 @@ class Local:
         return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @in_loop
 async def test_jobs_start_go_and_are_replaced(tmp_path: Path) -> None:
     async with Local(tmp_path, "echo hello; sleep 1000 & wait") as local:

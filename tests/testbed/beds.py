@@ -84,11 +84,12 @@ class Driver(subprocess.Popen[str]):
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
     """Return the first true value of ``condition()``; raise TimeoutError after ``timeout`` seconds."""
-    end = time.monotonic() + timeout
+    end, pause = time.monotonic() + timeout, 0.002
     while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.05, 1.5 * pause)
     return value
 
 

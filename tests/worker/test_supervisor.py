@@ -71,6 +71,7 @@ def test_heartbeats_tell_of_workers_also_while_a_task_holds_the_gil(start: Make)
     until(lambda: all(rss > 1e6 for rss in client.scheduler_info()["rss"]))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(start: Make) -> None:
     cluster, client = start(processes=2)
     first, second = children(cluster.jobs[0].pid)
