@@ -173,6 +173,10 @@ class LostResultError(TaskError):
     """The result was on a worker that is gone, and the task cannot be run again."""
 
 
+class UnknownTaskError(LostResultError):
+    """The cluster knows no task of this key: nobody has submitted it, or all its futures were let go."""
+
+
 class CancelledError(TaskError, concurrent.futures.CancelledError):
     """The task was cancelled before it had a result."""
 

@@ -28,7 +28,7 @@ from hpclaunch.client.actor import Actor, ActorCalls
 from hpclaunch.client.callbacks import CallbackThread, call_back
 from hpclaunch.client.fences import Fences
 from hpclaunch.client.functions import FunctionCache, SentFunctions, Using
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
+from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future, new_future
 from hpclaunch.client.late import late, late_results
 from hpclaunch.client.liveness import look_after
 from hpclaunch.client.session import HeadSession
@@ -36,7 +36,7 @@ from hpclaunch.client.sync import loop_thread
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
-from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError
+from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, UnknownTaskError
 from hpclaunch.notes import warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
 
@@ -167,7 +167,7 @@ class ClientCore:
 
     def _future(self, key: str) -> tuple[Future, bool]:
         """Return the future for a key, and whether it is new."""
-        new = Future(key, self)  # type: ignore[arg-type]  # each is a Client
+        new = new_future(key, self)  # type: ignore[arg-type]  # each is a Client
         known = self._futures.setdefault(key, new_ref := weakref.ref(new))
         if known is new_ref:
             return new, True
@@ -180,15 +180,16 @@ class ClientCore:
 
     def _new_futures(self, keys: Sequence[str]) -> list[Future]:
         """Return futures for keys that nobody has ever used."""
-        futures = [Future(key, self) for key in keys]  # type: ignore[arg-type]  # each is a Client
+        futures = [new_future(key, self) for key in keys]  # type: ignore[arg-type]  # each is a Client
         self._futures.update(zip(keys, map(weakref.ref, futures), strict=True))
         return futures
 
     def _named(self, keys: Sequence[str], *, anew: bool = True) -> tuple[list[Future], list[int]]:
         """Return futures for keys that may have been used before, and which of them are new, each once.
 
-        A future that was cancelled is not used again. Nor is a task that this client has let go, if ``anew``,
-        though the head may not know that yet. News of earlier tasks will not reach the new futures.
+        A future that was cancelled, or of a task that nobody knew, is not used again. Nor is a task that this
+        client has let go, if ``anew``, though the head may not know that yet. News of earlier tasks will not reach
+        the new futures.
         """
         futures: list[Future] = []
         new: list[int] = []
@@ -197,10 +198,10 @@ class ClientCore:
             for i, key in enumerate(keys):
                 known = self._futures.get(key)
                 future = known() if known is not None else None
-                if future is None or future._status == CANCELLED:
+                if future is None or future._status in (CANCELLED, LOST):
                     if known is not None and (anew or future is not None):
                         ended.append(key)
-                    future = Future(key, self)  # type: ignore[arg-type]  # each is a Client
+                    future = new_future(key, self)  # type: ignore[arg-type]  # each is a Client
                     self._futures[key] = weakref.ref(future)
                     new.append(i)
                 futures.append(future)
@@ -411,8 +412,7 @@ class ClientCore:
                 stored = zip(message.keys, message.holders, strict=True)
                 self._end([(key, STORED, holders) for key, holders in stored], is_news=True)
             elif type(message) is m.TasksFailed:
-                failed = zip(message.keys, message.failures, strict=True)
-                self._end([(key, FAILED, failure) for key, failure in failed], is_news=True)
+                self._on_failed(message)
             elif type(message) is m.TasksCancelled:
                 self._end([(key, CANCELLED, None) for key in message.keys], is_news=True)
             elif type(message) is m.TasksRetried:
@@ -443,6 +443,11 @@ class ClientCore:
                         watched.append(future)
             self._changed.notify_all()
         self._call_watchers(watched)
+
+    def _on_failed(self, message: m.TasksFailed) -> None:
+        unknown = UnknownTaskError.__name__
+        failed = zip(message.keys, message.failures, strict=True)
+        self._end([(key, LOST if one.kind == unknown else FAILED, one) for key, one in failed], is_news=True)
 
     def _on_retried(self, message: m.TasksRetried) -> None:
         """Tasks that had failed are run once more, because this client or another has asked for it."""

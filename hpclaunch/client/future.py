@@ -25,19 +25,28 @@ _WORDS = ("pending", "finished", "finished", "error", "cancelled", "lost")
 
 
 class Future:
-    """The result of one task. Made by :meth:`hpclaunch.Client.submit` and ``map``, not by hand.
+    """The result of one task, as :meth:`hpclaunch.Client.submit` and ``map`` give it.
 
     Pass it as an argument of another task to use its result there, without it coming here.
+
+    Made by hand it is the future of a task that the cluster knows already, whoever has submitted it; if there is
+    no such task, it is "lost", and asking for its result raises UnknownTaskError.
+
+    :param key: the task's key.
+    :param client: None is the one that is meant here, as :func:`hpclaunch.get_client` gives it.
+    :raises ValueError: no client is meant.
     """
 
     __slots__ = ("__weakref__", "_client", "_data", "_status", "_watchers", "key")
 
-    def __init__(self, key: str, client: Client) -> None:
-        self.key = key
-        self._client = client
-        self._status = PENDING
-        self._data: Any = None  # bytes; holders of a stored result; a Failure; an error
-        self._watchers: list[Callable[[Future], None]] | None = None
+    key: str
+    _client: Client
+    _status: int
+    _data: Any  # bytes; holders of a stored result; a Failure; an error
+    _watchers: list[Callable[[Future], None]] | None
+
+    def __new__(cls, key: str, client: Client | None = None) -> Future:
+        return future_of(key, client)
 
     def result(self, timeout: str | float | None = None) -> Any:
         """Wait for the result and return it; if the task raised, raise that, chained to the remote traceback.
@@ -170,17 +179,30 @@ class Future:
         return f"<b>Future</b> {escape(self.key)} <i>{self.status}</i>"
 
 
-def future_of(key: str) -> Future:
+def new_future(key: str, client: Client) -> Future:
+    """Return a future of a task that is about to be submitted, or asked for; the client keeps account of it."""
+    future = object.__new__(Future)
+    future.key = key
+    future._client = client
+    future._status = PENDING
+    future._data = future._watchers = None
+    return future
+
+
+def future_of(key: str, client: Client | None = None) -> Future:
     """Return a future of a task that somebody else has submitted: what a pickled future comes back as.
 
     The client is the one that is meant here. Whoever pickled it must keep theirs until this one is made.
 
     :raises ValueError: no client is meant.
     """
-    from hpclaunch.client.current import get_client
+    if client is None:
+        from hpclaunch.client.current import get_client
 
-    client = get_client()
-    future = client._want(key)
+        client = get_client()
+    elif not hasattr(client, "_want"):
+        raise TypeError(f"a future is one of a Client, not of a {type(client).__name__}")
+    future = client._want(client._check_key(key))
     if here.place is not None:  # whoever keeps it may let go when this task has ended
         here.place.unheard = client
     return future

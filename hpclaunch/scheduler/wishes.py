@@ -181,8 +181,11 @@ def on_keys_wanted(reactor: Reactor, name: str, keys: Sequence[str]) -> None:
 
 
 def _say_unknown(reactor: Reactor, name: str, key: str) -> None:
-    text = f"task {key} is not known here any more: all its futures were released, or are of another cluster"
-    reactor.news.setdefault(name, News()).failed.append((key, m.Failure("LostResultError", text)))
+    text = (
+        f"task {key} is not known here: all its futures were released, it is a task of another cluster, or nobody "
+        "has submitted it"
+    )
+    reactor.news.setdefault(name, News()).failed.append((key, m.Failure("UnknownTaskError", text)))
 
 
 def on_results_not_found(reactor: Reactor, name: str, message: m.LocateKeys) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from hpclaunch import Future, Queue, Variable, get_client
 from hpclaunch.client.client import Client
+from hpclaunch.errors import UnknownTaskError
 from tests.client import work
+from tests.comm.minihead import MiniCluster
 
 
 def make_future(number: int, size: int) -> Future:
@@ -85,3 +87,50 @@ def test_a_future_that_is_a_result_goes_on_as_an_argument_and_comes_back(client:
     again = client.map(work.same, passed)
     del passed
     assert [read(future) for future in again] == list(range(50))
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_future_made_by_hand_is_that_of_the_task(client: Client, cluster: MiniCluster, size: int) -> None:
+    future = client.submit(work.sized, 7, size)
+    assert Future(future.key) is Future(future.key, client) is future
+    with Client(cluster.directory, set_as_default=False) as other:
+        theirs = Future(future.key, other)
+        assert theirs is not future
+        assert theirs.client is other
+        del future
+        assert theirs.result(10) == 7
+        assert other.submit(read, theirs).result(10) == 7
+
+
+def read_by_key(key: str) -> int:
+    return int(Future(key).result(20))
+
+
+def test_a_future_made_by_hand_in_a_task(client: Client) -> None:
+    future = client.submit(work.sized, 3, 100_000)
+    assert client.submit(read_by_key, future.key).result(20) == 3
+    with pytest.raises(UnknownTaskError):
+        client.submit(read_by_key, "no such task").result(20)
+
+
+def test_a_future_of_a_task_that_nobody_has_submitted_is_lost(client: Client) -> None:
+    future = Future("early")
+    with pytest.raises(UnknownTaskError, match=r"task early is not known here: .* nobody has submitted it"):
+        future.result(10)
+    assert future.status == "lost"
+    assert isinstance(future.exception(), UnknownTaskError)
+    assert future.done()
+    future.retry()
+    assert client.submit(work.inc, 1, key="early").result(10) == 2
+    assert Future("early").result(10) == 2
+    assert future.status == "lost"
+
+
+def test_what_is_no_future_by_hand(client: Client) -> None:
+    with pytest.raises(TypeError, match="one of a Client, not of a str"):
+        Future("x", "tcp://host")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a key is a text"):
+        Future("")
+    client.close()
+    with pytest.raises(ValueError, match="there is no client here"):
+        Future("x")

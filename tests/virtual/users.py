@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hpclaunch.client import asking
 from hpclaunch.client import data as client_data
 from hpclaunch.client.client import Client
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, PENDING, STORED, Future
+from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from tests.virtual.cluster import VirtualCluster
@@ -171,9 +171,10 @@ class User:
             assert serialize.load_value(future._data) == wish.value, f"{future.key} has a wrong result"
         elif future._status == CANCELLED:
             assert "cancelled" in wish.may, f"{future.key} was cancelled by nobody"
-        elif future._status == FAILED:
+        elif future._status in (FAILED, LOST):
             failure = future._data
             kind = failure.kind or "ValueError"
+            kind = {"UnknownTaskError": "LostResultError"}.get(kind, kind)
             assert kind in wish.may, f"{future.key} failed: {kind} {failure.text}"
         self.checked += 1
 
