@@ -97,10 +97,10 @@ class Actor:
 class ActorFuture:
     """The answer to one call of an actor."""
 
-    __slots__ = ("__weakref__", "_core", "_error", "_payload", "_watchers")
+    __slots__ = ("__weakref__", "_client", "_error", "_payload", "_watchers")
 
-    def __init__(self, core: ClientCore) -> None:
-        self._core = core
+    def __init__(self, client: ClientCore) -> None:
+        self._client = client
         self._payload: tuple[Any, Any] | None = None
         self._error: BaseException | None = None
         self._watchers: list[Callable[[], None]] | None = None
@@ -120,23 +120,30 @@ class ActorFuture:
 
     def exception(self, timeout: str | float | None = None) -> BaseException | None:
         """Wait for the answer; return what the method raised, or None."""
-        timeout = timeout_seconds(timeout)
-        if not self.done():
-            self._core._thread.check_blocking()
-            until = None if timeout is None else time.monotonic() + timeout
-            if not self._wait(_SHORT_SECONDS if timeout is None else min(timeout, _SHORT_SECONDS), None):
-                with stepping_aside() as task:  # the actor may be made anew on this very worker
-                    if not self._wait(None if until is None else until - time.monotonic(), task):
-                        raise TimeoutError(
-                            f"the actor has not answered within {timeout:g} s: its calls are carried out in their "
-                            "order, and one of them, or its worker, takes longer; ask again, with more time"
-                        )
+        self._wait_for(timeout_seconds(timeout))
         return self._error
+
+    def _wait_for(self, timeout: float | None) -> None:
+        """Wait for the answer, or what came instead of one.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        """
+        if self.done():
+            return
+        self._client._thread.check_blocking()
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self._wait(_SHORT_SECONDS if timeout is None else min(timeout, _SHORT_SECONDS), None):
+            with stepping_aside() as task:  # the actor may be made anew on this very worker
+                if not self._wait(None if until is None else until - time.monotonic(), task):
+                    raise TimeoutError(
+                        f"the actor has not answered within {timeout:g} s: its calls are carried out in their "
+                        "order, and one of them, or its worker, takes longer; ask again, with more time"
+                    )
 
     def _wait(self, seconds: float | None, task: TaskFacts | None) -> bool:
         """Wait for the answer; say whether it is here."""
         until = None if seconds is None else time.monotonic() + seconds
-        with self._core._changed:
+        with self._client._changed:
             while not self.done():
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
@@ -144,12 +151,16 @@ class ActorFuture:
                 if task is not None:
                     task.check()
                     left = _SHORT_SECONDS if left is None else min(left, _SHORT_SECONDS)
-                self._core._changed.wait(left)
+                self._client._changed.wait(left)
         return True
 
     def done(self) -> bool:
         """True once the answer is here."""
         return self._payload is not None or self._error is not None
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._error is not None
 
     def __await__(self) -> Generator[Any, None, Any]:
         loop = asyncio.get_running_loop()
@@ -160,7 +171,7 @@ class ActorFuture:
 
     def _watch(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` once the answer is here, from the loop; at once if it is."""
-        with self._core._changed:
+        with self._client._changed:
             if not self.done():
                 self._watchers = [*(self._watchers or ()), watcher]
                 return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hpclaunch.client.late import late
 
 if TYPE_CHECKING:
+    from hpclaunch.client.actor import ActorFuture
     from hpclaunch.client.core import ClientCore
     from hpclaunch.client.future import Future
 
@@ -87,7 +88,9 @@ def nothing(client: Any) -> Any:
     return done
 
 
-async def wait_all(client: ClientCore, futures: Sequence[Future], timeout: float | None = None) -> None:
+async def wait_all(
+    client: ClientCore, futures: Sequence[Future | ActorFuture], timeout: float | None = None
+) -> None:
     """Wait until all of some futures have ended.
 
     :raises TimeoutError: they have not within ``timeout`` seconds.
@@ -112,7 +115,7 @@ async def wait_all(client: ClientCore, futures: Sequence[Future], timeout: float
         return
     with client._complaining(functools.partial(soon, loop, fail)):
         for future in pending:
-            client._watch(future, lambda _: soon(loop, note))
+            future._watch(functools.partial(soon, loop, note))
         try:
             async with asyncio.timeout(timeout):
                 await ended

@@ -147,6 +147,15 @@ class Future:
         self._client._kept.add(self)
         self._client._watch(self, self._client._callback_caller(function))
 
+    @property
+    def _has_failed(self) -> bool:
+        """True if it has ended without a result."""
+        return self._status > STORED
+
+    def _watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` from the loop once the task has ended; at once if it has."""
+        self._client._watch(self, lambda _: watcher())
+
     def _error(self) -> BaseException:
         if self._status == CANCELLED:
             return CancelledError(f"task {self.key} was cancelled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.client.actor import ActorFuture
 from hpclaunch.client.future import Future
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def only_futures(*values: Any) -> list[Future]:
     return list(dict.fromkeys(_find(values, is_strict=True)))
 
 
+def futures_and_answers(*values: Any) -> list[Future | ActorFuture]:
+    """As :func:`only_futures`; answers of actors can be among them too."""
+    return list(dict.fromkeys(_find(values, is_strict=True, others=ActorFuture)))
+
+
 def fire_and_forget(values: Any) -> None:
     """Have tasks run to their ends, though nobody keeps their futures, and though the client is closed meanwhile.
 
@@ -41,18 +47,18 @@ def fire_and_forget(values: Any) -> None:
         client._see_through(keys)
 
 
-def _find(values: Iterable[Any], *, is_strict: bool) -> Iterator[Future]:
+def _find(values: Iterable[Any], *, is_strict: bool, others: type | tuple[()] = ()) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, Future):
+        if isinstance(value, Future) or (others and isinstance(value, others)):
             yield value
         elif isinstance(value, Mapping):
-            yield from _find(value.values(), is_strict=is_strict)
+            yield from _find(value.values(), is_strict=is_strict, others=others)
         elif hasattr(value, "__dask_graph__") and not isinstance(value, type):
             yield from _in_graph(value)
         elif hasattr(value, "_held_future"):  # one of our own delayed values
             yield from filter(None, [value._held_future()])
         elif isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
-            yield from _find(value, is_strict=is_strict)
+            yield from _find(value, is_strict=is_strict, others=others)
         elif is_strict:
             raise TypeError(f"futures are needed, or collections of them, and not a {type(value).__name__}")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpclaunch.client.actor import ActorFuture
     from hpclaunch.client.future import Future
 
 _NAMED = {
@@ -15,15 +16,22 @@ _NAMED = {
 }
 
 
-def late(futures: Sequence[Future], seconds: float) -> TimeoutError:
+def late(futures: Sequence[Future | ActorFuture], seconds: float) -> TimeoutError:
     """Return the error of a wait for some futures, of which not all have ended in time."""
     pending = [future for future in futures if not future.done()] or list(futures)
-    first = pending[0].key
+    tasks: list[Any] = [future for future in pending if hasattr(future, "key")]
+    if not tasks:
+        return TimeoutError(
+            f"{len(pending)} of {len(futures)} answers of actors have not come within {seconds:g} s: an actor "
+            "carries out its calls in their order, and one of them, or its worker, takes longer"
+        )
+    first = tasks[0].key
     more = f"client.why({first!r}) says what it waits for"
     if len(futures) == 1:
-        return TimeoutError(f"task {first} has not ended within {seconds:g} s: it is {pending[0].status}; {more}")
+        return TimeoutError(f"task {first} has not ended within {seconds:g} s: it is {tasks[0].status}; {more}")
+    what = "tasks" if len(tasks) == len(pending) else "tasks and calls of actors"
     return TimeoutError(
-        f"{len(pending)} of {len(futures)} tasks have not ended within {seconds:g} s, among them {first}; {more}"
+        f"{len(pending)} of {len(futures)} {what} have not ended within {seconds:g} s, among them {first}; {more}"
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpclaunch.client.future import STORED
-from hpclaunch.client.held import only_futures
+from hpclaunch.client.held import futures_and_answers
 from hpclaunch.client.waiting import as_completed
 
 
@@ -17,7 +16,7 @@ def progress(*futures: Any, title: str = "tasks", transient: bool = False) -> No
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    some = only_futures(*futures)
+    some = futures_and_answers(*futures)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=40),
@@ -28,6 +27,6 @@ def progress(*futures: Any, title: str = "tasks", transient: bool = False) -> No
     with Progress(*columns, transient=transient) as bar:
         shown = bar.add_task(title, total=len(some))
         for future in as_completed(some):
-            failed += future._status > STORED
+            failed += future._has_failed
             text = f"{title} ([red]{failed} failed[/red])" if failed else title
             bar.update(shown, advance=1, description=text)

@@ -7,13 +7,13 @@ import contextlib
 import functools
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.actor import ActorFuture
 from hpclaunch.client.awaiting import allowing_to_block, is_awaiting, soon, wait_all
-from hpclaunch.client.future import CANCELLED, FAILED, LOST, STORED, Future
-from hpclaunch.client.held import only_futures
+from hpclaunch.client.future import STORED, Future
+from hpclaunch.client.held import futures_and_answers
 from hpclaunch.client.late import late
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.errors import CancelledError
@@ -26,47 +26,61 @@ if TYPE_CHECKING:
 class DoneAndNotDone(NamedTuple):
     """What :func:`wait` returns."""
 
-    done: set[Future]
-    not_done: set[Future]
+    done: set[Any]
+    not_done: set[Any]
 
 
 def wait(futures: Any, timeout: str | float | None = None, return_when: str = "ALL_COMPLETED") -> DoneAndNotDone:
     """Wait until all, or the first, of some futures have ended.
 
-    :param futures: one, several, or collections that were persisted.
+    :param futures: one, several, or collections that were persisted. Answers of actors can be among them.
     :param return_when: "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION", as in ``concurrent.futures``.
     :raises TimeoutError: they have not within ``timeout`` seconds.
     """
     words = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
     if return_when not in words:
         raise ValueError(f"return_when is one of {', '.join(words)}, not {return_when!r}")
-    everything, timeout = only_futures(futures), timeout_seconds(timeout)
+    everything, timeout = futures_and_answers(futures), timeout_seconds(timeout)
     if everything and is_awaiting(everything[0]._client):
         return _wait_later(everything, timeout, return_when)  # type: ignore[return-value]
-    if everything:
-        if return_when == "ALL_COMPLETED":
-            everything[0]._client._wait_for(everything, timeout)
-        else:
-            for future in as_completed(everything, timeout=timeout):
-                if return_when == "FIRST_COMPLETED" or future._status > STORED:
-                    break
+    if return_when == "ALL_COMPLETED":
+        _wait_for_all(everything, timeout)
+    else:
+        for future in as_completed(everything, timeout=timeout):
+            if return_when == "FIRST_COMPLETED" or future._has_failed:
+                break
     return _sort(everything)
 
 
-async def _wait_later(futures: list[Future], timeout: float | None, return_when: str) -> DoneAndNotDone:
+def _wait_for_all(some: Sequence[Future | ActorFuture], timeout: float | None) -> None:
+    until = None if timeout is None else time.monotonic() + timeout
+    tasks = [one for one in some if isinstance(one, Future)]
+    if tasks:
+        tasks[0]._client._wait_for(tasks, timeout)
+    try:
+        for one in some:
+            if isinstance(one, ActorFuture):
+                one._wait_for(None if until is None else max(0.0, until - time.monotonic()))
+    except TimeoutError:
+        raise late(some, timeout or 0.0) from None
+
+
+async def _wait_later(
+    some: Sequence[Future | ActorFuture], timeout: float | None, return_when: str
+) -> DoneAndNotDone:
     """As :func:`wait`, on the caller's own loop."""
     if return_when == "ALL_COMPLETED":
-        await wait_all(futures[0]._client, futures, timeout)
-        return _sort(futures)
-    async for future in as_completed(futures, timeout=timeout):
-        if return_when == "FIRST_COMPLETED" or future._status > STORED:
+        await wait_all(some[0]._client, some, timeout)
+        return _sort(some)
+    async for future in as_completed(some, timeout=timeout):
+        if return_when == "FIRST_COMPLETED" or future._has_failed:
             break
-    return _sort(futures)
+    return _sort(some)
 
 
-def _sort(futures: list[Future]) -> DoneAndNotDone:
-    done = {f for f in futures if f.done()}
-    return DoneAndNotDone(done, set(futures) - done)
+def _sort(some: Sequence[Future | ActorFuture]) -> DoneAndNotDone:
+    done = {one for one in some if one.done()}
+    return DoneAndNotDone(done, set(some) - done)
 
 
 class as_completed:
@@ -107,13 +121,8 @@ class as_completed:
         if not isinstance(future, Future | ActorFuture):
             raise TypeError(f"as_completed takes futures, not a {type(future).__name__}")
         self._left[future] = self._left.get(future, 0) + 1
-        note = functools.partial(self._note, self._ended, future)
-        if isinstance(future, Future):
-            self._client = future._client
-            future._client._watch(future, lambda _: note())
-        else:
-            self._client = future._core
-            future._watch(note)
+        self._client = future._client
+        future._watch(functools.partial(self._note, self._ended, future))
 
     def _note(self, ended: queue.SimpleQueue[Any], future: Any) -> None:
         ended.put(future)  # nobody looks there any more if it was cleared since
@@ -233,10 +242,7 @@ class as_completed:
                 raise self._client._failure
 
     def _late(self) -> TimeoutError:
-        tasks, seconds = [one for one in self._left if isinstance(one, Future)], self._timeout or 0.0
-        if not tasks:
-            return TimeoutError(f"{self.count()} answers of actors have not come within {seconds:g} s")
-        return late(tasks, seconds)
+        return late(list(self._left), self._timeout or 0.0)
 
     def __repr__(self) -> str:
         ready = self._ended.qsize()
@@ -286,11 +292,11 @@ def rebuild(value: Any, fetched: Mapping[Future, Any], *, skip_errors: bool) -> 
     if isinstance(value, Future):
         if value in fetched:
             return fetched[value]
-        if skip_errors and value._status in (FAILED, CANCELLED, LOST):
+        if skip_errors and value._has_failed:
             return _SKIP
         return value.result()
     if isinstance(value, ActorFuture):
-        return value.result()
+        return _SKIP if skip_errors and value.exception() is not None else value.result()
     if isinstance(value, dict):
         pairs = ((k, rebuild(v, fetched, skip_errors=skip_errors)) for k, v in value.items())
         return {k: v for k, v in pairs if v is not _SKIP}

@@ -13,7 +13,8 @@ import pytest
 
 from hpclaunch.client.actor import Actor, ActorFuture
 from hpclaunch.client.client import Client
-from hpclaunch.client.waiting import as_completed
+from hpclaunch.client.progress import progress
+from hpclaunch.client.waiting import as_completed, wait
 from hpclaunch.errors import ActorError, SerializationError
 from hpclaunch.worker.actors import restore_actor
 from tests.client import work
@@ -194,6 +195,34 @@ def test_answers_among_futures(client: Client) -> None:
     assert client.gather([*answers, future]) == [1, 2, 3, 4, 5, 2]
     with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
         counter.wait(0.5).result("10 ms")
+
+
+def test_waiting_for_answers_and_tasks_together(client: Client, tmp_path: Path) -> None:
+    counter = client.submit(work.Counter, actor=True).result(10)
+    future = client.submit(work.inc, 1)
+    answers = [counter.add(1) for _ in range(3)]
+    assert wait([future, {"of": answers}], timeout=10) == ({future, *answers}, set())
+    gate = tmp_path / "gate"
+    bad, held = counter.fail("no good"), counter.same(1)
+    slow = client.submit(work.wait_for, str(gate))
+    first = wait([slow, bad, held], return_when="FIRST_EXCEPTION", timeout=10)
+    assert bad in first.done
+    assert slow in first.not_done
+    assert wait([slow, bad], return_when="FIRST_COMPLETED") == ({bad}, {slow})
+    with pytest.raises(TimeoutError, match=rf"{slow.key} has not ended|among them {slow.key}"):
+        wait([held, slow], timeout=0.01)
+    gate.touch()
+    assert wait(slow, 10) == ({slow}, set())
+    progress([slow, *answers])
+    assert client.gather([answers[0], bad, slow, counter.same(5)], errors="skip") == [1, slow.result(), 5]
+    with pytest.raises(ValueError, match="no good"):
+        client.gather([slow, bad])
+    late = counter.wait(0.5)
+    with pytest.raises(TimeoutError, match=r"1 of 1 answers of actors have not come within 0\.01 s"):
+        list(as_completed([late, held], timeout=0.01))
+    with pytest.raises(TimeoutError, match=r"1 of 2 answers of actors have not come within 0\.01 s"):
+        wait([held, late], timeout=0.01)
+    assert wait(late).done == {late}
 
 
 def test_in_this_process() -> None:

@@ -153,6 +153,10 @@ def test_actors(play: Callable[[Scene], Any]) -> None:
         answers = [counter.later(1) for _ in range(3)]
         assert {await one async for one in as_completed(answers)} == {14, 15, 16}
         assert await client.submit(work.count_up, counter) == 17
+        future, bad = client.submit(work.inc, 1), counter.fail("so it goes")
+        assert (await wait([future, bad, answers[0]], timeout=10)).done == {future, bad, answers[0]}
+        assert bad in (await wait([counter.wait(0.2), bad], return_when="FIRST_EXCEPTION")).done
+        assert await client.gather([future, bad, counter.same(5)], errors="skip") == [2, 5]
 
     play(scene)
 
