@@ -13,6 +13,7 @@ _PUBLIC: dict[str, str] = {
     "Future": "hpclaunch.client.future",
     "Event": "hpclaunch.client.named",
     "Lock": "hpclaunch.client.named",
+    "MultiLock": "hpclaunch.client.named",
     "Queue": "hpclaunch.client.named",
     "Semaphore": "hpclaunch.client.named",
     "Variable": "hpclaunch.client.named",

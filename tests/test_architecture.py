@@ -56,6 +56,7 @@ PURE = {
     "scheduler.commands",
     "scheduler.leaving",
     "scheduler.load",
+    "scheduler.multilocks",
     "scheduler.named",
     "scheduler.demand",
     "scheduler.news",

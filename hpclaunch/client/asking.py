@@ -27,6 +27,7 @@ def ask_named(client: Client, kind: str, do: str, name: str, timeout: float | No
 
     :raises TimeoutError: it was not to be had within ``timeout`` seconds.
     :raises KeyError: there is none.
+    :raises ValueError: others use it in another way.
     """
     with stepping_aside():
         (state, *rest), kept = client._thread.run(_request(client, kind, do, name, timeout, how))
@@ -39,7 +40,7 @@ def ask_named(client: Client, kind: str, do: str, name: str, timeout: float | No
         return values
     if state is False:
         raise late_named(kind, do, name, timeout or 0.0)
-    raise KeyError(rest[0])
+    raise ValueError(rest[0]) if state == "refused" else KeyError(rest[0])
 
 
 async def _request(
@@ -72,4 +73,8 @@ async def _withdraw(client: Client, ticket: int) -> None:
 
 def _is_values(kind: str, answer: Any) -> bool:
     """Say whether an answer is a list of values, each with the keys that are named in it."""
-    return kind != "permit" and isinstance(answer, list) and not (answer and isinstance(answer[0], str))
+    return (
+        kind not in ("permit", "locks")
+        and isinstance(answer, list)
+        and not (answer and isinstance(answer[0], str))
+    )

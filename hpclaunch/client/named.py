@@ -1,4 +1,4 @@
-"""What clients and tasks share by name: ``Lock``, ``Semaphore``, ``Event``, ``Queue``, ``Variable``.
+"""What clients and tasks share by name: locks, semaphores, events, queues and variables.
 
 Any two of one kind and name are the same thing, in whatever process of the cluster. They can be passed to tasks.
 What a client holds goes back when it is closed or dies. Values may contain futures, whose results are kept for as
@@ -8,7 +8,7 @@ long as the value is there. Waiting in a task lets others have its thread.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from hpclaunch.client.asking import ask_named
@@ -68,8 +68,37 @@ class _Named:
         return f"<{type(self).__name__} {self.name}>"
 
 
-class Semaphore(_Named):
-    """At most ``max_leases`` holders at once. The first to acquire it says how many."""
+class _Held(_Named):
+    """One that is held inside a ``with`` block."""
+
+    def acquire(self) -> Any:
+        """Wait for it."""
+        raise NotImplementedError
+
+    def release(self) -> Any:
+        """Give it back."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    async def __aenter__(self) -> Self:
+        await in_thread(self.acquire)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await in_thread(self.release)
+
+
+class Semaphore(_Held):
+    """At most ``max_leases`` holders at once.
+
+    All clients that use one name must say the same number; :meth:`close` has it begin anew.
+    """
 
     kind = "permit"
 
@@ -82,7 +111,10 @@ class Semaphore(_Named):
 
     @blocking
     def acquire(self, timeout: str | float | None = None) -> bool:
-        """Wait for a place; False if there was none within ``timeout`` seconds."""
+        """Wait for a place; False if there was none within ``timeout`` seconds.
+
+        :raises ValueError: others use it with another number of places.
+        """
         try:
             self._leases.append(self._ask("acquire", timeout, limit=self.max_leases))
         except TimeoutError:
@@ -104,19 +136,11 @@ class Semaphore(_Named):
         """Return how many places are taken."""
         return int(self._ask("count"))
 
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    async def __aenter__(self) -> Self:
-        await in_thread(self.acquire)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await in_thread(self.release)
+    @blocking
+    def close(self) -> None:
+        """Take all places back, whoever has them, and forget how many there are."""
+        self._leases.clear()
+        self._ask("close")
 
     def __reduce__(self) -> Any:
         return type(self), (self.max_leases, self.name)
@@ -147,6 +171,67 @@ class Lock(Semaphore):
 
     def __reduce__(self) -> Any:
         return type(self), (self.name,)
+
+
+class MultiLock(_Held):
+    """Several locks that are taken at once, or so many of them as are enough; nobody holds a part and waits.
+
+    Two that share a name shut each other out, whatever else they name and in whatever order. ``Lock`` has names of
+    its own.
+
+    :param names: the locks' names.
+    """
+
+    kind = "locks"
+
+    def __init__(self, names: Iterable[Any] = (), client: Client | None = None) -> None:
+        if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            raise TypeError(f"MultiLock takes a list of names, not {names!r}")
+        self.names = list(names)
+        super().__init__(", ".join(map(text_of, self.names)), client)
+        self._lease: int | None = None
+
+    @blocking
+    def acquire(
+        self, blocking: bool = True, timeout: str | float | None = None, num_locks: int | None = None
+    ) -> bool:
+        """Wait for the locks; False if they were not to be had in ``timeout`` seconds, or now if not ``blocking``.
+
+        :param num_locks: so many of them are enough; None: all.
+        :raises ValueError: there are not so many; or not to block, and to wait.
+        :raises RuntimeError: this object has them already.
+        """
+        names = list(dict.fromkeys(map(text_of, self.names)))
+        count = len(names) if num_locks is None else num_locks
+        if not isinstance(count, int) or not 1 <= count <= len(names):
+            raise ValueError(f"num_locks is a number from 1 to that of the names ({len(names)}), not {count!r}")
+        if not blocking and timeout is not None:
+            raise ValueError("acquire(blocking=False) does not wait: it takes no timeout")
+        if self._lease is not None:
+            raise RuntimeError(f"{self!r} is held by this object already, which would wait for itself")
+        try:
+            self._lease = self._ask("acquire", timeout if blocking else 0, names=names, count=count)
+        except TimeoutError:
+            return False
+        return True
+
+    @blocking
+    def release(self) -> None:
+        """Give the locks back.
+
+        :raises ValueError: this object has none.
+        """
+        if self._lease is None:
+            raise ValueError(f"{self!r} is released without having been acquired, by this object")
+        lease, self._lease = self._lease, None
+        self._ask("release", lease=lease)
+
+    def locked(self) -> bool:
+        """Say whether this object has them."""
+        return self._lease is not None
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.names,)
 
 
 class Event(_Named):
@@ -180,13 +265,29 @@ class Event(_Named):
 
 
 class Queue(_Named):
-    """First in, first out. The first to put something in says how many values it takes (``maxsize``, 0: any)."""
+    """First in, first out. The first to put something in says how many values it takes (``maxsize``, 0: any).
+
+    What is in it stays there when clients go. :meth:`close` says that this object is used no more: when all that
+    stand for the queue, also those in tasks, have been closed, what is left in it is let go.
+    """
 
     kind = "queue"
 
     def __init__(self, name: Any = None, client: Client | None = None, maxsize: int = 0) -> None:
         super().__init__(name, client)
         self.maxsize = maxsize
+        self._is_known = False  # the cluster knows that there is this object
+
+    def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:
+        if not self._is_known:
+            self._is_known = how["opens"] = True
+        return super()._ask(do, timeout, **how)
+
+    @blocking
+    def close(self) -> None:
+        """Be done with it. With the last object of this name that has been used, what is in the queue goes."""
+        self._ask("close")
+        self._is_known = False
 
     @blocking
     def put(self, value: Any, timeout: str | float | None = None) -> None:

@@ -6,6 +6,8 @@ Pure: facts in, commands out. Rules:
 * Every question has a ticket and is answered exactly once, at once or when its turn comes; those who wait are
   served in the order in which they came. :meth:`NamedThings.on_withdrawn` answers one that gives up.
 * What a client holds (permits) goes back when the client leaves, and its questions with it.
+* How many permits a semaphore has is agreed on by all clients that use it, for as long as one of them is here.
+* A queue's values are let go when the last of those objects that stand for it in some process is closed.
 * Values are opaque, with the keys of the futures in them. These tasks are kept for as long as a value that names
   them is here; whoever is given it has them kept until it keeps them itself (:mod:`hpclaunch.scheduler.claims`).
 """
@@ -16,13 +18,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from hpclaunch.scheduler.multilocks import MultiLocks
+
 
 class Answer(NamedTuple):
     """Answer a client's question."""
 
     client: str
     ticket: int
-    value: Any  # [True, value], [False] for one that gave up, or ["error", text]
+    value: Any  # [True, value], [False] for one that gave up, ["missing", text] or ["refused", text]
 
 
 class Keep(NamedTuple):
@@ -44,6 +48,15 @@ class HandOver(NamedTuple):
     ticket: int
     keys: list[str]
 
+
+#: What is done with the thing's name.
+_BY_NAME = frozenset(
+    [
+        *(("dataset", do) for do in ("put", "get", "list", "delete")),
+        *(("permit", do) for do in ("acquire", "close")),
+        ("queue", "close"),
+    ]
+)
 
 Command = Answer | Keep | LetGo | HandOver
 Ticket = tuple[str, int]  # client, and its number
@@ -80,12 +93,16 @@ class NamedThings:
     def __init__(self) -> None:
         self.things: dict[tuple[str, str], _Thing] = {}  # kind and name
         self.kept: Counter[str] = Counter()  # keys, by how many values name them
+        self.locks = MultiLocks()
+        self.limits: dict[str, tuple[int, set[str]]] = {}  # of semaphores: permits, and the clients that use them
+        self.users: dict[str, Counter[str]] = {}  # queues -> client ("": one that has left) -> open objects
         self._commands: list[Command] = []
         self._asking: Ticket = ("", 0)
         self._methods: dict[tuple[str, str], Callable[..., None]] = {
             ("permit", "acquire"): self._acquire,
             ("permit", "release"): self._release,
             ("permit", "count"): self._count,
+            ("permit", "close"): self._close_permits,
             ("event", "set"): self._set,
             ("event", "clear"): self._clear,
             ("event", "is_set"): self._is_set,
@@ -93,6 +110,7 @@ class NamedThings:
             ("queue", "put"): self._put,
             ("queue", "get"): self._get,
             ("queue", "size"): self._size,
+            ("queue", "close"): self._close_queue,
             ("variable", "put"): self._assign,
             ("variable", "get"): self._look,
             ("variable", "delete"): self._delete,
@@ -114,16 +132,25 @@ class NamedThings:
 
         :raises ValueError: there is no such thing to ask for.
         """
+        if kind == "locks":
+            self._ask_locks((client, ticket), do, **how)
+            return
         method = self._methods.get((kind, do))
         if method is None:
             raise ValueError(f"nobody can {do} a {kind}")
         self._asking = client, ticket
+        if how.pop("opens", False):
+            self.users.setdefault(name, Counter())[client] += 1
         thing = self.things.setdefault((kind, name), _Thing())
-        method(thing, **how) if kind != "dataset" else method(thing, name, **how)
+        method(thing, **how) if (kind, do) not in _BY_NAME else method(thing, name, **how)
         self._forget_idle(kind, name)
 
     def on_withdrawn(self, client: str, ticket: int) -> None:
         """A client waits no longer. If it has been answered meanwhile, that stands."""
+        if (client, ticket) in self.locks.waiting:
+            self.locks.let_go((client, ticket))
+            self._answer((client, ticket), False)
+            self._serve_locks()
         for (kind, name), thing in list(self.things.items()):
             if thing.waiting.pop((client, ticket), None) is not None:
                 self._answer((client, ticket), False)
@@ -138,6 +165,15 @@ class NamedThings:
                     del group[one]
             self._serve(thing)
             self._forget_idle(kind, name)
+        self.locks.on_client_left(client)
+        self._serve_locks()
+        for name, (_, clients) in list(self.limits.items()):
+            clients.discard(client)
+            if not clients:
+                del self.limits[name]
+        for name, users in list(self.users.items()):
+            users[""] += users.pop(client, 0)  # what it may have left in the queue is not to be lost
+            self._forget_users(name)
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
@@ -155,12 +191,27 @@ class NamedThings:
             assert not words & {"get", "look"} or not thing.values
             assert "put" not in words or len(thing.values) == thing.size > 0
         assert +self.kept == +named
+        self.locks.check()
+        assert all(clients for _, clients in self.limits.values())
+        assert all(users.total() > 0 for users in self.users.values())
+        assert all(("queue", name) in self.things or not users[""] for name, users in self.users.items())
 
     # --- permits: locks and semaphores
 
-    def _acquire(self, thing: _Thing, limit: int) -> None:
-        if not thing.holders and not thing.waiting:
-            thing.limit = max(1, limit)
+    def _acquire(self, thing: _Thing, name: str, limit: int) -> None:
+        agreed = thing.limit if thing.holders or thing.waiting else limit
+        agreed, clients = self.limits.get(name, (agreed, set()))
+        if limit != agreed:
+            self._refuse(
+                f"inconsistent max_leases: {name!r} has {agreed} for others, or in this program before, and "
+                f"{limit} here. Use one number (a Lock has 1), or another name; Semaphore.close() ends that",
+                "refused",
+            )
+            return
+        if limit > 1:  # of locks, of which there may be very many, nothing is kept while nobody has one
+            clients.add(self._asking[0])
+            self.limits[name] = limit, clients
+        thing.limit = limit
         thing.waiting[self._asking] = "acquire", None
         self._serve(thing)
 
@@ -171,6 +222,26 @@ class NamedThings:
 
     def _count(self, thing: _Thing) -> None:
         self._answer(self._asking, True, len(thing.holders))
+
+    def _close_permits(self, thing: _Thing, name: str) -> None:
+        self.limits.pop(name, None)
+        thing.holders.clear()
+        self._answer(self._asking, True)
+        self._serve(thing)
+
+    # --- several locks at once
+
+    def _ask_locks(self, one: Ticket, do: str, **how: Any) -> None:
+        """Take some locks: how is ``names``, ``count``; or give them back: ``lease``."""
+        if do == "acquire":
+            self.locks.ask(one, how["names"], how["count"])
+        else:
+            self._answer(one, True, self.locks.let_go((one[0], how["lease"])))
+        self._serve_locks()
+
+    def _serve_locks(self) -> None:
+        for one in self.locks.serve():
+            self._answer(one, True, one[1])
 
     # --- events
 
@@ -209,6 +280,25 @@ class NamedThings:
     def _size(self, thing: _Thing) -> None:
         self._answer(self._asking, True, len(thing.values))
 
+    def _close_queue(self, thing: _Thing, name: str) -> None:
+        """One object less stands for a queue; with the last one its values go."""
+        users = self.users.setdefault(name, Counter())
+        users[self._asking[0]] -= 1
+        if not +users:
+            self._drop_values(thing)
+        self._forget_users(name)
+        self._answer(self._asking, True)
+        self._serve(thing)
+
+    def _forget_users(self, name: str) -> None:
+        """Forget who uses a queue, of those who use it no more."""
+        users = +self.users.get(name, Counter())
+        if ("queue", name) not in self.things:
+            del users[""]
+        self.users[name] = users
+        if not users:
+            del self.users[name]
+
     # --- variables and datasets
 
     def _assign(self, thing: _Thing, data: bytes, keys: list[str]) -> None:
@@ -227,19 +317,19 @@ class NamedThings:
 
     def _publish(self, thing: _Thing, name: str, data: bytes, keys: list[str], override: bool) -> None:
         if thing.values and not override:
-            self._refuse(f"there is a dataset {name!r} already: override=True replaces it")
+            self._refuse(f"there is a dataset {name!r} already: override=True replaces it", "missing")
             return
         self._assign(thing, data, keys)
 
     def _dataset(self, thing: _Thing, name: str) -> None:
         if not thing.values:
-            self._refuse(f"there is no dataset {name!r}")
+            self._refuse(f"there is no dataset {name!r}", "missing")
             return
         self._look(thing)
 
     def _unpublish(self, thing: _Thing, name: str) -> None:
         if not thing.values:
-            self._refuse(f"there is no dataset {name!r}")
+            self._refuse(f"there is no dataset {name!r}", "missing")
             return
         self._delete(thing)
 
@@ -308,10 +398,12 @@ class NamedThings:
     def _answer(self, one: Ticket, is_done: bool, value: Any = None) -> None:
         self._commands.append(Answer(one[0], one[1], [True, value] if is_done else [False]))
 
-    def _refuse(self, text: str) -> None:
-        self._commands.append(Answer(*self._asking, ["error", text]))
+    def _refuse(self, text: str, how: str) -> None:
+        self._commands.append(Answer(*self._asking, [how, text]))
 
     def _forget_idle(self, kind: str, name: str) -> None:
         thing = self.things.get((kind, name))
         if thing is not None and thing.is_idle:
             del self.things[kind, name]
+            if kind == "queue" and name in self.users:
+                self._forget_users(name)

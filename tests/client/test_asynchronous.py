@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from hpclaunch import Event, LocalCluster, Lock, Queue, Variable, as_completed, delayed, get_client, wait
+from hpclaunch import (
+    Event,
+    LocalCluster,
+    Lock,
+    MultiLock,
+    Queue,
+    Variable,
+    as_completed,
+    delayed,
+    get_client,
+    wait,
+)
 from hpclaunch.client.client import Client
 from hpclaunch.errors import CommClosedError, TaskError
 from tests.client import work
@@ -139,6 +150,10 @@ def test_named_things(play: Callable[[Scene], Any]) -> None:
         async with Lock("l") as lock:
             assert await lock.locked()
             assert not await Lock("l").acquire(timeout=0.01)
+        async with MultiLock(["l", "m"]) as several:
+            assert several.locked()
+            assert not await MultiLock(["m"]).acquire(blocking=False)
+        assert not several.locked()
 
     play(scene)
 

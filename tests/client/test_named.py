@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpclaunch import Event, Lock, Queue, Semaphore, Variable, get_client
+from hpclaunch import Event, Lock, MultiLock, Queue, Semaphore, Variable, get_client
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
@@ -89,6 +89,68 @@ def test_a_semaphore(client: Client) -> None:
         Semaphore(0)
 
 
+def test_semaphores_of_one_name_must_be_of_one_mind(client: Client, cluster: MiniCluster) -> None:
+    with Semaphore(2, name="s"):
+        pass
+    with pytest.raises(ValueError, match=r"inconsistent max_leases: 's' has 2 for others, .* and 3 here"):
+        Semaphore(3, name="s").acquire()
+    with pytest.raises(ValueError, match="a Lock has 1"), Lock("s"):
+        pass
+    with pytest.raises(ValueError, match="inconsistent max_leases"):
+        client.submit(lambda: Semaphore(5, name="s").acquire()).result(10)
+    one = Semaphore(2, name="s")
+    assert one.acquire()
+    Semaphore(2, name="s").close()
+    with Semaphore(3, name="s") as other:
+        assert other.get_value() == 1
+        assert not one.release()
+    other.close()
+    with Client(cluster.directory, set_as_default=False) as passing:
+        Semaphore(4, "p", client=passing).acquire()
+    until(lambda: Semaphore(7, "p").get_value() == 0)
+    Semaphore(7, "p").close()
+
+
+def hold_both(names: list[str], path: str) -> None:
+    guarded(MultiLock(names), path)
+
+
+def test_several_locks_at_once(client: Client, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pairs = [["x", "y"], ["y", "x"], ["y", "z"], ["z", "y", "x"]] * 5
+    client.gather(client.map(hold_both, pairs, [str(log)] * len(pairs)))  # each pair has y
+    assert log.read_text() == "+-" * len(pairs)
+    one, other = MultiLock(["x", ("file", 7)]), MultiLock([("file", 7), "z"])
+    with one:
+        assert one.locked()
+        assert not other.acquire(blocking=False)
+        assert not other.acquire(timeout="10 ms")
+        assert not other.locked()
+        assert other.acquire(num_locks=1)
+        other.release()
+        with pytest.raises(RuntimeError, match="held by this object already"):
+            one.acquire()
+        waiting = threading.Thread(target=other.acquire)
+        waiting.start()
+    waiting.join(10)
+    assert other.locked()
+    other.release()
+    assert pickle.loads(pickle.dumps(one)).names == ["x", ("file", 7)]
+
+
+def test_several_locks_that_can_not_be(client: Client) -> None:
+    with pytest.raises(TypeError, match="takes a list of names, not 'xy'"):
+        MultiLock("xy")
+    with pytest.raises(ValueError, match=r"from 1 to that of the names \(0\), not 0"):
+        MultiLock().acquire()
+    with pytest.raises(ValueError, match="not 3"):
+        MultiLock(["a", "b"]).acquire(num_locks=3)
+    with pytest.raises(ValueError, match="takes no timeout"):
+        MultiLock(["a"]).acquire(blocking=False, timeout=1)
+    with pytest.raises(ValueError, match="without having been acquired"):
+        MultiLock(["a"]).release()
+
+
 def test_an_event(client: Client, tmp_path: Path) -> None:
     event = Event("go")
     notes = str(tmp_path / "notes")
@@ -139,6 +201,25 @@ def test_a_queue(client: Client) -> None:
     for i in range(2):
         queue.put(i)
     assert queue.get(batch=5) == [0, 1]
+
+
+def fill(queue: Queue, size: int) -> None:
+    queue.put(get_client().submit(work.big, size))
+    queue.close()
+
+
+def test_a_queue_is_closed_by_all_who_have_used_it(client: Client) -> None:
+    queue = Queue("q")
+    assert queue.qsize() == 0
+    client.submit(fill, queue, 100_000).result(10)
+    assert len(queue.get(timeout=10).result(10)) == 100_000
+    client.submit(fill, queue, 100_000).result(10)
+    queue.close()
+    until(lambda: not client.scheduler_info()["held"], "letting go of what was in it")
+    assert queue.qsize() == 0  # it can be used again
+    Queue("q").close()
+    queue.close()
+    Queue("never used").close()
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
