@@ -181,7 +181,7 @@ class _Shared:
         self.future = future
 
     def __reduce__(self) -> Any:
-        return reduce_future(self.future.key, is_shared=True)
+        return reduce_future(self.future._key, is_shared=True)
 
 
 def _size(value: Any) -> int:

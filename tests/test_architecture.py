@@ -38,6 +38,7 @@ PURE = {
     "cluster.watch",
     "comm.buffers",
     "comm.framing",
+    "comm.keys",
     "comm.messages",
     "comm.registry",
     "comm.serialize",
@@ -81,6 +82,7 @@ PURE = {
 
 # What pure modules may import. Of these a few can do more than compute; USED_PURELY says what of them is allowed.
 ALLOWED = {
+    "ast",
     "__future__",
     "bisect",
     "collections",

@@ -20,6 +20,7 @@ from hpclaunch.client.future import DONE, PENDING, STORED, Future
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.errors import ActorError, HPCLaunchError, LostResultError, PeerError
 from hpclaunch.worker.actors import make_actor, restore_actor
 from hpclaunch.worker.context import TaskFacts, stepping_aside, task_client
@@ -435,7 +436,7 @@ def submit_actor(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    key: str | None,
+    key: Key | None,
     restarts: int,
     **options: Any,
 ) -> Future:
@@ -451,8 +452,8 @@ def submit_actor(
     name = serialize.function_name(cls)
     with core._sent.using(made._replace(name=name)) as sent:
         data, inputs = serialize.dump_call(args, kwargs or None)
-        (future,), new = core._named([core._check_key(key) if key is not None else core._stem(name)])
+        (future,), new = core._named([text_of_key(key) if key is not None else core._stem(name)])
         if new:
             columns = [inputs] if inputs else []
-            core._send(m.SubmitTasks(sent.id, [future.key], [data], columns, actor=restarts, **options))
+            core._send(m.SubmitTasks(sent.id, [future._key], [data], columns, actor=restarts, **options))
     return future

@@ -32,6 +32,7 @@ from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.keys import Key, key_of_text, text_of_key
 from hpclaunch.errors import CommClosedError, UserError
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
@@ -86,7 +87,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         function: Callable[..., Any],
         /,
         *args: Any,
-        key: str | None = None,
+        key: Key | None = None,
         retries: int = 0,
         priority: int = 0,
         resources: Mapping[str, float] | None = None,
@@ -105,7 +106,8 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
 
         Futures among the arguments, also inside lists, dicts or objects, arrive as their results.
 
-        :param key: a name for the task; a task of this name that exists is used instead of a new one.
+        :param key: a name for the task, a text or a tuple such as ``("x", 0)``; a task of this name that exists is
+            used instead of a new one.
         :param retries: how often to run it again if it raises.
         :param priority: higher runs first.
         :param resources: what it takes of its worker while it is there, such as ``{"GPU": 1}``; workers have what
@@ -133,7 +135,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
             if key is None and not pure:
                 future, is_new = self._future(key := self._stem(sent.name))
             else:
-                name = _pure_key(sent, data) if key is None else self._check_key(key)
+                name = _pure_key(sent, data) if key is None else text_of_key(key)
                 (future,), new = self._named([name], anew=key is not None)
                 is_new, key = bool(new), name
             if is_new:
@@ -145,7 +147,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         self,
         function: Callable[..., Any],
         *iterables: Iterable[Any],
-        key: str | Sequence[str] | None = None,
+        key: str | Sequence[Key] | None = None,
         retries: int = 0,
         priority: int = 0,
         resources: Mapping[str, float] | None = None,
@@ -172,8 +174,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         """
         if actor or actors:
             words: dict[str, Any] = {"resources": resources, "workers": workers, "duration": duration, **kwargs}
-            words["timeout"] = timeout
-            words |= {"allow_other_workers": allow_other_workers, "restarts": restarts}
+            words |= {"timeout": timeout, "allow_other_workers": allow_other_workers, "restarts": restarts}
             rows = list(zip(*iterables, strict=False))
             names = [f"{key}-{i}" for i in range(len(rows))] if isinstance(key, str) else key
             return [
@@ -194,7 +195,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         sent: serialize.FunctionBytes,
         calls: list[tuple[Any, ...]],
         kwargs: dict[str, Any],
-        key: str | Sequence[str] | None,
+        key: str | Sequence[Key] | None,
         *,
         pure: bool,
         wishes: tuple[int, int, m.Terms | None],
@@ -202,10 +203,10 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         if pure and key is None:
             keys = []  # each is known when its arguments are pickled
         elif key is None or isinstance(key, str):
-            stem = self._stem(self._check_key(key) if key is not None else sent.name)
+            stem = self._stem(text_of_key(key) if key is not None else sent.name)
             keys = [f"{stem}-{i}" for i in range(len(calls))]
         else:
-            keys = [self._check_key(one) for one in key]
+            keys = [text_of_key(one) for one in key]
             if len(keys) != len(calls):
                 raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
         is_own = not pure and (key is None or isinstance(key, str))
@@ -399,24 +400,26 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
 
     @blocking
-    def why(self, task: Future | str) -> str:
+    def why(self, task: Future | Key) -> str:
         """Say how a task stands and why: what it waits for, who runs that, what rules each worker out.
 
         :param task: a future, or a task's key.
         """
-        key = task.key if isinstance(task, Future) else task
+        key = task._key if isinstance(task, Future) else text_of_key(task)
         said = str(self._ask("why", key=key))
         return said or f"task {key} is not known: its futures were released, or it was never submitted"
 
     @blocking
-    def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[str, list[str]]:
+    def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[Any, list[str]]:
         """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
-        return dict(self._ask("who_has", keys=data_calls.keys_of(futures)))
+        said = self._ask("who_has", keys=data_calls.keys_of(futures))
+        return {key_of_text(key): workers for key, workers in said.items()}
 
     @blocking
-    def has_what(self, workers: list[str] | None = None) -> dict[str, list[str]]:
+    def has_what(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
         """Return the keys of the large results on each worker."""
-        return dict(self._ask("has_what", workers=workers))
+        said = self._ask("has_what", workers=workers)
+        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
 
     @property
     def dashboard_link(self) -> None:
@@ -436,18 +439,21 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
     ncores = nthreads
 
     @blocking
-    def processing(self, workers: list[str] | None = None) -> dict[str, list[str]]:
+    def processing(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
         """Return the keys of the tasks that each worker runs or is about to run."""
-        return dict(self._ask("processing", workers=workers))
+        said = self._ask("processing", workers=workers)
+        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
 
     @blocking
     def call_stack(
-        self, futures: Future | Iterable[Future] | None = None, keys: Iterable[str] | None = None
-    ) -> dict[str, list[str]]:
+        self, futures: Future | Iterable[Future] | None = None, keys: Iterable[Key] | None = None
+    ) -> dict[Any, list[str]]:
         """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
+        some = None if keys is None else list(map(text_of_key, keys))
         if futures is not None:
-            keys = [*(keys or ()), *(future.key for future in only_futures(futures))]
-        return dict(self._ask("call_stack", keys=None if keys is None else list(keys)))
+            some = [*(some or ()), *(future._key for future in only_futures(futures))]
+        said = self._ask("call_stack", keys=some)
+        return {key_of_text(key): stack for key, stack in said.items()}
 
     @blocking
     def run(

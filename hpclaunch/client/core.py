@@ -46,8 +46,6 @@ log = logging.getLogger("hpclaunch.client")
 _GLANCE_SECONDS = 0.2
 #: Large results that are fetched at the same time.
 _FETCHES = 16
-#: A key must fit where a worker notes what it runs.
-_MAX_KEY = 400
 
 
 class ClientCore:
@@ -102,7 +100,7 @@ class ClientCore:
         return "closed" if self._closed else "running" if self._is_open else "connecting"
 
     @property
-    def futures(self) -> dict[str, Future]:
+    def futures(self) -> dict[Any, Future]:
         """The futures of this client that somebody still has, by key."""
         known = [reference() for reference in list(self._futures.values())]
         return {future.key: future for future in known if future is not None}
@@ -159,11 +157,6 @@ class ClientCore:
     def _stem(self, name: str) -> str:
         """Return a key, or the beginning of keys, that nobody else has."""
         return f"{name}-{self._tag}-{next(self._numbers)}"
-
-    def _check_key(self, key: str) -> str:
-        if not isinstance(key, str) or not key or len(key.encode()) > _MAX_KEY:
-            raise ValueError(f"a key is a text of 1 to {_MAX_KEY} bytes, not {key!r:.100}")
-        return key
 
     def _future(self, key: str) -> tuple[Future, bool]:
         """Return the future for a key, and whether it is new."""
@@ -239,15 +232,15 @@ class ClientCore:
 
     def _is_current(self, future: Future) -> bool:
         """Say whether news of a future's key reach it: it was not released, nor is its key used again."""
-        known = self._futures.get(future.key)
+        known = self._futures.get(future._key)
         return known is not None and known() is future
 
     def _forget(self, future: Future) -> None:
         """Release a future that is still held."""
         with self._lock:
             if self._is_current(future):
-                del self._futures[future.key]
-                self._send(m.ReleaseKeys([future.key]))
+                del self._futures[future._key]
+                self._send(m.ReleaseKeys([future._key]))
 
     # --- waiting
 
@@ -268,7 +261,7 @@ class ClientCore:
                     if self._failure is not None:
                         raise self._failure
                     if self._closed:
-                        raise CommClosedError(f"task {future.key} has no result: {self._closed}")
+                        raise CommClosedError(f"task {future._key} has no result: {self._closed}")
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         raise late(futures, timeout or 0.0)
@@ -311,19 +304,19 @@ class ClientCore:
         holders = future._data
         if future._status != STORED:
             return None
-        payload = await self._fetcher.fetch(holders, future.key)
+        payload = await self._fetcher.fetch(holders, future._key)
         if payload is not None:
             return payload
         with self._changed:
             if future._status == STORED and future._data is holders:  # nobody else was quicker, or knows better
                 if not self._is_current(future):
-                    text = f"the result of task {future.key} was let go by release()"
+                    text = f"the result of task {future._key} was let go by release()"
                     future._data, future._status = m.Failure("LostResultError", text), FAILED
                 elif self._closed:
                     future._data, future._status = CommClosedError(self._closed), LOST
                 else:
                     future._data, future._status = None, PENDING
-                    self._send(m.LocateKeys([future.key], [holders]))
+                    self._send(m.LocateKeys([future._key], [holders]))
         return None
 
     def _actors(self) -> ActorCalls:

@@ -15,6 +15,7 @@ from hpclaunch.client.held import only_futures
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
+from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import UserError
 
@@ -36,7 +37,13 @@ def scatter(
     if isinstance(data, Iterator | range):
         data = list(data)
     if isinstance(data, Mapping):
-        futures = _put(client, list(data.values()), workers, hash, [str(key) for key in data])
+        futures = _put(
+            client,
+            list(data.values()),
+            workers,
+            hash,
+            [key if isinstance(key, tuple) else str(key) for key in data],
+        )
         shaped: Any = dict(zip(data, futures, strict=True))
     elif isinstance(data, list | tuple | set | frozenset):
         futures = _put(client, list(data), workers, hash)
@@ -46,12 +53,12 @@ def scatter(
         shaped = futures[0]
     client._wait_for(futures, timeout)
     if broadcast:
-        client._ask("replicate", keys=[future.key for future in futures], workers=workers)
+        client._ask("replicate", keys=[future._key for future in futures], workers=workers)
     return shaped
 
 
 def _put(
-    client: Client, values: list[Any], workers: list[str] | None, hash: bool, keys: list[str] | None = None
+    client: Client, values: list[Any], workers: list[str] | None, hash: bool, keys: list[Key] | None = None
 ) -> list[Future]:
     """Send values, small ones to the head, and begin to bring large ones to workers."""
     futures: list[Future] = []
@@ -63,7 +70,7 @@ def _put(
                 f"a value of {payload.size / 1e9:.0f} GB is too large to be scattered; scatter it in parts"
             )
         name = f"{type(value).__name__}-{_digest(payload) if hash else secrets.token_hex(12)}"
-        name = client._check_key(keys[number]) if keys else name
+        name = text_of_key(keys[number]) if keys else name
         (future,), new = client._named([name], anew=keys is not None)
         futures.append(future)
         if new and payload.size >= LEAST_BYTES:
@@ -89,7 +96,7 @@ async def _send(client: Client, value: _Value) -> None:
     client._flush()
     comm = client._session.comm
     assert comm is not None
-    message = m.Put(value.future.key, value.payload.size, value.workers or [])
+    message = m.Put(value.future._key, value.payload.size, value.workers or [])
     comm.send_buffers(message, [value.payload.pickle, *value.payload.buffers])
 
 
@@ -102,7 +109,7 @@ async def _begin_to_bring(client: Client, values: list[_Value], places: list[tup
 async def _bring(client: Client, value: _Value, place: str, order: int, at_once: asyncio.Semaphore) -> None:
     """Bring a value to a worker; through the head if there is no other way, or the worker is lost meanwhile."""
     async with at_once:
-        if place and await client._fetcher.bring(place, value.future.key, order, value.payload):
+        if place and await client._fetcher.bring(place, value.future._key, order, value.payload):
             ended = asyncio.Event()
             client._watch(value.future, lambda _: ended.set())
             with contextlib.suppress(TimeoutError):
@@ -174,4 +181,4 @@ def keys_of(futures: Future | Iterable[Future] | None) -> list[str] | None:
     some = only_futures(futures)
     if some:
         some[0]._client._wait_for(some, None)
-    return [future.key for future in some]
+    return [future._key for future in some]

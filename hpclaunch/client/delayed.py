@@ -59,7 +59,7 @@ class Delayed:
     @classmethod
     def of(cls, future: Future) -> Delayed:
         """Return the delayed value of a future."""
-        return cls(_same, key=future.key, future=future)
+        return cls(_same, key=future._key, future=future)
 
     def _held_future(self) -> Future | None:
         """Return the future of a persisted value."""
@@ -216,7 +216,7 @@ def submit_delayed(client: Client, some: list[Delayed], **wishes: Any) -> list[F
             else:
                 future = client.submit(one._call, *one._args, key=_task_key(one.key, run), **one._kwargs, **wishes)
             futures[one.key] = future
-            names[one.key] = future.key
+            names[one.key] = future._key
     finally:
         _submitting.reset(token)
     return [futures[one.key] for one in some]

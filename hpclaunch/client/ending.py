@@ -31,9 +31,9 @@ class EndCalls:
         """
         client, some = _client(self), only_futures(futures)
         pending = [f for f in some if f._status == PENDING]
-        client._end([(f.key, CANCELLED, None) for f in pending])
+        client._end([(f._key, CANCELLED, None) for f in pending])
         if pending:
-            client._send(m.CancelKeys([f.key for f in pending], force))
+            client._send(m.CancelKeys([f._key for f in pending], force))
         return nothing(client)
 
     def retry(self, futures: Future | Iterable[Future]) -> Any:
@@ -42,7 +42,7 @@ class EndCalls:
         with client._changed:
             failed = [future for future in some if future._status == FAILED and client._is_current(future)]
             if failed:
-                keys, number = [future.key for future in failed], next(client._numbers)
+                keys, number = [future._key for future in failed], next(client._numbers)
                 for future in failed:
                     future._status, future._data = PENDING, None
                 client._fences.put_up(number, keys)

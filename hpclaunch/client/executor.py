@@ -58,7 +58,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
     def cancel(self) -> bool:
         """Cancel the call if it has not begun; say whether it is cancelled."""
         task = self.task
-        if not self.done() and task is not None and task._client._cancel_unstarted([task.key]):
+        if not self.done() and task is not None and task._client._cancel_unstarted([task._key]):
             self._note_cancelled()
         return self.cancelled()
 
@@ -67,7 +67,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         task = self.task
         if self.done() or task is None:
             return False
-        return bool(task._client._ask("running", keys=[task.key]))
+        return bool(task._client._ask("running", keys=[task._key]))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the call and return its result, or raise what it raised.
@@ -200,10 +200,10 @@ class ClientExecutor(concurrent.futures.Executor):
         futures = [future for future in self._futures if not future.done()]
         tasks = [task for task in self._tasks if not task.done()]
         if cancel_futures and (futures or tasks):
-            keys = [future.task.key for future in futures if future.task is not None]
-            cancelled = set(self._client._cancel_unstarted(keys + [task.key for task in tasks]))
+            keys = [future.task._key for future in futures if future.task is not None]
+            cancelled = set(self._client._cancel_unstarted(keys + [task._key for task in tasks]))
             for future in futures:
-                if future.task is not None and future.task.key in cancelled:
+                if future.task is not None and future.task._key in cancelled:
                     future._note_cancelled()
         if wait:
             concurrent.futures.wait(futures)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hpclaunch.client.awaiting import allowing_to_block, in_thread, is_awaiting, wait_all
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import serialize
+from hpclaunch.comm.keys import Key, key_of_text, text_of_key
 from hpclaunch.comm.messages import Failure
 from hpclaunch.comm.serialize import load_failure, load_value, reduce_future
 from hpclaunch.errors import CancelledError, PeerError
@@ -37,16 +38,26 @@ class Future:
     :raises ValueError: no client is meant.
     """
 
-    __slots__ = ("__weakref__", "_client", "_data", "_status", "_watchers", "key")
+    __slots__ = ("__weakref__", "_client", "_data", "_key", "_status", "_watchers")
 
-    key: str
+    _key: str  # what the cluster knows it by
     _client: Client
     _status: int
     _data: Any  # bytes; holders of a stored result; a Failure; an error
     _watchers: list[Callable[[Future], None]] | None
 
-    def __new__(cls, key: str, client: Client | None = None) -> Future:
+    def __new__(cls, key: Key, client: Client | None = None) -> Future:
         return future_of(key, client)
+
+    @property
+    def key(self) -> Any:
+        """The task's key, a text or a tuple."""
+        return key_of_text(self._key)
+
+    @property
+    def type(self) -> Any:
+        """The class of the result; None as long as there is none, or if it is a large one, which is not here."""
+        return type(load_value(self._data)) if self._status == DONE else None
 
     def result(self, timeout: str | float | None = None) -> Any:
         """Wait for the result and return it; if the task raised, raise that, chained to the remote traceback.
@@ -136,7 +147,7 @@ class Future:
     def release(self) -> None:
         """Let go of the result, as Python does when nobody has this object any more. It can't be used then."""
         if self._client._is_current(self):
-            self._client._end([(self.key, CANCELLED, None)])
+            self._client._end([(self._key, CANCELLED, None)])
             self._client._forget(self)
 
     def add_done_callback(self, function: Callable[[Future], Any]) -> None:
@@ -158,47 +169,47 @@ class Future:
 
     def _error(self) -> BaseException:
         if self._status == CANCELLED:
-            return CancelledError(f"task {self.key} was cancelled")
+            return CancelledError(f"task {self._key} was cancelled")
         if isinstance(self._data, PeerError):
-            return type(self._data)(f"task {self.key} has no result: {self._data}")
+            return type(self._data)(f"task {self._key} has no result: {self._data}")
         return load_failure(self._data)
 
     def __reduce__(self) -> Any:
         if serialize.is_collecting():
-            return reduce_future(self.key)
-        if not serialize.note_reference(self.key):
-            self._client._name_in_result(self.key)
-        return future_of, (self.key,)
+            return reduce_future(self._key)
+        if not serialize.note_reference(self._key):
+            self._client._name_in_result(self._key)
+        return future_of, (self._key,)
 
     def __dask_tokenize__(self) -> tuple[str, str]:
-        return ("hpclaunch.Future", self.key)
+        return ("hpclaunch.Future", self._key)
 
     def __del__(self) -> None:
         # Runs in any thread, at any point: only note the key.
         client = getattr(self, "_client", None)
         if client is not None:
-            client._note_release(self.key)
+            client._note_release(self._key)
 
     def __repr__(self) -> str:
-        return f"<Future {self.status}, key: {self.key}>"
+        return f"<Future {self.status}, key: {self._key}>"
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        return f"<b>Future</b> {escape(self.key)} <i>{self.status}</i>"
+        return f"<b>Future</b> {escape(self._key)} <i>{self.status}</i>"
 
 
 def new_future(key: str, client: Client) -> Future:
     """Return a future of a task that is about to be submitted, or asked for; the client keeps account of it."""
     future = object.__new__(Future)
-    future.key = key
+    future._key = key
     future._client = client
     future._status = PENDING
     future._data = future._watchers = None
     return future
 
 
-def future_of(key: str, client: Client | None = None) -> Future:
+def future_of(key: Key, client: Client | None = None) -> Future:
     """Return a future of a task that somebody else has submitted: what a pickled future comes back as.
 
     The client is the one that is meant here. Whoever pickled it must keep theirs until this one is made.
@@ -211,7 +222,7 @@ def future_of(key: str, client: Client | None = None) -> Future:
         client = get_client()
     elif not hasattr(client, "_want"):
         raise TypeError(f"a future is one of a Client, not of a {type(client).__name__}")
-    future = client._want(client._check_key(key))
+    future = client._want(text_of_key(key))
     if here.place is not None:  # whoever keeps it may let go when this task has ended
         here.place.unheard = client
     return future

@@ -83,7 +83,7 @@ def _plan(dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, An
     names = {key: f"{_text(key)}-{run}" for key in inputs}
     if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
         names = {key: f"{_text(key)}-{run}-{i}" for i, key in enumerate(inputs)}
-    names |= {key: future.key for key, future in given.items()}
+    names |= {key: future._key for key, future in given.items()}
     batches: list[Batch] = []
     for key in _order(dsk, inputs):
         if key in given:

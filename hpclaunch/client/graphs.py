@@ -83,7 +83,7 @@ def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: An
         columns = _columns({**wishes, **batch.wishes})
         with client._sent.using(batch.function) as sent:
             client._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *columns))
-    by_key = {future.key: future for future in kept}
+    by_key = {future._key: future for future in kept}
     return {key: by_key[name] for key, name in plan.wanted.items()}
 
 

@@ -42,7 +42,7 @@ def fire_and_forget(values: Any) -> None:
     """
     by_client: dict[Client, list[str]] = {}
     for future in only_futures(values):
-        by_client.setdefault(future._client, []).append(future.key)
+        by_client.setdefault(future._client, []).append(future._key)
     for client, keys in by_client.items():
         client._see_through(keys)
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.comm.keys import key_of_text
 from hpclaunch.errors import CancelledError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class WorkerFacts:
         self.threads = self.nthreads = threads
         self.memory_limit = memory_limit  # bytes; 0 is none
 
-    def get_current_task(self) -> str:
+    def get_current_task(self) -> Any:
         """Return the key of the task that calls this.
 
         :raises ValueError: no task does.
@@ -68,20 +69,25 @@ class TaskFacts:
 
     def __init__(self, place: Place) -> None:
         self._executor = place.executor
-        self.key = place.key
+        self._key = place.key
+
+    @property
+    def key(self) -> Any:
+        """The task's key, a text or a tuple."""
+        return key_of_text(self._key)
 
     @property
     def is_cancelled(self) -> bool:
         """True once nobody wants the result any more: it was cancelled, or all its futures are gone."""
-        return self._executor.is_cancelled(self.key)
+        return self._executor.is_cancelled(self._key)
 
     def check(self) -> None:
         """Raise CancelledError if nobody wants the result any more. Cheap enough for an inner loop."""
-        if self._executor.is_cancelled(self.key):
-            raise CancelledError(f"task {self.key} was cancelled while it ran")
+        if self._executor.is_cancelled(self._key):
+            raise CancelledError(f"task {self._key} was cancelled while it ran")
 
     def __repr__(self) -> str:
-        return f"<Task {self.key}>"
+        return f"<Task {self._key}>"
 
 
 def _place() -> Place:
