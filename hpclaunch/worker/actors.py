@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Bytes of an answer that go inside its message.
 _INLINE_BYTES = 1 << 16
+#: Seconds between two tries to say that there was no memory.
+_NO_MEMORY_SECONDS = 0.1
 
 
 class NewActor(NamedTuple):
@@ -108,8 +111,12 @@ class Actors:
         self._replies.append((comm, reply, buffers))
         if not self._announced:
             self._announced = True
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for an answer
-                self._loop.call_soon_threadsafe(self._send_replies)
+            try:
+                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for an answer
+                    self._loop.call_soon_threadsafe(self._send_replies)
+            except MemoryError:
+                self._announced = False
+                raise
 
     def _send_replies(self) -> None:
         self._announced = False
@@ -139,13 +146,25 @@ class _Running:
     def _serve(self) -> None:
         here.place = place = Place(self._executor, -1)  # as that of a task that has stepped aside
         place.key = self.key
+        while not self._serve_until_told():
+            pass
+        self._instance = None
+
+    def _serve_until_told(self) -> bool:
+        """Answer what comes; True: this thread is to end. False: it had no memory, and is to begin anew."""
+        call = None
         try:
             while (call := self.calls.get()) is not None:
                 self._answer(*call)
         except MemoryError:
             self._executor.on_no_memory()
-            raise
-        self._instance = None
+            while call is not None:  # the process goes on
+                with contextlib.suppress(MemoryError):
+                    self._reply(call[0], ActorReply(call[1].request, failure=shortage.NOTHING_LEFT), [])
+                    return False
+                time.sleep(_NO_MEMORY_SECONDS)
+            return False
+        return True
 
     def _answer(self, comm: Comm, message: ActorCall) -> None:
         buffers: list[Any] = []

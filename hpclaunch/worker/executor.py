@@ -22,7 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
-from time import perf_counter
+from time import perf_counter, sleep
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 #: Bytes of shared memory per thread: two for the length, the rest for the key of the running task.
 SLOT_BYTES = 512
+
+#: Seconds between two tries to say that there was no memory.
+_NO_MEMORY_SECONDS = 0.1
 
 #: Bytes of a result that fit into one frame.
 MAX_RESULT = LIMIT_PEER - (1 << 24)
@@ -103,7 +106,8 @@ class Executor:
     :param timed: keys of tasks to be announced when they begin; the caller adds to it.
     :param on_begun: called from an execution thread with the key of such a task, before it runs.
     :param make_client: makes the client that all tasks of this worker share.
-    :param on_no_memory: called in an execution thread that can't go on because tasks have taken all memory.
+    :param on_no_memory: called in an execution thread that can't go on because tasks have taken all memory; None
+        in a process that is not to end for that: the task that was run there fails.
     """
 
     def __init__(
@@ -256,19 +260,41 @@ class Executor:
     def _serve(self, place: Place) -> None:
         here.place = place
         try:
-            while self._wake.get():
-                if not self._serve_queue(place):
-                    return
-        except MemoryError:
-            self.on_no_memory()
-            raise
+            while not self._serve_until_told(place):
+                pass
         finally:
             self._places.discard(place)
+
+    def _serve_until_told(self, place: Place) -> bool:
+        """Run what comes; True: this thread is to end. False: it had no memory, and is to begin anew."""
+        try:
+            goes_on = self._serve_queue(place)  # what it had left, if it has begun anew
+            while goes_on and self._wake.get():
+                goes_on = self._serve_queue(place)
+        except MemoryError:
+            self.on_no_memory()
+            self._give_up_running(place)
+            return place.slot < 0
+        return True
 
     def on_no_memory(self) -> None:
         """A thread of this worker can't go on for want of memory; if the process is the worker's, it ends."""
         if self._on_no_memory is not None:
             self._on_no_memory()
+
+    def _give_up_running(self, place: Place) -> None:
+        """There was no memory to note a task's outcome, in a process that goes on: that is its outcome."""
+        while True:
+            try:
+                if place.key:
+                    self._cancelled.discard(place.key)
+                    self._outcomes.append((place.key, shortage.NOTHING_LEFT, 0.0))
+                    place.key = ""
+                self._announced = True
+                self._on_outcomes()
+                return
+            except MemoryError:
+                sleep(_NO_MEMORY_SECONDS)
 
     def _serve_queue(self, place: Place) -> bool:
         """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
@@ -278,7 +304,9 @@ class Executor:
             while True:
                 if rejoining and self._give_way(place):
                     return False
-                run(place, queue.popleft())
+                item = queue.popleft()
+                place.key = item[0]
+                run(place, item)
                 if place.slot < 0:  # that task has seceded, and ended without coming back
                     return False
         self._slots[place.slot : place.slot + 2] = b"\0\0"
@@ -304,7 +332,6 @@ class Executor:
     def _run(self, place: Place, item: _Item) -> None:
         """Run one task and note its outcome. Whatever a task does, it is that task's outcome."""
         key, function, data, inputs = item
-        place.key = key
         slot = place.slot
         name = key.encode()[: SLOT_BYTES - 2]
         self._slots[slot : slot + 2 + len(name)] = len(name).to_bytes(2, "little") + name

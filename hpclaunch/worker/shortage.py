@@ -3,7 +3,8 @@
 A task that asks for too much gets a MemoryError, and that is its outcome; :func:`explain` says in it what the
 limit is and what to raise. If a worker's own threads or its event loop get one, because a task has taken all there
 was, nobody knows what was left undone: the process then says so and ends (:func:`give_up`), and the tasks that it
-ran count it.
+ran count it. In a process that is not the worker's own (``processes=False``) the task fails, and the thread goes
+on.
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpclaunch.comm.messages import Failure
+
 if TYPE_CHECKING:
     from hpclaunch.worker.context import WorkerFacts
 
+#: Why a task or a call has no outcome. Made now, since there is no memory for it then.
+NOTHING_LEFT = Failure(
+    "TaskError",
+    "this process had no memory left to note how it ended, or to take its result. Free some, run fewer tasks at "
+    "once, or run them in processes of their own (not processes=False), where one that takes too much ends alone",
+)
 _LAST_WORDS = b"hpclaunch worker: there is no memory left for the worker itself, so its process ends\n"
 
 

@@ -15,7 +15,8 @@ from hpclaunch.client.actor import Actor, ActorFuture
 from hpclaunch.client.client import Client
 from hpclaunch.client.progress import progress
 from hpclaunch.client.waiting import as_completed, wait
-from hpclaunch.errors import ActorError, SerializationError
+from hpclaunch.comm import serialize
+from hpclaunch.errors import ActorError, SerializationError, TaskError
 from hpclaunch.worker.actors import restore_actor
 from tests.client import work
 from tests.client.conftest import until
@@ -231,6 +232,24 @@ def test_in_this_process() -> None:
     with LocalCluster(n_workers=1, processes=False) as cluster, Client(cluster) as client:
         counter = client.submit(work.Counter, actor=True).result(10)
         assert [counter.add(1).result(10) for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_process_without_memory_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``processes=False`` what could not be noted for want of memory fails, and everything goes on."""
+    from hpclaunch import LocalCluster
+
+    def no_memory(error: BaseException) -> Any:
+        raise MemoryError
+
+    with LocalCluster(n_workers=1, processes=False) as cluster, Client(cluster) as client:
+        counter = client.submit(work.Counter, actor=True).result(10)
+        with monkeypatch.context() as patch:
+            patch.setattr(serialize, "failure_of", no_memory)
+            for failed in (client.submit(work.fail_odds, 1), counter.fail("x")):
+                with pytest.raises(TaskError, match=r"no memory left to note how it ended"):
+                    failed.result(10)
+        assert counter.add(1).result(10) == 1
+        assert client.submit(work.inc, 1).result(10) == 2
 
 
 @pytest.mark.slow

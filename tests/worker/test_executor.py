@@ -369,3 +369,42 @@ def test_a_key_of_any_length_stays_in_its_slot() -> None:
     gate.open.set()
     rig.wait(2)
     rig.close()
+
+
+class Starved:
+    """Has no memory, for so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, *args: Any) -> Any:
+        self.left -= 1
+        if self.left >= 0:
+            raise MemoryError
+
+
+def no_memory_for_words(error: BaseException) -> Failure:
+    raise MemoryError
+
+
+def test_a_thread_that_has_no_memory_fails_its_task_and_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ``processes=False``, where the process does not end for that."""
+    with monkeypatch.context() as patch:
+        patch.setattr(serialize, "failure_of", no_memory_for_words)
+        keys = rig.put(divmod, *[(1, 0)] * 5, prefix="bad")
+        outcomes = rig.wait(5)
+    for key in keys:
+        error = load_failure(outcomes[key][0])
+        assert type(error) is TaskError
+        assert "no memory left to note how it ended" in str(error)
+    assert serialize.load_value(rig.run(abs, -1)) == 1
+    assert rig.executor.running() == []
+
+
+def test_outcomes_that_could_not_be_announced_for_want_of_memory_are_announced_later(rig: Rig) -> None:
+    starved = Starved(2)
+    announce, rig.executor._on_outcomes = rig.executor._on_outcomes, lambda: (starved(), rig._on_outcomes())[1]
+    rig.put(abs, (-1,), (-2,), (-3,))
+    assert sorted(serialize.load_value(value) for value, _ in rig.wait(3).values()) == [1, 2, 3]
+    rig.executor._on_outcomes = announce
+    assert starved.left < 0
