@@ -236,6 +236,8 @@ class ActorCalls:
             call = line.waiting.pop(message.request, None)
             if call is None:
                 continue
+            if source == "head" and not (message.is_gone or message.is_lost):
+                self._core._fetcher.on_relayed(line.via)
             if message.is_gone:
                 line.on_gone(call)
             elif message.is_lost:
@@ -294,7 +296,7 @@ class _Line:
         self._place = place
         self._is_lost = False  # it has to be asked where it is
         self._comm: Comm | None = None
-        self._via = ""
+        self.via = ""
         self.source = ""
         self.waiting: dict[int, _Call] = {}
         self.backlog: deque[_Call] = deque()
@@ -317,7 +319,7 @@ class _Line:
         assert self._comm is not None
         number = self._calls.next_number()
         self.waiting[number] = call
-        self._comm.send(m.ActorCall(number, call.actor._key, call.name, call.args, self._via))
+        self._comm.send(m.ActorCall(number, call.actor._key, call.name, call.args, self.via))
 
     def on_gone(self, call: _Call) -> None:
         """The actor is not where it was: the call was not carried out, so it is made again where it is."""
@@ -363,7 +365,7 @@ class _Line:
                     await self._until_answered()
                     self._place = await self._locate(self.backlog[0].actor)
                     self._is_lost = False
-                self._comm, self._via, self.source = await self._core._fetcher.way_to(self._place)
+                self._comm, self.via, self.source = await self._core._fetcher.way_to(self._place)
             except PeerError as error:
                 if self._core._closed:
                     self._give_up(error)

@@ -2,7 +2,8 @@
 
 Used by clients and workers. One connection per holder, kept; questions that are asked at once share it. Where
 the network lets us not reach a holder, the head passes question and answer on, and that holder is asked
-through the head from then on.
+through the head from then on. A holder that has died can't be reached either, and nobody is to be told to look at
+the network for that: what is said waits until the holder has answered through the head.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Fetcher:
         self._context = context
         self._head = head
         self._connections: dict[str, asyncio.Task[Connection]] = {}
-        self._unreachable: set[str] = set()
+        self._unreachable: dict[str, str] = {}  # address -> why; empty once that was said
         self._bulk = BulkClient(hello, context)
         self._no_offers: set[str] = set()  # addresses whose offers could not be taken
         self._waiting: dict[tuple[int, str], asyncio.Future[Payload | Shared | Offer | None]] = {}
@@ -71,7 +72,7 @@ class Fetcher:
         return None
 
     async def _ask(self, address: str, key: str) -> Payload | Shared | None:
-        node = node_id()
+        node, trouble = node_id(), ""
         while True:
             comm, via, source = await self.way_to(address)
             try:
@@ -82,17 +83,19 @@ class Fetcher:
                 continue
             except PeerError as error:
                 if not via:
-                    self._warn(address, error)
+                    self._unreachable.setdefault(address, str(error))
                     continue
                 raise
+            if via and answer is not None:
+                self.on_relayed(address)
             if not isinstance(answer, Offer):
+                if trouble and answer is not None:
+                    log.warning("%s did not come from %s by itself (%s); it was sent", key, address, trouble)
                 return answer
             try:
                 return await self._bulk.take(address, answer)
             except (OSError, PeerError, MemoryError) as error:
-                log.warning(
-                    "%s did not come from %s by itself (%s); it is sent the ordinary way", key, address, error
-                )
+                trouble = str(error) or type(error).__name__
                 self._no_offers.add(address)
 
     async def bring(self, address: str, key: str, order: int, payload: Payload) -> bool:
@@ -144,22 +147,22 @@ class Fetcher:
         :raises PeerError: there is none, not even to the head.
         """
         if address.startswith("worker:"):
-            self._unreachable.add(address)
+            self._unreachable[address] = ""
         if address not in self._unreachable:
             try:
                 return await asyncio.shield(self._connect(address)), "", address  # others may wait for it too
             except PeerError as error:
-                self._warn(address, error)
+                self._unreachable.setdefault(address, str(error))
         head = self._head()
         if head is None or head.is_closed:
             raise CommClosedError("the connection to the head is closed")
         return head, address, "head"
 
-    def _warn(self, address: str, error: PeerError) -> None:
-        """Ask a worker through the head from now on."""
-        if address not in self._unreachable:
-            log.warning("%s can't be reached directly (%s); asking through the head", address, error)
-        self._unreachable.add(address)
+    def on_relayed(self, address: str) -> None:
+        """A worker has answered through the head: it is there, and only not to be reached from here."""
+        if why := self._unreachable.get(address):
+            log.warning("%s can't be reached directly (%s); asking through the head", address, why)
+            self._unreachable[address] = ""
 
     async def _question(
         self, comm: Comm, key: str, via: str, source: str, node: str

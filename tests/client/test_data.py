@@ -125,7 +125,7 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
     client: Client, through_the_head: list[str]
 ) -> None:
     for worker in client.scheduler_info()["workers"].values():
-        client._fetcher._unreachable.add(worker["address"])
+        client._fetcher._unreachable[worker["address"]] = "a firewall"
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
     assert through_the_head == [future.key]

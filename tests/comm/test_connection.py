@@ -601,7 +601,9 @@ def test_the_next_holder_is_asked_when_one_has_it_not(credentials: Path, run: Ru
     run(scene())
 
 
-def test_who_cannot_be_reached_is_asked_through_the_head_from_then_on(credentials: Path, run: Run) -> None:
+def test_who_cannot_be_reached_is_asked_through_the_head_from_then_on(
+    credentials: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scene() -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
@@ -621,18 +623,23 @@ def test_who_cannot_be_reached_is_asked_through_the_head_from_then_on(credential
         head.comm.on_frames = lambda _, frames: [
             fetcher.on_data(message, frame.buffers) for frame in frames for message in frame.messages
         ]
+        assert await fetcher.fetch([address], "none") is None
+        assert not caplog.messages  # it may be dead, for all that is known
         for _ in range(2):
             payload = await fetcher.fetch([address], "k")
             assert payload is not None
             assert bytes(payload.pickle) == b"relayed"
         assert await fetcher.fetch(["worker:w1"], "none") is None
-        assert relayed == [address, address, "worker:w1"]
+        assert relayed == [address, address, address, "worker:w1"]
+        assert [text.partition(" (")[0] for text in caplog.messages] == [f"{address} can't be reached directly"]
         fetcher.close()
 
     run(scene())
 
 
-def test_a_holder_that_goes_while_it_is_asked_is_not_waited_for(credentials: Path, run: Run) -> None:
+def test_a_holder_that_goes_while_it_is_asked_is_not_waited_for(
+    credentials: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scene() -> None:
         holder = Holder(credentials, {})
         holder.answers = False
@@ -642,6 +649,7 @@ def test_a_holder_that_goes_while_it_is_asked_is_not_waited_for(credentials: Pat
         await asyncio.wait_for(holder.is_asked.wait(), 5)
         await holder.close()
         assert await waiting is None  # the head is not there either
+        assert not caplog.messages  # nothing is wrong with the network
         fetcher.close()
 
     run(scene())
