@@ -67,6 +67,7 @@ PURE = {
     "scheduler.runs",
     "scheduler.scattered",
     "scheduler.recall",
+    "scheduler.rings",
     "scheduler.restricted",
     "scheduler.state",
     "scheduler.terms",

@@ -5,7 +5,8 @@ Pure. Tasks that are named are kept
 * by values that are kept by name (queues, variables, datasets), for as long as these are there;
 * by a value that was given out, until the client that asked for it has made futures of what it names and says so,
   or is gone. What it says of earlier futures of the same keys, which it may let go meanwhile, changes nothing;
-* by a task's result that has futures in it, for as long as that task is known.
+* by a task's result that has futures in it, for as long as that task is known. Results that name each other in a
+  ring would keep themselves so: :mod:`hpclaunch.scheduler.rings` finds those.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hpclaunch.scheduler import wishes
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
+    from hpclaunch.scheduler.state import Task
 
 #: The client, in the scheduler's eyes, that wants all of this.
 CLAIMANT = "(named)"
@@ -31,12 +33,25 @@ class Claims:
         self.kept: Counter[str] = Counter()  # keys, by how many claims there are
         self.given: dict[tuple[str, int], list[str]] = {}  # client and ticket -> keys in what it was given
         self.named: dict[str, dict[str, None]] = {}  # a task -> keys in its result
+        self.namers: dict[str, dict[str, None]] = {}  # a key -> tasks whose results name it
+        self.suspects: set[str] = set()  # tasks that something less keeps: what is left may be a ring
+        self.next_look = 0.0  # when to look for rings
         self._loose: list[str] = []  # claims that are to end
 
     def on_forgotten(self, keys: Iterable[str]) -> None:
         """These tasks are not known any more, or others have their keys: what they name goes with the round."""
         for key in keys:
-            self._loose += self.named.pop(key, ())
+            for one in self.named.pop(key, ()):
+                self._loose.append(one)
+                namers = self.namers[one]
+                del namers[key]
+                if not namers:
+                    del self.namers[one]
+
+    def on_released(self, tasks: Iterable[Task]) -> None:
+        """Something keeps these tasks no longer."""
+        if self.named:
+            self.suspects.update(task.key for task in tasks)
 
     def take_loose(self) -> list[str]:
         """Return keys that lose a claim each."""
@@ -48,6 +63,8 @@ class Claims:
         reasons = Counter(key for keys in (*self.given.values(), *self.named.values()) for key in keys)
         reasons.update(self._loose)
         assert all(self.kept[key] >= count for key, count in reasons.items()), (self.kept, reasons)
+        pairs = {(key, one) for key, ones in self.named.items() for one in ones}
+        assert pairs == {(key, one) for one, keys in self.namers.items() for key in keys}
 
 
 def keep(reactor: Reactor, keys: Iterable[str]) -> None:
@@ -73,6 +90,8 @@ def let_go(reactor: Reactor, keys: Sequence[str]) -> None:
     gone = [key for key in dict.fromkeys(keys) if kept[key] <= 0]
     for key in gone:
         del kept[key]
+    if reactor.claims.named:
+        reactor.claims.suspects.update(keys)
     reactor.on_keys_released(CLAIMANT, gone)
     if not kept:
         reactor.on_client_left(CLAIMANT)
@@ -108,4 +127,6 @@ def on_result_names(reactor: Reactor, message: m.ResultNames) -> None:
         named = reactor.claims.named.setdefault(message.key, {})
         new = [key for key in dict.fromkeys(message.keys) if key not in named and key != message.key]
         named.update(dict.fromkeys(new))
+        for key in new:
+            reactor.claims.namers.setdefault(key, {})[message.key] = None
         keep(reactor, new)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import actors, claims, timeouts
+from hpclaunch.scheduler import actors, claims, rings, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import recall
@@ -157,6 +157,7 @@ class Reactor:
                 loose.append(task)
         if self.claims.named:
             self.claims.on_forgotten(key for key in keys if key not in tasks)
+            self.claims.suspects.update(keys)
         self.let_go(loose)
 
     def on_keys_cancelled(self, keys: Sequence[str]) -> None:
@@ -343,6 +344,8 @@ class Reactor:
             self.state.changed = None
         if self.state.timed:
             timeouts.on_tick(self, now)
+        if self.claims.suspects:
+            rings.on_tick(self, now)
         self.commands += recall(self.state, now)
 
     # --- steps: towards a result
@@ -528,6 +531,7 @@ class Reactor:
     def let_go(self, todo: list[Task]) -> None:
         """Stop, free or forget those of some tasks that nobody needs, and what only they needed."""
         tasks = self.state.tasks
+        self.claims.on_released(todo)
         while todo:
             task = todo.pop()
             if task.wanted_by or task.users or tasks.get(task.key) is not task:
@@ -540,8 +544,9 @@ class Reactor:
                 self._free(task)
             if not task.dependents:
                 del tasks[task.key]
-                todo += cut(task)
+                todo += (inputs := cut(task))
                 if self.claims.named:
+                    self.claims.on_released(inputs)
                     self.claims.on_forgotten([task.key])
 
     def _free(self, task: Task) -> None:

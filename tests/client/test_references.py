@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hpclaunch import Future, Queue, Variable, get_client
 from hpclaunch.client.client import Client
 from hpclaunch.errors import UnknownTaskError
 from tests.client import work
+from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
 
 
@@ -134,3 +136,35 @@ def test_what_is_no_future_by_hand(client: Client) -> None:
     client.close()
     with pytest.raises(ValueError, match="there is no client here"):
         Future("x")
+
+
+def name_task(key: str, size: int, gate: str = "") -> tuple[Future, bytes]:
+    """Return the future of a task that exists, once there is a file of that name, and some bytes."""
+    if gate:
+        work.wait_for(gate)
+    return Future(key), bytes(size)
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_results_that_name_each_other_in_a_ring_go_when_nobody_has_one(client: Client, size: int) -> None:
+    futures = client.map(name_task, ["b", "c", "a"], [size] * 3, key=["a", "b", "c"])
+    assert [inside.key for inside, _ in client.gather(futures)] == ["b", "c", "a"]
+    one = futures[0]
+    del futures
+    until(lambda: not client.scheduler_info()["relays"])
+    for _ in range(7):  # any of them leads to all
+        one = one.result(10)[0]
+    assert one.key == "b"
+    del one
+    until(lambda: not client.scheduler_info()["tasks"], "forgetting the ring")
+
+
+def test_a_result_that_names_a_task_which_uses_it_goes(client: Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    source = client.submit(name_task, "user", 100_000, str(gate), key="source")
+    user = client.submit(work.length, source, key="user")
+    gate.touch()
+    assert user.result(10) == 2
+    assert source.result(10)[0] is user
+    del source, user
+    until(lambda: not client.scheduler_info()["tasks"], "forgetting both")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -15,11 +16,48 @@ from tests.scheduler.test_machine import ClusterMachine, pick
 from tests.scheduler.world import PENDING, FakeClient, World
 
 
+def held_by_somebody(world: World) -> set[str]:
+    """Return the tasks that can be reached: from clients, and from claims that are no task's result."""
+    state, known = world.state, world.reactor.claims
+    clients = [client for client in state.clients.values() if client.name in world.clients]
+    todo = [key for client in clients for key in client.wants]
+    by_results = Counter(key for keys in known.named.values() for key in keys)
+    todo += [key for key, count in known.kept.items() if count > by_results[key]]
+    reached: set[str] = set()
+    while todo:
+        key = todo.pop()
+        if key in state.tasks and key not in reached:
+            reached.add(key)
+            todo += [*known.named.get(key, ()), *(source.key for source in state.tasks[key].inputs)]
+    return reached
+
+
+class WatchedWorld(World):
+    """Sees to it that all tasks are known that can be reached, and after a tick no others."""
+
+    def tick(self) -> None:
+        self.round()  # ends what is to end anyway
+        before = held_by_somebody(self)
+        super().tick()
+        self.round()
+        while self.reactor.claims.suspects:  # that ring had kept another
+            super().tick()
+            self.round()
+        assert held_by_somebody(self) == before == self.state.tasks.keys()
+
+    def check_empty(self) -> None:
+        self.tick()
+        self.settle()
+        super().check_empty()
+
+
 class ClaimingMachine(ClusterMachine):
-    """The machine of the daily business, in which references go from client to client."""
+    """The machine of the daily business, in which references go from client to client, and into results."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.world = WatchedWorld(allowed_failures=1)
+        self.world.join_client()
         self.under_way: dict[tuple[str, int], list[str]] = {}
         self.ticket = 0
 
@@ -52,12 +90,21 @@ class ClaimingMachine(ClusterMachine):
         claims.on_taken(self.world.reactor, name, ticket)
         check(self.world)
 
+    @precondition(lambda self: self.held())
+    @rule(whose=pick, which=st.lists(pick, min_size=1, max_size=3))
+    def a_result_names(self, whose: int, which: list[int]) -> None:
+        held, known = self.held(), list(self.world.state.tasks)
+        names = m.ResultNames(known[whose % len(known)], [held[n % len(held)] for n in which])
+        claims.on_result_names(self.world.reactor, names)
+        check(self.world)
+
     def end(self) -> None:
         while self.under_way:
             self.a_value_is_taken(0, is_read=True)
         super().end()
         assert not self.world.reactor.claims.kept
         assert not self.world.reactor.claims.named
+        assert not self.world.reactor.claims.namers
 
 
 TestClaims = ClaimingMachine.TestCase
@@ -204,4 +251,154 @@ def test_what_is_claimed_is_forgotten_by_a_restart(world: World) -> None:
     assert world.state.tasks.keys() == {"x"}
     claims.on_taken(world.reactor, client.name, 2)
     settled(world)
+    world.check_empty()
+
+
+INDEXES = st.integers(0, 3)
+
+
+@given(
+    inputs=st.lists(st.frozensets(INDEXES, max_size=2), min_size=4, max_size=4),
+    naming=st.lists(st.tuples(INDEXES, INDEXES), min_size=2, max_size=8),
+    given_out=st.lists(INDEXES, max_size=2),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["release"] * 4 + ["take", "name"]), INDEXES, INDEXES), min_size=3, max_size=12
+    ),
+    how=st.sampled_from(["large", "small"]),
+)
+def test_after_each_step_all_that_can_be_reached_is_there_and_nothing_else(
+    inputs: list[frozenset[int]],
+    naming: list[tuple[int, int]],
+    given_out: list[int],
+    steps: list[tuple[str, int, int]],
+    how: str,
+) -> None:
+    """A few tasks, made from each other, that name each other as they like."""
+    world = WatchedWorld()
+    client, other = world.join_client(), world.join_client()
+    for i, some in enumerate(inputs):
+        world.submit(client, [f"t{i}"], [[f"t{j}" for j in sorted(some) if j < i]])
+    world.settle(how)
+    for ticket, i in enumerate(given_out):
+        claims.on_given(world.reactor, other.name, ticket, [f"t{i}"])
+    for one, following in naming:
+        names(world, f"t{one}", f"t{following}")
+    for do, i, j in steps:
+        if do == "release" and f"t{i}" in client.futures:
+            world.release(client, f"t{i}")
+        elif do == "take":
+            claims.on_taken(world.reactor, other.name, i)
+        elif f"t{j}" in world.state.tasks:
+            names(world, f"t{i}", f"t{j}")
+        world.tick()
+        check(world)
+    world.release(client, *list(client.futures))
+    world.leave_client(other)
+    world.check_empty()
+
+
+def names(world: World, task: str, *keys: str) -> None:
+    claims.on_result_names(world.reactor, m.ResultNames(task, list(keys)))
+
+
+def ticked(world: World) -> None:
+    world.tick()
+    settled(world)
+
+
+def test_results_that_only_name_each_other_go(world: World) -> None:
+    client, other = world.join_client(), world.join_client()
+    submit(world, client, "a", "b", "c", "apart")
+    for one, following in pairwise("abca"):
+        names(world, one, following)
+    names(world, "c", "apart")
+    world.release(client, "a", "b", "c")
+    claims.on_given(world.reactor, other.name, 1, ["b"])
+    ticked(world)
+    assert world.state.tasks.keys() == {"a", "b", "c", "apart"}
+    claims.on_taken(world.reactor, other.name, 1)  # it has not read what it was given
+    ticked(world)
+    assert world.state.tasks.keys() == {"apart"}
+    world.release(client, "apart")
+    world.check_empty()
+    assert not world.reactor.claims.kept
+
+
+def test_a_result_that_names_a_task_which_uses_it_goes_with_that(world: World) -> None:
+    client = world.join_client()
+    world.submit(client, ["source"])
+    world.submit(client, ["user"], [["source"]])
+    world.settle("large")
+    names(world, "source", "user")
+    world.release(client, "source")
+    ticked(world)
+    assert world.state.tasks.keys() == {"source", "user"}
+    world.release(client, "user")
+    ticked(world)
+    world.check_empty()
+
+
+def test_a_ring_that_another_task_uses_goes_when_that_goes(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "a", "b")
+    world.submit(client, ["user"], [["a"]])
+    world.settle("large")
+    names(world, "a", "b")
+    names(world, "b", "a")
+    world.release(client, "a", "b")
+    ticked(world)
+    assert world.state.tasks.keys() >= {"a", "b", "user"}
+    world.release(client, "user")
+    ticked(world)
+    world.check_empty()
+
+
+def test_a_ring_that_a_task_needs_goes_when_that_has_a_small_result(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "a", "b")
+    world.submit(client, ["user"], [["a"]])
+    names(world, "a", "b")
+    names(world, "b", "a")
+    world.release(client, "a", "b")
+    world.tick()
+    assert world.state.tasks.keys() == {"a", "b", "user"}
+    world.settle("small")
+    ticked(world)
+    assert world.state.tasks.keys() == {"user"}
+    world.release(client, "user")
+    world.check_empty()
+
+
+def test_looking_for_rings_is_no_work_where_there_can_be_none(world: World) -> None:
+    client = world.join_client()
+    submit(world, client, "x", "y")
+    world.release(client, "x")
+    assert not world.reactor.claims.suspects
+    names(world, "y", "unknown")
+    world.tick()
+    assert not world.reactor.claims.suspects
+    world.release(client, "y")
+    world.tick()
+    world.check_empty()
+
+
+@pytest.mark.parametrize("ends", ["first", "last"])
+def test_a_long_ring_is_looked_through_once(world: World, ends: str) -> None:
+    """As is a chain whose end is held: what keeps a task is found out for all of them together."""
+    client = world.join_client()
+    keys = [f"t{i}" for i in range(3000)]
+    for key in keys:
+        world.reactor.on_tasks_submitted(client.name, m.SubmitTasks(b"function-1", [key], [b""]))
+    for one, following in pairwise([*keys, keys[0]] if ends == "first" else keys):
+        names(world, one, following)
+    kept = keys[:1]
+    world.reactor.on_keys_released(client.name, keys[1:])
+    world.tick()
+    check(world)
+    assert len(world.state.tasks) == 3000
+    assert world.reactor.claims.next_look <= world.now + 1.0
+    world.reactor.on_keys_released(client.name, kept)
+    world.tick()
+    world.round()
+    check(world)
     world.check_empty()
