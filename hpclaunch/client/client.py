@@ -27,12 +27,12 @@ from hpclaunch.client.ending import EndCalls
 from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.functions import check_size
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
-from hpclaunch.client.held import only_futures
+from hpclaunch.client.questions import QuestionCalls
 from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
-from hpclaunch.comm.keys import Key, key_of_text, text_of_key
+from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.errors import CommClosedError, UserError
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
@@ -41,7 +41,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
+class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -398,62 +398,6 @@ class Client(CopyCalls, DatasetCalls, EndCalls, ClientCore):
         """
         names = [workers] if isinstance(workers, str) else None if workers is None else list(workers)
         return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
-
-    @blocking
-    def why(self, task: Future | Key) -> str:
-        """Say how a task stands and why: what it waits for, who runs that, what rules each worker out.
-
-        :param task: a future, or a task's key.
-        """
-        key = task._key if isinstance(task, Future) else text_of_key(task)
-        said = str(self._ask("why", key=key))
-        return said or f"task {key} is not known: its futures were released, or it was never submitted"
-
-    @blocking
-    def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[Any, list[str]]:
-        """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
-        said = self._ask("who_has", keys=data_calls.keys_of(futures))
-        return {key_of_text(key): workers for key, workers in said.items()}
-
-    @blocking
-    def has_what(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
-        """Return the keys of the large results on each worker."""
-        said = self._ask("has_what", workers=workers)
-        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
-
-    @property
-    def dashboard_link(self) -> None:
-        """The dashboard's address; None: there is no dashboard in this version."""
-        return
-
-    @blocking
-    def scheduler_info(self) -> dict[str, Any]:
-        """Return what the head says of itself; ``["workers"]`` has a dict of facts for each worker, by name."""
-        return data_calls.scheduler_info(self)
-
-    @blocking
-    def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
-        """Return how many tasks each worker runs at once."""
-        return dict(self._ask("nthreads", workers=workers))
-
-    ncores = nthreads
-
-    @blocking
-    def processing(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
-        """Return the keys of the tasks that each worker runs or is about to run."""
-        said = self._ask("processing", workers=workers)
-        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
-
-    @blocking
-    def call_stack(
-        self, futures: Future | Iterable[Future] | None = None, keys: Iterable[Key] | None = None
-    ) -> dict[Any, list[str]]:
-        """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
-        some = None if keys is None else list(map(text_of_key, keys))
-        if futures is not None:
-            some = [*(some or ()), *(future._key for future in only_futures(futures))]
-        said = self._ask("call_stack", keys=some)
-        return {key_of_text(key): stack for key, stack in said.items()}
 
     @blocking
     def run(
