@@ -77,11 +77,14 @@ class Expiry:
         return _in_time(job.ends_at - now)
 
     def told_to_end(self, job: Job, why: str, now: float) -> Ending:
-        """Return the ending of a job that the batch system has told to end: it may be about its walltime."""
+        """Return the ending of a job that the batch system has told to end: it may be about its walltime.
+
+        Else somebody cancels it, or has it put back in the queue: that will show.
+        """
         left = math.inf if job.ends_at is None else job.ends_at - now
         if now >= self.drain_at(job) - _SIGNALS_EARLY:
             return _in_time(left)
-        return Ending(Kind.OUTSIDE, f"cancelled from outside: the batch system told it to end ({why})")
+        return Ending(Kind.OUTSIDE, f"the batch system told it to end ({why})")
 
 
 def _in_time(left: float) -> Ending:

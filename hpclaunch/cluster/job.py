@@ -140,11 +140,13 @@ class Job:
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
     used_before: float = 0.0  # seconds of runs before it was put back
+    was_put_back: bool = False  # and what accounting says of that is no news
     started: float | None = None  # this run, as its start file says, by its node's clock
     joined: float | None = None  # when the first worker of this run came
 
     ends_at: float | None = None  # the end of its walltime
     is_expiring: bool = False  # so near to that end that its replacement is wanted
+    is_told: bool = False  # the batch system told it to end, and not why: it may be about to put it back
     doom: Ending | None = None  # why we are ending it, or did
     cancel_due: float | None = None  # when to send the cancel command
     is_stuck: bool = False
@@ -191,7 +193,8 @@ class Job:
         self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
-        self.is_assumed = self.is_stuck = self.is_expiring = False
+        self.is_assumed = self.is_stuck = self.is_expiring = self.is_told = False
+        self.was_put_back = True
         self.doom = self.ends_at = self.started = self.joined = None
 
     def on_seen(self) -> None:

@@ -182,7 +182,9 @@ class Ledger:
         if job is None or not job.workers or job.state is not State.UP:
             return self._take()
         if why:
-            self._drain(job, self.expiry.told_to_end(job, why, now), now)
+            ending = self.expiry.told_to_end(job, why, now)
+            job.is_told = ending.kind is Kind.OUTSIDE
+            self._drain(job, ending, now)
         else:
             job.ends_at = now + seconds_left
         return self._flush(now)
@@ -269,6 +271,9 @@ class Ledger:
         job = self.jobs.get(job_id)
         if text and job is not None:
             job.note(f"why it was put back: {text}", now)
+        if job is not None and job.is_told and job.state is State.ENDED:
+            job.is_told = False
+            job.reason = reasons.STOOD_IN_FOR if text else f"cancelled from outside: {job.reason}"
         return self._take()
 
     def on_cancelled(self, ids: Iterable[str], now: float) -> list[c.Command]:
@@ -395,6 +400,10 @@ class Ledger:
             return
         job.joined = None
         job.cancel_due = now
+        if job.is_told:
+            job.is_told = False
+            job.doom = Ending(Kind.OUTSIDE, reasons.STOOD_IN_FOR)
+            job.reason = job.doom.text
         job.note("put back in the queue by the batch system, and cancelled: it had been told to end", now)
         self._commands.append(c.AskPutBack(job.id))
 
@@ -438,7 +447,7 @@ class Ledger:
         self._prove(job, now)
         ending = job.doom or reasons.why_ended(job.evidence(), self.terms)
         confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
-        job.is_assumed = not confirmed
+        job.is_assumed = not confirmed or job.is_told  # who was told to end may have been put back
         self._end(job, ending, now)
         if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
             self._commands.append(c.Cancel((job.id,)))
@@ -454,6 +463,8 @@ class Ledger:
         if not job.reason.startswith(ending.text):  # it may have grown by what the log says
             job.reason = ending.text
         self._commands.append(c.Journal("ended", (job.id,)))
+        if job.is_told and not job.was_put_back and not self.is_closing:
+            self._commands.append(c.AskPutBack(job.id))
         self._judge(job, ending, now)
         self.book.forget_old(self.limits.keep_ended)
 

@@ -42,6 +42,10 @@ class Ending(msgspec.Struct, frozen=True):
     text: str
 
 
+#: The end of a job that was told to end, and was to be run anew, as it turned out.
+STOOD_IN_FOR = "put back in the queue by the batch system, and not run anew: another job is in its place"
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What every job of this cluster was promised, as far as sentences need it."""
 

@@ -52,6 +52,7 @@ class FakeBatch:
         self.autopilot = False
         self.submit_error = ""
         self.is_down = False  # status, usage and cancel fail
+        self.put_backs: set[str] = set()  # jobs of which accounting knows that they were
         self.undying: set[str] = set()  # jobs that cancel does not end
         self.has_accounting = True
         self.lists_ended = False  # as Slurm does; Grid Engine forgets ended jobs
@@ -61,6 +62,9 @@ class FakeBatch:
 
     def start(self, job_id: str, host: str = "node1") -> FakeJob:
         job = self.jobs[job_id]
+        if job.started is not None:
+            self.put_back(job_id)
+        job.exit_code = None
         job.state, job.host, job.started = JobState.RUNNING, host, self.now
         return job
 
@@ -85,6 +89,7 @@ class FakeBatch:
 
     def put_back(self, job_id: str, reason: str = "") -> FakeJob:
         """The job waits in the queue again."""
+        self.put_backs.add(job_id)
         job = self.jobs[job_id]
         job.state, job.started, job.host, job.reason = JobState.QUEUED, None, "", reason
         return job

@@ -762,6 +762,58 @@ def test_a_job_that_was_told_to_end_and_put_back_is_not_run_again(world: World, 
     story = "".join(world.ledger.jobs["1.1"].story_lines())
     assert story.count("put back in the queue by the batch system, and cancelled") == 1
     assert "why it was put back: its node failed (node1)" in story
+    assert "from outside" not in story
+    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run anew")
+
+
+def told_to_end(world: World, exit_code: int) -> None:
+    """The batch system sends a notice, and the job ends by itself before a listing says more."""
+    world.do(world.ledger.on_job_ends("1.1", 1000.0, "SIGUSR2", world.now))
+    world.drop_workers("1.1")
+    world.batch.jobs["1.1"].exit_code = exit_code
+    world.do(world.ledger.on_files({"1.1": JobFiles(world.now - 30, "node1", exit_code)}, world.now))
+
+
+def test_a_job_that_ended_before_it_was_seen_to_be_put_back_is_told_of_rightly_and_cancelled(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    told_to_end(world, 0)
+    world.batch.put_back("1.1")
+    assert world.states()["1.1"] == "ended"
+    world.run()
+    world.pass_time(5.0)
+    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run anew")
+    story = "".join(world.ledger.jobs["1.1"].story_lines())
+    assert "why it was put back: its node failed (node1)" in story
+    assert "from outside" not in story
+    assert world.batch.cancels == [("1.1",)], "it must not run again"
+    assert world.batch.alive() == world.live_ids() == ["2.1"]
+
+
+def test_a_job_that_was_told_to_end_and_is_gone_was_cancelled_from_outside(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    told_to_end(world, 0)
+    world.batch.end("1.1", 0)
+    world.run()
+    world.pass_time(5.0)
+    assert world.reason("1.1") == "cancelled from outside: the batch system told it to end (SIGUSR2)"
+    assert world.live_ids() == ["2.1"]
+
+
+def test_a_second_life_that_is_told_to_end_is_not_taken_for_put_back_again(world: World) -> None:
+    up(world, 1)
+    world.pass_time(30.0)
+    world.drop_workers("1.1")
+    world.batch.put_back("1.1")
+    world.pass_time(15.0)
+    world.start_all()
+    world.pass_time(30.0)
+    told_to_end(world, 0)
+    world.batch.end("1.1", 0)
+    world.run()
+    world.pass_time(5.0)
+    assert world.reason("1.1") == "the batch system told it to end (SIGUSR2)"
 
 
 def test_accounting_of_a_job_that_never_ran_says_so(world: World) -> None:

@@ -116,6 +116,21 @@ class Life(RuleBasedStateMachine):
             self.world.drop_workers(job_id)
             self.world.batch.put_back(job_id)
 
+    @precondition(lambda self: self._has(JobState.RUNNING))
+    @rule(pick=PICK, is_put_back=st.booleans(), is_noted=st.booleans())
+    def job_is_told_to_end(self, pick: int, is_put_back: bool, is_noted: bool) -> None:
+        """A notice comes, the job ends by itself, and may be put back in the queue."""
+        job_id = self._pick(pick, JobState.RUNNING)
+        if job_id is None:
+            return
+        world, batch = self.world, self.world.batch
+        world.do(world.ledger.on_job_ends(job_id, 1000.0, "SIGUSR2", world.now))
+        world.drop_workers(job_id)
+        batch.end(job_id, 0 if is_noted else None)
+        if is_put_back:
+            batch.put_back(job_id)
+            batch.jobs[job_id].is_listed = True
+
     @rule(is_down=st.booleans(), refuses=st.booleans(), lists_ended=st.booleans(), accounting=st.booleans())
     def fault(self, is_down: bool, refuses: bool, lists_ended: bool, accounting: bool) -> None:
         batch = self.world.batch
@@ -148,7 +163,7 @@ class Life(RuleBasedStateMachine):
             for job_id in ids:
                 job = ledger.jobs[job_id]
                 assert job.state in (State.DRAINING, State.ENDED)
-                assert job.doom is None or job.doom.kind in (Kind.CANCELLED, Kind.STUCK, Kind.SILENT)
+                assert job.doom is None or job.doom.kind in (Kind.CANCELLED, Kind.STUCK, Kind.SILENT, Kind.OUTSIDE)
         self.seen = len(self.world.log)
 
     def teardown(self) -> None:

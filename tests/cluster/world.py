@@ -120,7 +120,7 @@ class World:
                 except CommandError:
                     return ledger.on_reason(job_id, "", now)
             case c.AskPutBack(job_id):
-                return ledger.on_put_back(job_id, "its node failed (node1)", now)
+                return ledger.on_put_back(job_id, "its node failed (node1)" * (job_id in batch.put_backs), now)
             case c.LookAtFiles():
                 return ledger.on_files(self._new_files(), now)
             case c.ReadLog(job_id):
