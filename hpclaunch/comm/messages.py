@@ -383,6 +383,14 @@ class ActorReply(_Message, tag=33):
     failure: Failure | None = None
     is_gone: bool = False  # the actor is not there, and the call was not carried out
     is_lost: bool = False  # its worker has gone; whether the call was carried out is not known
+    waits: int = 0  # bytes of an answer that waits at the worker until the head has room for it
+
+
+class SendAnswer(_Message, tag=34):
+    """The head has room for an answer that waits at a worker; or nobody wants it any more."""
+
+    request: int
+    is_wanted: bool = True
 
 
 # --- life of workers ----------------------------------------------------------------------------------------
@@ -520,6 +528,7 @@ Message = (
     | Data
     | ActorCall
     | ActorReply
+    | SendAnswer
     | Heartbeat
     | WorkerDied
     | JobEnding

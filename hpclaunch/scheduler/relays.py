@@ -1,7 +1,8 @@
 """Questions that the head passes on to workers which the asker cannot reach, and their answers.
 
 Owns, per worker, whom to tell what it answers, and the questions for results that wait. The head looks into
-neither, but it knows how large a result is, and lets no more come than it has room for:
+neither, but it knows how large a result is, and lets no more come than it has room for. A large answer of an actor
+is announced by its worker, with its size, and is then asked for as a result is.
 
 * What is under way to one asker, or waits here because that takes no more for now, stays below ``MOST_BYTES``; a
   result that is larger than that comes alone. So a slow asker makes the head keep little, however much it asks.
@@ -36,7 +37,25 @@ class Question(NamedTuple):
 
     asker: Peer
     request: int  # the asker's own number for it
-    size: int | None  # bytes of the result; None: an actor is called
+    size: int  # bytes that there is room for; 0: an actor is called, and its answer is small or waits
+    is_call: bool
+
+
+class _Wish(NamedTuple):
+    """Something that an asker is to have once there is room."""
+
+    request: int  # the asker's own number for it
+    key: str
+    address: str  # of a holder
+    answer: Answer | None = None
+
+
+class Answer(NamedTuple):
+    """An actor's answer, which waits at its worker."""
+
+    holder: Peer
+    number: int  # of the call, there
+    size: int  # bytes
 
 
 class Relays:
@@ -50,7 +69,7 @@ class Relays:
         self._worker_at = worker_at
         self._size_of = size_of
         self._numbers = itertools.count(1)
-        self._waiting: dict[Peer, deque[tuple[int, str, str]]] = {}  # asker -> request, key, address of a holder
+        self._waiting: dict[Peer, deque[_Wish]] = {}
         self._under_way: dict[Peer, int] = {}  # bytes
         self._in_all = 0
         self._is_full = False  # somebody waits for room in all
@@ -58,7 +77,7 @@ class Relays:
     def fetch(self, asker: Peer, message: m.Fetch) -> None:
         """Somebody asks for results."""
         waiting = self._waiting.setdefault(asker, deque())
-        waiting.extend((message.request, key, message.via) for key in message.keys)  # each answer ends one
+        waiting.extend(_Wish(message.request, key, message.via) for key in message.keys)  # each answer ends one
         self._take_turns(asker)
 
     def on_tick(self) -> None:
@@ -84,12 +103,12 @@ class Relays:
         waiting = self._waiting.get(asker)
         if waiting is None:
             return True
-        if asker.comm.is_closed:
-            waiting.clear()
+        while asker.comm.is_closed and waiting:
+            self._forget(waiting.popleft())
         has_room = True
         while waiting:
-            request, key, address = waiting[0]
-            size = max(self._size_of(key), LEAST_BYTES)
+            wish = waiting[0]
+            size = max(self._size_of(wish.key) if wish.answer is None else wish.answer.size, LEAST_BYTES)
             if not self._has_room_at(asker, size):
                 self._waiting[asker] = self._waiting.pop(asker)  # it has had its turn
                 break
@@ -97,7 +116,7 @@ class Relays:
             if not has_room:
                 break
             waiting.popleft()
-            self._ask(asker, request, key, address, size)
+            self._ask(asker, wish, size)
         if not waiting:
             self._waiting.pop(asker, None)
         return has_room
@@ -106,17 +125,26 @@ class Relays:
         under_way, backlog = self._under_way.get(asker, 0), _backlog(asker)
         return under_way + backlog + size <= MOST_BYTES or (not under_way and backlog < MOST_BYTES)
 
-    def _ask(self, asker: Peer, request: int, key: str, address: str, size: int) -> None:
-        """Pass one question for a result on."""
-        holder = self._worker_at(address)
-        if holder is None:
-            asker.comm.send(m.Data(request, key, -1))
+    def _ask(self, asker: Peer, wish: _Wish, size: int) -> None:
+        """Pass one question for a result on, or ask for an answer that waits."""
+        answer = wish.answer
+        if answer is not None and answer.holder.comm.is_closed:
+            asker.comm.send(m.ActorReply(wish.request, is_lost=True))
             return
-        number = next(self._numbers)
+        holder = self._worker_at(wish.address) if answer is None else answer.holder
+        if holder is None:
+            asker.comm.send(m.Data(wish.request, wish.key, -1))
+            return
+        number = next(self._numbers) if answer is None else answer.number
         self._under_way[asker] = self._under_way.get(asker, 0) + size
         self._in_all += size
-        holder.relays[number] = Question(asker, request, size)
-        holder.comm.send(m.Fetch(number, [key]))
+        holder.relays[number] = Question(asker, wish.request, size, is_call=answer is not None)
+        holder.comm.send(m.Fetch(number, [wish.key]) if answer is None else m.SendAnswer(number))
+
+    def _forget(self, wish: _Wish) -> None:
+        """Nobody is there to have it."""
+        if wish.answer is not None and not wish.answer.holder.comm.is_closed:
+            wish.answer.holder.comm.send(m.SendAnswer(wish.answer.number, is_wanted=False))
 
     def _arrived(self, asker: Peer, size: int) -> None:
         """A question for a result has been answered, one way or the other."""
@@ -132,7 +160,7 @@ class Relays:
             asker.comm.send(m.ActorReply(message.request, is_gone=True))
             return
         number = next(self._numbers)
-        holder.relays[number] = Question(asker, message.request, None)
+        holder.relays[number] = Question(asker, message.request, 0, is_call=True)
         holder.comm.send(m.ActorCall(number, message.key, message.name, message.args))
 
     def answer(self, holder: Peer, message: m.Data | m.ActorReply, buffers: Sequence[Buffer]) -> None:
@@ -140,9 +168,16 @@ class Relays:
         question = holder.relays.pop(message.request, None)
         if question is None:
             return
-        asker, message.request, size = question
-        if size is not None:
-            self._arrived(asker, size)
+        asker, number = question.asker, message.request
+        message.request = question.request
+        if question.size:
+            self._arrived(asker, question.size)
+        if isinstance(message, m.ActorReply) and message.waits:
+            answer = Answer(holder, number, message.waits)
+            waiting = self._waiting.setdefault(asker, deque())
+            waiting.append(_Wish(question.request, "", "", answer))
+            self._take_turns(asker)
+            return
         if not asker.comm.is_closed and message.buffers > 0:
             asker.comm.send_buffers(message, buffers)
         elif not asker.comm.is_closed:
@@ -151,15 +186,15 @@ class Relays:
 
     def lose(self, holder: Peer) -> None:
         """A worker is gone: it answers no more."""
-        for asker, request, size in holder.relays.values():
-            if size is not None:
+        for asker, request, size, is_call in holder.relays.values():
+            if size:
                 self._arrived(asker, size)
             if asker.comm.is_closed:
                 continue
-            if size is not None:
-                asker.comm.send(m.Data(request, "", -1))
-            else:
+            if is_call:
                 asker.comm.send(m.ActorReply(request, is_lost=True))
+            else:
+                asker.comm.send(m.Data(request, "", -1))
         holder.relays.clear()
 
 

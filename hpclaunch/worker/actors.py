@@ -2,7 +2,8 @@
 
 An actor is the result of a task that never leaves its worker. What leaves it is an :class:`ActorAddress`, which
 becomes an :class:`hpclaunch.client.actor.Actor` where it is unpickled. Calls come straight from whoever calls, on
-the connections by which results are fetched, or through the head; each is answered on the way that it came.
+the connections by which results are fetched, or through the head; each is answered on the way that it came. A
+large answer that is to go through the head waits here until the head says that it has room.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
 from hpclaunch.comm.connection import Comm
-from hpclaunch.comm.messages import ActorCall, ActorReply, Failure
+from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
 from hpclaunch.worker import shortage
 from hpclaunch.worker.context import Place, here
 
@@ -68,12 +69,15 @@ class Actors:
     :param worker: its name.
     :param place: the address at which it can be asked.
     :param executor: whose tasks the actors' methods are taken for, when they ask who they are.
+    :param head: returns the connection to the head.
     """
 
-    def __init__(self, worker: str, place: str, executor: Executor) -> None:
+    def __init__(self, worker: str, place: str, executor: Executor, head: Callable[[], Comm | None]) -> None:
         self._worker = worker
         self._place = place
         self._executor = executor
+        self._head = head
+        self._waiting: dict[int, tuple[ActorReply, list[Any]]] = {}  # large answers that go through the head
         self._loop = asyncio.get_running_loop()
         self._actors: dict[str, _Running] = {}
         self._replies: deque[tuple[Comm, ActorReply, list[Any]]] = deque()
@@ -124,10 +128,21 @@ class Actors:
             comm, reply, buffers = self._replies.popleft()
             if comm.is_closed:
                 continue
-            if buffers:
+            size = sum(memoryview(buffer).nbytes for buffer in buffers)
+            if size > _INLINE_BYTES and comm is self._head():
+                self._waiting[reply.request] = reply, buffers
+                comm.send(ActorReply(reply.request, waits=size))
+            elif buffers:
                 comm.send_buffers(reply, buffers)
             else:
                 comm.send(reply)
+
+    def send_answer(self, message: SendAnswer) -> None:
+        """The head has room for an answer that waits, or wants it no more."""
+        reply, buffers = self._waiting.pop(message.request, (None, []))
+        head = self._head()
+        if reply is not None and message.is_wanted and head is not None and not head.is_closed:
+            head.send_buffers(reply, buffers)
 
 
 class _Running:

@@ -117,6 +117,7 @@ class WorkerServer:
             m.KeepCopies: self._reactor.on_copies_wanted,
             m.FreeResults: self._on_freed,
             m.ActorCall: lambda msg: self._call_actor(self._head, msg),
+            m.SendAnswer: lambda msg: self._actors.send_answer(msg) if self._actors is not None else None,
             m.Fetch: lambda msg: answer_fetch(self._head, msg, self._stored),  # type: ignore[arg-type]
             m.Goodbye: lambda msg: self.end(msg.reason),
             m.StopWorkers: self._on_stop,
@@ -172,7 +173,7 @@ class WorkerServer:
         )
         self._questions = WorkerQuestions(self, self._executor)
         place = self.hello.addresses[0] if self.hello.addresses else f"worker:{self.hello.name}"
-        self._actors = Actors(self.hello.name, place, self._executor)
+        self._actors = Actors(self.hello.name, place, self._executor, lambda: self._head)
         self._storage.start()
         self._carry_out()  # what came right behind the welcome
 

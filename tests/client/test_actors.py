@@ -52,6 +52,20 @@ def test_large_arguments_and_answers(client: Client) -> None:
     assert counter.same(data).result(20) == data
 
 
+def test_answers_that_come_through_the_head(client: Client) -> None:
+    """As where the network lets no client reach a worker: large ones come some at a time."""
+    for worker in client.scheduler_info()["workers"].values():
+        client._fetcher._unreachable[worker["address"]] = "a firewall"
+    counter = client.submit(work.Counter, actor=True).result(10)
+    data = os.urandom(3_000_000)
+    answers = [counter.same(data) for _ in range(30)]
+    assert counter.add(1).result(20) == 1
+    assert all(answer.result(20) == data for answer in answers)
+    assert counter.same(b"x" * 70_000).result(10) == b"x" * 70_000
+    late = [counter.same(data) for _ in range(30)]
+    until(late[0].done)  # what waits yet is let go with the client
+
+
 def test_what_a_method_raises_is_raised_here(client: Client) -> None:
     counter = client.submit(work.Counter, actor=True).result(10)
     with pytest.raises(ValueError, match="no good"):

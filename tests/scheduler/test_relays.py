@@ -196,46 +196,117 @@ def test_an_asker_that_is_gone_is_forgotten(relays: Relays, asker: Any, holder: 
 SIZES = st.sampled_from([1, LEAST_BYTES, MOST_BYTES // 2, 2 * MOST_BYTES, 2 * MOST_BYTES_IN_ALL])
 
 
-@given(st.lists(st.tuples(st.sampled_from("fftal"), st.integers(0, 3), SIZES), max_size=60))
+def calls(holder: Any) -> list[int]:
+    """Return the calls of actors that a holder has not answered."""
+    sent = [one for one in holder.comm.sent if isinstance(one, m.ActorCall)]
+    return [one.request for one in sent if one.request in holder.relays and not holder.relays[one.request].size]
+
+
+def wanted(holder: Any) -> list[int]:
+    """Return the answers that are to be sent now."""
+    sent = [one for one in holder.comm.sent if isinstance(one, m.SendAnswer)]
+    return [one.request for one in sent if one.is_wanted and one.request in holder.relays]
+
+
+def test_large_answers_of_actors_wait_where_they_are_until_there_is_room(
+    relays: Relays, asker: Any, holder: Any
+) -> None:
+    half = MOST_BYTES // 2
+    for i in range(6):
+        relays.call(asker, m.ActorCall(i, "actor", "all", None, "h"))
+    relays.answer(holder, m.ActorReply(calls(holder)[0], b"small"), [])
+    assert [(one.request, one.data) for one in asker.comm.sent] == [(0, b"small")]
+    for number in calls(holder):
+        relays.answer(holder, m.ActorReply(number, waits=half), [])
+    assert len(wanted(holder)) == 2
+    for _ in range(5):
+        relays.answer(holder, m.ActorReply(wanted(holder)[0], buffers=1), [range(half)])  # type: ignore[list-item]
+        assert len(wanted(holder)) * half + asker.comm.backlog_bytes <= MOST_BYTES
+        asker.comm.backlog_bytes = 0
+        relays.on_tick()
+    assert [one.request for one in asker.comm.sent] == [0, 1, 2, 3, 4, 5]
+    assert is_settled(relays)
+
+
+def test_an_answer_that_waits_for_somebody_who_is_gone_is_let_go(relays: Relays, asker: Any, holder: Any) -> None:
+    asker.comm.backlog_bytes = MOST_BYTES
+    relays.call(asker, m.ActorCall(1, "actor", "all", None, "h"))
+    (number,) = calls(holder)
+    relays.answer(holder, m.ActorReply(number, waits=5 * LEAST_BYTES), [])
+    asker.comm.is_closed = True
+    relays.on_tick()
+    assert holder.comm.sent[-1] == m.SendAnswer(number, is_wanted=False)
+    assert is_settled(relays)
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_an_answer_that_waits_is_lost_with_its_worker(
+    relays: Relays, asker: Any, holder: Any, is_asked_for: bool
+) -> None:
+    asker.comm.backlog_bytes = 0 if is_asked_for else MOST_BYTES
+    relays.call(asker, m.ActorCall(1, "actor", "all", None, "h"))
+    relays.answer(holder, m.ActorReply(calls(holder)[0], waits=5 * LEAST_BYTES), [])
+    assert bool(wanted(holder)) == is_asked_for
+    holder.comm.is_closed = True
+    relays.lose(holder)
+    asker.comm.backlog_bytes = 0
+    relays.on_tick()
+    assert [(one.request, one.is_lost) for one in asker.comm.sent] == [(1, True)]
+    assert is_settled(relays)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ffccctaaal"), st.integers(0, 3), SIZES), max_size=60))
 def test_whatever_comes_all_are_answered_and_the_head_keeps_little(steps: list[tuple[str, int, int]]) -> None:
     sizes: dict[str, int] = {}
     holder: Any = FakePeer()
     askers: list[Any] = [FakePeer() for _ in range(4)]
     relays = Relays({"h": holder}.get, lambda key: sizes[key])
 
+    answers: dict[int, int] = {}  # of actors, by the call's number: bytes
+
     def respond() -> None:
-        question = holder.asked()[0]
-        # a FakeComm counts the lengths of buffers; nothing of that size is made
-        relays.answer(holder, m.Data(question.request, question.keys[0], 1), [range(sizes[question.keys[0]])])
+        if calls(holder):
+            number = calls(holder)[0]
+            size = answers[number] = sizes[f"k{holder.relays[number].request}"]
+            relays.answer(holder, m.ActorReply(number, waits=size if size > LEAST_BYTES else 0), [])
+        elif wanted(holder):
+            number = wanted(holder)[0]
+            relays.answer(holder, m.ActorReply(number, buffers=1), [range(answers[number])])  # type: ignore[list-item]
+        elif holder.asked():
+            question = holder.asked()[0]
+            # a FakeComm counts the lengths of buffers; nothing of that size is made
+            relays.answer(holder, m.Data(question.request, question.keys[0], 1), [range(sizes[question.keys[0]])])
 
     def check() -> None:
-        alone = len(holder.relays) == 1
-        assert relays._in_all <= MOST_BYTES_IN_ALL or alone
-        assert relays._in_all == sum(relays._under_way.values()) == sum(q.size for q in holder.relays.values())
+        coming = [question for question in holder.relays.values() if question.size]
+        assert relays._in_all <= MOST_BYTES_IN_ALL or len(coming) == 1
+        assert relays._in_all == sum(relays._under_way.values()) == sum(question.size for question in coming)
         for asker in askers:
-            count = sum(question.asker is asker for question in holder.relays.values())
+            count = sum(question.asker is asker for question in coming)
             assert relays._under_way.get(asker, 0) + asker.comm.backlog_bytes <= MOST_BYTES or count <= 1
 
     for number, (what, who, size) in enumerate(steps):
         if what == "f":
             sizes[f"k{number}"] = size
             relays.fetch(askers[who], m.Fetch(number, [f"k{number}"], "h"))
+        elif what == "c":
+            sizes[f"k{number}"] = size
+            relays.call(askers[who], m.ActorCall(number, "actor", "all", None, "h"))
         elif what == "t":
             askers[who].comm.backlog_bytes = 0
             relays.on_tick()
-        elif what == "a" and holder.asked():
+        elif what == "a":
             respond()
         elif what == "l":
             relays.lose(holder)
         check()
-    for _ in range(3 * len(steps)):
+    for _ in range(4 * len(steps)):
         for asker in askers:
             asker.comm.backlog_bytes = 0
         relays.on_tick()
-        if holder.asked():
-            respond()
-            check()
+        respond()
+        check()
     assert is_settled(relays)
     assert sorted(one.request for asker in askers for one in asker.comm.sent) == [
-        number for number, (what, *_) in enumerate(steps) if what == "f"
+        number for number, (what, *_) in enumerate(steps) if what in "fc"
     ]
