@@ -24,6 +24,7 @@ from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
 from hpclaunch.head import options as head_options
 from hpclaunch.notes import warn
+from hpclaunch.transport.local import ends_within
 
 #: Seconds in which a head must be ready; a slow file system may take a while over the imports.
 START_SECONDS = 60.0
@@ -299,9 +300,7 @@ class HeadProcess:
         pipe.close()
         if said == "ready":
             return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        if self._process.poll() is None:
+        if not ends_within(self._process, 5):
             self.kill()
             raise HeadError(
                 f"the head was not ready within {START_SECONDS:g} s; its log:\n{log_tail(self.directory)}"
@@ -315,9 +314,7 @@ class HeadProcess:
 
     def wait(self, timeout: float = END_SECONDS) -> bool:
         """Wait for the head to end; return whether it did."""
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        if not ends_within(self._process, timeout):
             return False
         self._close_pipe()
         return True

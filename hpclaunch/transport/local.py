@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hpclaunch.batch.base import Completed
 
@@ -85,30 +85,14 @@ class _Running(NamedTuple):
 
     def wait(self, timeout: float) -> Completed:
         """Wait for the end, and bring it about after ``timeout`` seconds."""
-        in_time = self._has_ended(timeout)
+        in_time = ends_within(self.process, timeout)
         if not in_time:
             self.kill()
-            self._has_ended(_KILL_SECONDS)
+            ends_within(self.process, _KILL_SECONDS)
         out, err = _read(self.out), _read(self.err)
         if not in_time:
             err = f"{err}\nno end within {timeout:g} s; it was killed".lstrip()
         return Completed(self.argv, self.process.poll() if in_time else None, out, err, is_late=not in_time)
-
-    def _has_ended(self, timeout: float) -> bool:
-        """Wait for the process, which Popen could do only by looking now and then; say whether it has ended."""
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # an old kernel
-                fd = os.pidfd_open(self.process.pid)
-                try:
-                    poll = select.poll()
-                    poll.register(fd, select.POLLIN)
-                    poll.poll(timeout * 1000)
-                finally:
-                    os.close(fd)
-                timeout = 0.0
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout)
-        return self.process.returncode is not None
 
     def kill(self) -> None:
         """Kill the process and those that it started."""
@@ -119,6 +103,25 @@ class _Running(NamedTuple):
         """Kill it, and wait for its end."""
         self.kill()
         self.wait(_KILL_SECONDS)
+
+
+def ends_within(process: subprocess.Popen[Any], timeout: float) -> bool:
+    """Wait for a process, which Popen could do only by looking now and then; say whether it has ended."""
+    if process.poll() is not None:  # its number may be another's by now
+        return True
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # an old kernel, or the process is no more
+            fd = os.pidfd_open(process.pid)
+            try:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                poll.poll(timeout * 1000)
+            finally:
+                os.close(fd)
+            timeout = 0.0
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout)
+    return process.returncode is not None
 
 
 def _read(file: IO[bytes]) -> str:
