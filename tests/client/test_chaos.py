@@ -84,12 +84,19 @@ def same(one: Any, other: Any) -> bool:
 
 def check_quiet(cluster: MiniCluster, client: Client) -> None:
     """When all is over nothing is left, the head's state is whole, and the cluster works."""
-    client._thread.run(client._session.request("check"))
-    until(lambda: client.scheduler_info()["tasks"] == 0)
+
+    def ask(method: str) -> Any:
+        return client._thread.run(client._session.request(method))
+
+    ask("check")
+    try:
+        until(lambda: client.scheduler_info()["tasks"] == 0)
+    except AssertionError:
+        pytest.fail(f"left: {ask('tasks')[:5]}, workers: {client.scheduler_info()['workers']}")
     until(lambda: client.scheduler_info()["held"] == 0)
     assert client.submit(work.inc, 1).result(20) == 2
-    assert "Traceback" not in cluster.logs()
-    assert "Traceback" not in cluster.head_log()
+    for log in (cluster.logs(), cluster.head_log()):
+        assert "Traceback" not in log, log
 
 
 #: Seconds of each of these tests; more by hand.

@@ -36,12 +36,12 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
     tls.write_credentials(directory, cluster_id)
 
     async def on_request(method: str, params: dict[str, Any]) -> Any:
+        state = server.reactor.state
         if method == "wait_for_workers":
             while len(server.workers()) < params["n_workers"]:
                 await server.wait_for_change()
             return None
         if method == "info":
-            state = server.reactor.state
             return {
                 "left": left,
                 "threads": [w.threads for w in server.workers()],
@@ -60,11 +60,13 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
             await server.retire_job(params["job"], drain=params["drain"], reason="the test says so", timeout=30.0)
             return [w.name for w in server.workers()]
         if method == "blame":  # how the workers ended that ran a task, as it is known
-            return [list(death) for task in server.reactor.state.tasks.values() for death in task.deaths or ()]
+            return [list(death) for task in state.tasks.values() for death in task.deaths or ()]
+        if method == "tasks":  # what is known of each
+            return [task.story() for task in state.tasks.values()]
         if method == "ping":  # clients ask whether it lives
             return None
         if method == "check":
-            return server.reactor.state.check()
+            return state.check()
         if method == "hide_workers":  # as if a firewall stood before them
             for i, (name, peer) in enumerate(server._workers.items()):
                 peer.hello.addresses = [f"127.1.0.{i}:{params['port']}"]
