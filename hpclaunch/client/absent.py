@@ -56,6 +56,8 @@ def heed_words(cluster: Any, local: dict[str, Any]) -> Any:
 
     :raises TypeError: one asks for what is not there.
     """
+    if isinstance(cluster, type):
+        raise TypeError(f"Client takes a cluster, and not the class: Client({cluster.__name__}(...))")
     for word in _NOT_NEEDED:
         local.pop(word, None)
     for word, instead in _REFUSED.items():

@@ -36,6 +36,9 @@ def ask_named(client: Client, kind: str, do: str, name: str, timeout: float | No
             return rest[0]
         with meaning(client):
             values = [serialize.load_value(data) for data, _ in rest[0]]
+        if kept:
+            with stepping_aside():
+                client._be_heard()  # and hear how these tasks stand
         del kept  # whatever is in the values is held by them
         return values
     if state is False:
@@ -52,9 +55,10 @@ async def _request(
     try:
         if timeout is not None and not (await asyncio.wait([asking], timeout=timeout))[0]:
             await client._request("named_withdrawn", ticket=ticket)  # it is answered now, one way or the other
-        answer = list(await asking)
-    except asyncio.CancelledError:  # by Ctrl-C
-        client._withdrawing = asyncio.ensure_future(_withdraw(client, ticket))
+        answer = list(await asyncio.shield(asking))
+    except asyncio.CancelledError:  # by Ctrl-C, or because nobody awaits it any more
+        asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will look
+        client._withdrawing = asyncio.ensure_future(_withdraw(client, kind, do, name, ticket, asking))
         raise
     if answer[0] is not True or not _is_values(kind, answer[1]):
         return answer, []
@@ -64,11 +68,19 @@ async def _request(
     return answer, kept
 
 
-async def _withdraw(client: Client, ticket: int) -> None:
-    """Nobody waits for an answer any more; what it names, if it is under way, is not to be kept."""
+async def _withdraw(
+    client: Client, kind: str, do: str, name: str, ticket: int, asking: asyncio.Future[Any]
+) -> None:
+    """Nobody waits for an answer any more; what it gives, if it is under way, is given back, or not kept."""
     with contextlib.suppress(HPCLaunchError):
         await client._request("named_withdrawn", ticket=ticket)
         client._send(m.Taken(ticket))
+        state, *rest = await asking
+        if state is True and (kind, do) == ("permit", "acquire"):
+            number = next(client._numbers)
+            await client._request(
+                "named", ticket=number, kind=kind, do="release", name=name, how={"lease": rest[0]}
+            )
 
 
 def _is_values(kind: str, answer: Any) -> bool:

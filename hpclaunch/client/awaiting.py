@@ -15,6 +15,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpclaunch.client.late import late
+from hpclaunch.client.sync import Abandonment, abandonment
 
 if TYPE_CHECKING:
     from hpclaunch.client.actor import ActorFuture
@@ -53,9 +54,15 @@ def blocking(method: Method) -> Method:
 
 
 def in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
-    """Run a call that blocks in a thread of its own; must be called on an event loop."""
+    """Run a call that blocks in a thread of its own; must be called on an event loop.
+
+    If the answer is cancelled, as by ``asyncio.wait_for``, what the call waits for is given up: a lock that nobody
+    waits for any more must not be taken, nor a value out of a queue.
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
+    own = Abandonment()
+    answer.add_done_callback(lambda ended: own.abandon() if ended.cancelled() else None)
 
     def settle(value: Any, error: BaseException | None) -> None:
         if answer.done():  # nobody waits any more
@@ -67,6 +74,7 @@ def in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
 
     def run() -> None:
         _may_block.set(True)
+        abandonment.set(own)
         value, error = None, None
         try:
             value = call()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         :param priority: higher runs first.
         :param resources: what it takes of its worker while it is there, such as ``{"GPU": 1}``; workers have what
             the configuration's key ``resources`` says.
-        :param workers: run it only on these: names or addresses of workers, hosts, or job ids.
+        :param workers: run it only on these: names or addresses of workers, hosts, their IP addresses, or job ids.
         :param allow_other_workers: on others too, if these are busy.
         :param duration: how long it runs, such as ``"20 min"`` or seconds; it goes to no worker whose job ends
             before that. Else it is learned from the function's earlier calls.
@@ -345,12 +346,17 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
 
         :param errors: "raise" raises the first task's error; "skip" leaves failed tasks out.
         :param direct: accepted, and not needed: large results come from the workers where the network allows it.
+        :raises ValueError: a future is another client's.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
         futures = list(futures) if isinstance(futures, Iterator) else futures
         is_plain = type(futures) is list and set(map(type, futures)) == {Future}
         flat = list(futures if is_plain else flatten(futures))
+        if others := {*map(operator.attrgetter("_client"), flat)} - {self}:
+            raise ValueError(
+                f"gather takes futures of its own client, and some are of {others.pop().name}: ask that"
+            )
         if self.asynchronous and is_awaiting(self):
             return after(wait_all(self, flat), functools.partial(self.gather, futures, errors))
         for future in flat:

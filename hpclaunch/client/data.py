@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
+from hpclaunch.client.waiting import wait_for_all
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
@@ -179,6 +180,5 @@ def keys_of(futures: Future | Iterable[Future] | None) -> list[str] | None:
     if futures is None:
         return None
     some = only_futures(futures)
-    if some:
-        some[0]._client._wait_for(some, None)
+    wait_for_all(some, None)
     return [future._key for future in some]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
 from hpclaunch.client.asking import ask_named
-from hpclaunch.client.awaiting import blocking
+from hpclaunch.client.awaiting import blocking, is_awaiting
 from hpclaunch.client.named import text_of
 from hpclaunch.comm import serialize
 
@@ -66,7 +66,10 @@ class DatasetCalls:
 
 
 class Datasets(MutableMapping[str, Any]):
-    """The cluster's datasets, by name: what ``client.datasets`` is."""
+    """The cluster's datasets, by name: what ``client.datasets`` is.
+
+    Of an asynchronous client it can be read, by ``await client.datasets["name"]`` and ``async for``, and no more.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -75,19 +78,33 @@ class Datasets(MutableMapping[str, Any]):
         return self._client.get_dataset(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._client.publish_dataset(value, name=name)
+        self._blocking("publish_dataset()").publish_dataset(value, name=name)
 
     def __delitem__(self, name: str) -> None:
-        self._client.unpublish_dataset(name)
+        self._blocking("unpublish_dataset()").unpublish_dataset(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._client.list_datasets())
+        return iter(self._blocking("async for").list_datasets())
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        names: Any = self._client.list_datasets()
+        for name in await names if is_awaiting(self._client) else names:
+            yield name
 
     def __len__(self) -> int:
-        return len(self._client.list_datasets())
+        return len(self._blocking("list_datasets()").list_datasets())
 
     def __contains__(self, name: object) -> bool:
-        return text_of(name) in self._client.list_datasets()
+        return text_of(name) in self._blocking("list_datasets()").list_datasets()
+
+    def _blocking(self, instead: str) -> Client:
+        """Return the client, whose answers come at once.
+
+        :raises TypeError: they are to be awaited.
+        """
+        if is_awaiting(self._client):
+            raise TypeError(f"the datasets of an asynchronous client can't be used so: await it, by {instead}")
+        return self._client
 
 
 def _ask(calls: DatasetCalls, do: str, name: Any, **how: Any) -> Any:

@@ -39,7 +39,7 @@ def wishes_in(options: Mapping[str, Any], *, is_strict: bool = False) -> dict[st
     :param is_strict: refuse those that nobody knows. (What Dask passes on to ``get`` may be for anybody.)
     :raises UserError: there is one that would change the outcome.
     """
-    if options.get("actors"):
+    if options.get("actors") is not None and options["actors"] is not False:
         raise UserError("actors= is not there for graphs: make an actor by client.submit(..., actor=True)")
     unknown = sorted(options.keys() - _NOT_NEEDED - {"actors"}.union(graph.ANNOTATIONS)) if is_strict else []
     if unknown:

@@ -302,7 +302,8 @@ class Queue(_Named):
     def get(self, timeout: str | float | None = None, batch: bool | int = False) -> Any:
         """Take a value out.
 
-        :param batch: True: a list of all that is there, at once; a number: a list of 1 to so many.
+        :param batch: True: a list of all that is there, at once; a number: a list of so many, waiting for them, or
+            of ``maxsize`` if that is less.
         :raises TimeoutError: it was empty for ``timeout`` seconds.
         """
         count = -1 if batch is True else int(batch)

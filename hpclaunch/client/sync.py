@@ -11,6 +11,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import uvloop
@@ -18,6 +19,34 @@ import uvloop
 from hpclaunch.comm.unpickling import forget_threads
 
 T = TypeVar("T")
+
+
+class Abandonment:
+    """What a blocking call waits for, so that somebody else can have it given up."""
+
+    def __init__(self) -> None:
+        self._is_abandoned = False
+        self._waits: set[concurrent.futures.Future[Any]] = set()
+
+    def begin(self, wait: concurrent.futures.Future[Any]) -> None:
+        """The call waits for this from now on."""
+        self._waits.add(wait)
+        if self._is_abandoned:
+            wait.cancel()
+
+    def end(self, wait: concurrent.futures.Future[Any]) -> None:
+        """It does no more."""
+        self._waits.discard(wait)
+
+    def abandon(self) -> None:
+        """Have all that the call waits for, now and later, cancelled."""
+        self._is_abandoned = True
+        for wait in list(self._waits):
+            wait.cancel()
+
+
+#: That of the call which runs here, if it can be given up from outside.
+abandonment: ContextVar[Abandonment | None] = ContextVar("abandonment", default=None)
 
 
 class LoopThread:
@@ -64,6 +93,9 @@ class LoopThread:
             work.close()
             raise
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        here = abandonment.get()
+        if here is not None:
+            here.begin(future)
         try:
             return future.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -74,6 +106,9 @@ class LoopThread:
         except KeyboardInterrupt:
             future.cancel()
             raise
+        finally:
+            if here is not None:
+                here.end(future)
 
 
 _lock = threading.Lock()

@@ -40,11 +40,13 @@ def wait(futures: Any, timeout: str | float | None = None, return_when: str = "A
     words = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
     if return_when not in words:
         raise ValueError(f"return_when is one of {', '.join(words)}, not {return_when!r}")
+    if isinstance(timeout, Future):
+        raise TypeError("wait takes one list of futures: wait([x, y]), not wait(x, y)")
     everything, timeout = futures_and_answers(futures), timeout_seconds(timeout)
     if everything and is_awaiting(everything[0]._client):
         return _wait_later(everything, timeout, return_when)  # type: ignore[return-value]
     if return_when == "ALL_COMPLETED":
-        _wait_for_all(everything, timeout)
+        wait_for_all(everything, timeout)
     else:
         for future in as_completed(everything, timeout=timeout):
             if return_when == "FIRST_COMPLETED" or future._has_failed:
@@ -52,15 +54,26 @@ def wait(futures: Any, timeout: str | float | None = None, return_when: str = "A
     return _sort(everything)
 
 
-def _wait_for_all(some: Sequence[Future | ActorFuture], timeout: float | None) -> None:
-    until = None if timeout is None else time.monotonic() + timeout
-    tasks = [one for one in some if isinstance(one, Future)]
-    if tasks:
-        tasks[0]._client._wait_for(tasks, timeout)
+def wait_for_all(some: Sequence[Future | ActorFuture], timeout: float | None) -> None:
+    """Wait until all of some futures have ended, each by its own client, which alone hears of it.
+
+    :raises TimeoutError: they have not within ``timeout`` seconds.
+    """
+    since = time.monotonic()
+    tasks: dict[Any, list[Future]] = {}
+    for one in some:
+        if isinstance(one, Future):
+            tasks.setdefault(one._client, []).append(one)
+
+    def left() -> float | None:
+        return None if timeout is None else max(0.0, timeout - (time.monotonic() - since))
+
     try:
+        for client, own in tasks.items():
+            client._wait_for(own, left())
         for one in some:
             if isinstance(one, ActorFuture):
-                one._wait_for(None if until is None else max(0.0, until - time.monotonic()))
+                one._wait_for(left())
     except TimeoutError:
         raise late(some, timeout or 0.0) from None
 

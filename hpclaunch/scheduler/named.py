@@ -87,6 +87,11 @@ class _Thing:
         return not (self.holders or self.values or self.waiting or self.is_set)
 
 
+def _count_of(thing: _Thing, wished: int) -> int:
+    """Return how many values somebody is given who wishes for so many: no more than the queue ever has."""
+    return min(wished, thing.size or wished)
+
+
 class NamedThings:
     """All of them. ``commands`` are taken by :meth:`take_commands`."""
 
@@ -188,7 +193,9 @@ class NamedThings:
             words = {do for do, _ in thing.waiting.values()}
             assert "acquire" not in words or len(thing.holders) == thing.limit
             assert "wait" not in words or not thing.is_set
-            assert not words & {"get", "look"} or not thing.values
+            assert "look" not in words or not thing.values
+            wished = [what for do, what in thing.waiting.values() if do == "get"]
+            assert not wished or len(thing.values) < _count_of(thing, wished[0])
             assert "put" not in words or len(thing.values) == thing.size > 0
         assert +self.kept == +named
         self.locks.check()
@@ -270,7 +277,10 @@ class NamedThings:
         self._serve(thing)
 
     def _get(self, thing: _Thing, batch: int) -> None:
-        """Take one value; ``batch`` is how many to take at once instead: all that are there if it is -1."""
+        """Take one value; ``batch`` is how many to take at once instead: all that are there if it is -1.
+
+        Who waits for many has those behind it wait: else it might never be its turn.
+        """
         if batch == -1:
             self._give(self._asking, [thing.values.popleft() for _ in range(len(thing.values))])
         else:
@@ -343,9 +353,11 @@ class NamedThings:
         """Let those go on who can, in their order, until nobody can."""
         go_on = True
         while go_on:
-            go_on = False
+            go_on = is_behind = False
             for one, (do, what) in list(thing.waiting.items()):
-                if self._try(thing, one, do, what):
+                if do == "get" and len(thing.values) < _count_of(thing, what):
+                    is_behind = True
+                if (do != "get" or not is_behind) and self._try(thing, one, do, what):
                     thing.waiting.pop(one, None)
                     go_on = True
 
@@ -362,9 +374,8 @@ class NamedThings:
             value = thing.values[0]
             self._commands.append(HandOver(*one, value.keys))
             self._answer(one, True, [value])
-        elif do == "get" and thing.values:
-            count = min(what, len(thing.values))
-            self._give(one, [thing.values.popleft() for _ in range(count)])
+        elif do == "get":
+            self._give(one, [thing.values.popleft() for _ in range(_count_of(thing, what))])
         else:
             return False
         return True

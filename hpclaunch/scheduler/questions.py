@@ -21,6 +21,7 @@ from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTim
 from hpclaunch.scheduler import balance, claims, wishes
 from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
 from hpclaunch.scheduler.scattered import places
+from hpclaunch.scheduler.terms import is_named
 from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
@@ -264,8 +265,9 @@ class Questions:
         known = self._server.reactor.state.workers
         if wished is None:
             return list(known)
-        meant = {text.rpartition("://")[2] for text in ([wished] if isinstance(wished, str) else wished)}
-        return [n for n, w in known.items() if not meant.isdisjoint((n, w.address, w.host, w.job_id))]
+        texts = [wished] if isinstance(wished, str) else wished
+        meant = frozenset(text.rpartition("://")[2] for text in texts)
+        return [name for name, worker in known.items() if is_named(worker, meant)]
 
     # --- workers
 

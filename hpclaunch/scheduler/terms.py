@@ -20,7 +20,7 @@ class Terms(NamedTuple):
     """What a task asks for, beside a function and its arguments."""
 
     resources: tuple[tuple[str, float], ...] = ()  # name, amount: taken while the task is on its worker
-    workers: frozenset[str] = frozenset()  # names, addresses, hosts or job ids; empty: any worker
+    workers: frozenset[str] = frozenset()  # whatever is_named() knows them by; empty: any worker
     allow_others: bool = False  # these workers first, but others too
     seconds: float = 0.0  # how long it runs, as the user says; 0: it is learned
     timeout: float = 0.0  # seconds that it may run; 0: as long as it likes
@@ -47,8 +47,9 @@ def read(message: m.Terms | None) -> Terms | None:
 
 
 def is_named(worker: Worker, names: frozenset[str]) -> bool:
-    """Say whether a worker goes by one of these names."""
-    return not names.isdisjoint((worker.name, worker.address, worker.host, worker.job_id))
+    """Say whether a worker goes by one of these names: its name, address, host, that host's IP address, or job."""
+    ip = worker.address.rpartition(":")[0].strip("[]")
+    return not names.isdisjoint((worker.name, worker.address, worker.host, ip, worker.job_id))
 
 
 def has_resources(worker: Worker, terms: Terms, *, free: bool = True) -> bool:

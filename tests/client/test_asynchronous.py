@@ -158,6 +158,38 @@ def test_named_things(play: Callable[[Scene], Any]) -> None:
     play(scene)
 
 
+def test_what_nobody_awaits_any_more_is_given_up(play: Callable[[Scene], Any]) -> None:
+    async def scene(client: Client) -> None:
+        mine, other, third = Lock("x"), Lock("x"), Lock("x")
+        await mine.acquire()
+        for call in (other.acquire, Queue("q").get, Event("e").wait, Variable("v").get):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(call(), 0.05)
+        await mine.release()
+        assert await third.acquire(timeout=10)  # the other would have it
+        await third.release()
+        await Queue("q").put(1)
+        assert await Queue("q").get(timeout=10) == 1  # somebody would have taken it
+
+    play(scene)
+
+
+def test_the_datasets_of_an_asynchronous_client(play: Callable[[Scene], Any]) -> None:
+    async def scene(client: Client) -> None:
+        await client.publish_dataset(a=1, b=2)
+        assert await client.datasets["a"] == 1
+        assert [name async for name in client.datasets] == ["a", "b"]
+        for call in (len, list, lambda some: some.__setitem__("c", 3), lambda some: some.__delitem__("a")):
+            with pytest.raises(TypeError, match="asynchronous client can't be used so: await it"):
+                call(client.datasets)
+        with pytest.raises(TypeError, match="list_datasets"):
+            "a" in client.datasets  # noqa: B015
+        await client.unpublish_dataset("a")
+        await client.unpublish_dataset("b")
+
+    play(scene)
+
+
 def test_actors(play: Callable[[Scene], Any]) -> None:
     async def scene(client: Client) -> None:
         counter = await client.submit(work.Counter, 3, actor=True)

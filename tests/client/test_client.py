@@ -660,6 +660,8 @@ def test_words_of_dasks_client(cluster: MiniCluster) -> None:
         one.close(timeout=5)
     with pytest.raises(TypeError, match="takes no scheduler_file=; a cluster is found by its name"):
         Client(scheduler_file="scheduler.json")
+    with pytest.raises(TypeError, match=r"and not the class: Client\(LocalCluster\(\.\.\.\)\)"):
+        Client(LocalCluster)
     with pytest.raises(TypeError, match="a cluster or its address="):
         Client(cluster.directory, address="elsewhere")
 

@@ -198,6 +198,8 @@ def test_workers_reach_the_tasks_of_a_graph(client: Client) -> None:
         assert client.get({"x": (work.worker_name,)}, "x", workers=[name]) == name
     with pytest.raises(UserError, match="actors= is not there for graphs"):
         client.compute(dask.delayed(work.inc)(1), actors=True)
+    with pytest.raises(UserError, match="actors= is not there for graphs"):
+        client.compute(lazy := dask.delayed(work.inc)(1), actors=lazy)
 
 
 def test_collections_inside_lists_and_dicts(client: Client) -> None:

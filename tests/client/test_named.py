@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpclaunch import Event, Lock, MultiLock, Queue, Semaphore, Variable, get_client
+from hpclaunch import Event, Lock, MultiLock, Queue, Semaphore, Variable, get_client, wait
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
@@ -220,6 +220,27 @@ def test_a_queue_is_closed_by_all_who_have_used_it(client: Client) -> None:
     Queue("q").close()
     queue.close()
     Queue("never used").close()
+
+
+def test_a_batch_of_a_queue_is_as_long_as_was_asked(client: Client, cluster: MiniCluster) -> None:
+    queue = Queue("q")
+    queue.put(0)
+    with pytest.raises(TimeoutError):
+        queue.get(timeout=0.01, batch=2)
+    many = client.submit(lambda: Queue("q").get(batch=3))
+    one = client.submit(lambda: Queue("q").get(timeout=10))
+    for number in range(1, 4):
+        queue.put(number)
+    assert sorted([*many.result(10), one.result(10)]) == [0, 1, 2, 3]
+
+
+def test_a_future_out_of_a_variable_knows_how_its_task_stands(client: Client, cluster: MiniCluster) -> None:
+    done, failed = client.submit(work.inc, 1), client.submit(work.fail)
+    wait([done, failed])
+    Variable("v").set([done, failed])
+    with Client(cluster.directory) as other:
+        assert [one.status for one in Variable("v", client=other).get()] == ["finished", "error"]
+    Variable("v").delete()
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])

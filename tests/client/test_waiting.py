@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,25 @@ def test_what_is_no_future_is_refused(client: Client) -> None:
         as_completed([1])
     with pytest.raises(TypeError, match="not a int"):
         wait([1])
+    future = client.submit(work.inc, 1)
+    with pytest.raises(TypeError, match=r"wait\(\[x, y\]\), not wait\(x, y\)"):
+        wait(future, future)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a timeout is a number of seconds"):
         wait([], timeout=object())  # type: ignore[arg-type]
+
+
+def test_futures_of_several_clients(client: Client, cluster: MiniCluster, gates: list[Path]) -> None:
+    with Client(cluster.directory, set_as_default=False) as other:
+        mine = client.submit(work.wait_for, str(gates[0]))
+        (theirs,) = gated(other, gates[1:2])
+        with pytest.raises(ValueError, match=f"of its own client, and some are of {other.name}"):
+            client.gather([mine, theirs])
+        opening = threading.Timer(0.2, gates[1].touch)  # when it is waited for
+        gates[0].touch()
+        opening.start()
+        assert wait([mine, theirs], timeout=10).done == {mine, theirs}
+        opening.join()
+        assert list(client.who_has([mine, theirs])) == [mine.key, theirs.key]
 
 
 def test_timeouts_may_be_texts(client: Client, gates: list[Path]) -> None:

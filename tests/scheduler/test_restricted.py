@@ -92,6 +92,15 @@ def test_workers_go_by_name_address_host_or_job(world: World, client: FakeClient
     assert where(world, "a") == here.name
 
 
+def test_workers_go_by_the_ip_address_of_their_host(world: World, client: FakeClient) -> None:
+    world.join()
+    here = world.join()
+    world.state.workers[here.name].address = "10.1.0.7:40123"
+    world.submit(client, ["a"], terms=m.Terms(workers=["10.1.0.7"]))
+    world.round()
+    assert where(world, "a") == here.name
+
+
 def test_other_workers_only_where_that_is_said(world: World, client: FakeClient) -> None:
     world.join(host="host-a")
     other = world.join(host="host-b")
