@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpclaunch import LocalCluster
 from hpclaunch.client import client as client_module
 from hpclaunch.client import functions
 from hpclaunch.client.client import Client
