@@ -307,13 +307,31 @@ def dump_failure(error: BaseException, *, skip_frames: int = 0) -> Failure:
     if getattr(errors, type(error).__name__, None) is type(error):
         return Failure(type(error).__name__, str(error), text)
     try:
-        data = dump_inline(error)
+        with _unchained(error):
+            data = dump_inline(error)
         # An exception with odd constructor arguments pickles, but does not come back, or as something else.
         if len(data) > _MAX_EXCEPTION or type(load_value(data)).__name__ != type(error).__name__:
             data = b""
     except (SerializationError, RecursionError):
         data = b""
     return Failure("", summary, text, data)
+
+
+@contextlib.contextmanager
+def _unchained(error: BaseException) -> Iterator[None]:
+    """Have an exception stand alone inside this block, without its traceback and those that it came of.
+
+    Pickle leaves them out anyway, unless a package has it do otherwise: importing dask.distributed is enough. They
+    may be large, or not to be pickled, and the client may not have that package.
+    """
+    cause, context, is_quiet = error.__cause__, error.__context__, error.__suppress_context__
+    frames = error.__traceback__
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    try:
+        yield
+    finally:
+        error.__cause__, error.__context__, error.__traceback__ = cause, context, frames
+        error.__suppress_context__ = is_quiet
 
 
 def failure_of(error: BaseException) -> Failure:
