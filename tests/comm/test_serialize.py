@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -363,6 +364,13 @@ class Liar(Exception):
         return str, ("not an exception",)
 
 
+class Talkative(Exception):
+    """Pickled with what it came of, as all are when the package tblib is told so."""
+
+    def __reduce__(self) -> Any:
+        return type(self), self.args, {"came_of": (self.__context__, self.__cause__, self.__traceback__)}
+
+
 class OwnKindOfTaskError(errors.TaskError):
     pass
 
@@ -379,6 +387,22 @@ def test_an_exception_comes_back_with_its_remote_traceback() -> None:
     assert back.args == ("no", 42)
     assert isinstance(back.__cause__, RemoteTraceback)
     assert "in deep" in str(back.__cause__)
+
+
+def test_what_an_exception_came_of_is_not_pickled_with_it() -> None:
+    try:
+        try:
+            ContextVar("x").get()
+        except LookupError:  # it holds the variable, which can't be pickled
+            raise Talkative("so it goes") from None
+    except Talkative as error:
+        failure = dump_failure(error)
+        assert type(error.__context__) is LookupError
+        assert error.__suppress_context__
+        assert error.__traceback__ is not None
+    back = load_failure(failure)
+    assert type(back) is Talkative
+    assert back.args == ("so it goes",)
 
 
 def test_a_cause_is_in_the_text() -> None:
