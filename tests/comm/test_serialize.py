@@ -390,17 +390,15 @@ def test_an_exception_comes_back_with_its_remote_traceback() -> None:
 
 
 def test_what_an_exception_came_of_is_not_pickled_with_it() -> None:
-    try:
+    with pytest.raises(Talkative) as caught:
         try:
             ContextVar("x").get()
         except LookupError:  # it holds the variable, which can't be pickled
             raise Talkative("so it goes") from None
-    except Talkative as error:
-        failure = dump_failure(error)
-        assert type(error.__context__) is LookupError
-        assert error.__suppress_context__
-        assert error.__traceback__ is not None
-    back = load_failure(failure)
+    back = load_failure(dump_failure(caught.value))
+    assert type(caught.value.__context__) is LookupError
+    assert caught.value.__suppress_context__
+    assert caught.value.__traceback__ is not None
     assert type(back) is Talkative
     assert back.args == ("so it goes",)
 
