@@ -67,9 +67,10 @@ class Meter:
         return Demand(self._ready_work(state), state.waiting, jobs)
 
     def _seconds(self, function: Function) -> float:
-        if function.seconds is None:
+        seconds = function.seconds
+        if seconds is None:
             return self._guesses.get(function.id, UNKNOWN_SECONDS)
-        return max(function.seconds, LEAST_SECONDS)
+        return max(seconds, LEAST_SECONDS)
 
     def _watch_running(self, state: SchedulerState, now: float) -> None:
         """Learn of functions that are unknown from how long their first tasks have run."""

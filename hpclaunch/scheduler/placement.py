@@ -89,7 +89,7 @@ def _give(
             if best is not worker:
                 assign(state, best, batches, task)
                 continue
-        if task.function.size:
+        if task.function.stored:
             cost = task.function.load
         task.state = ASSIGNED  # the table has this step: pop() gives ready tasks only
         task.worker = worker

@@ -19,13 +19,15 @@ from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import actors, claims, rings, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
-from hpclaunch.scheduler.recall import recall
+from hpclaunch.scheduler.recall import TOLERANCE, on_overrun, recall
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
     DONE,
     DRAINING,
     FAILED,
+    MANY_CALLS,
+    MUCH_SECONDS,
     READY,
     RELEASED,
     WAITING,
@@ -36,6 +38,8 @@ from hpclaunch.scheduler.state import (
     Worker,
     bad_input,
     cut,
+    leave,
+    load_of,
     unqueue,
 )
 from hpclaunch.scheduler.terms import give_back
@@ -218,7 +222,7 @@ class Reactor:
         _check_columns(message.keys, message.results, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
-        assigned, news = worker.assigned, self.news
+        assigned, news, backlog = worker.assigned, self.news, worker.backlog
         news_of: News | None = None
         whose: frozenset[Client] | None = None
         for key, result, seconds in zip(message.keys, message.results, message.seconds, strict=True):
@@ -229,10 +233,10 @@ class Reactor:
             if task.terms is not None:
                 give_back(worker, task)
             function = task.function
-            known = function.seconds  # what Function.learn does, without a call
-            function.seconds = seconds if known is None else known + 0.1 * (seconds - known)
-            if function.size:
-                function.size *= 0.9
+            function.calls += 1.0  # what Function.learn does, without a call
+            function.took = took = function.took + seconds
+            if (took > MUCH_SECONDS or function.stored) and function.calls > MANY_CALLS:
+                function.forget()
             if task.state != ASSIGNED or task.worker is not worker:
                 continue  # cancelled or released since
             task.state = DONE  # the table has this step: ASSIGNED was just checked
@@ -258,30 +262,35 @@ class Reactor:
             settle(worker, message.keys)
         if self.state.timed:
             timeouts.settle(self.state, name, message.keys)
+        overrun = worker.overrun + sum(message.seconds) - TOLERANCE * (backlog - worker.backlog)
         self.state.index(worker)
+        if overrun > 0.0 or worker.overrun:
+            self.commands += on_overrun(self.state, worker, overrun)
 
     def on_tasks_stored(self, name: str, message: m.TasksStored, now: float) -> None:
         """A worker keeps large results."""
         _check_columns(message.keys, message.sizes, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
-        unwanted = []
+        unwanted, backlog, overrun = [], worker.backlog, worker.overrun
         for key, size, seconds in zip(message.keys, message.sizes, message.seconds, strict=True):
-            task = self._answered(worker, key, seconds)
+            overrun += max(seconds, load_of(size))
+            task = self._answered(worker, key, seconds, size)
             if task is None:
                 if key not in worker.holds:
                     unwanted.append(key)
                 continue
             task.move(DONE)
             task.size = size
-            task.function.learn_size(size)
             task.holders = {worker: None}
             worker.holds[key] = task
             self.tell(task)
             self._finish(task)
         if unwanted:
             self.commands.append(ToWorker(name, m.FreeResults(unwanted)))
+        overrun -= TOLERANCE * (backlog - worker.backlog)
         self.state.index(worker)
+        self.commands += on_overrun(self.state, worker, overrun)
 
     def on_tasks_failed(self, name: str, message: m.TasksFailed, now: float) -> None:
         """Tasks raised on a worker, or could not be run by it."""
@@ -387,7 +396,7 @@ class Reactor:
         elif task.state >= DONE:
             self.tell(task, client)
 
-    def _answered(self, worker: Worker, key: str, seconds: float | None) -> Task | None:
+    def _answered(self, worker: Worker, key: str, seconds: float | None, size: int = 0) -> Task | None:
         """Take a task off a worker; return it, with no worker, if its answer still matters."""
         task = worker.assigned.pop(key, None)
         if task is None:
@@ -400,7 +409,7 @@ class Reactor:
         if task.terms is not None:
             give_back(worker, task)
         if seconds is not None:
-            task.function.learn(seconds)
+            task.function.learn(seconds, size)
         if task.state != ASSIGNED or task.worker is not worker:
             return None
         task.worker = None
@@ -524,7 +533,7 @@ class Reactor:
             unqueue(task)
         elif task.worker is not None:  # else it was just answered for
             self.commands.append(ToWorker(task.worker.name, m.DropTasks([task.key])))
-            task.worker = None
+            leave(task)
         for source in task.inputs:
             source.users -= 1
 

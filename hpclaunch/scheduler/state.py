@@ -54,29 +54,53 @@ AHEAD_SECONDS = 0.1
 AHEAD_BYTES = 4 << 20
 #: Seconds that even an empty task costs.
 LEAST_SECONDS = 20e-6
+#: So many calls of a function, if they took so long, are more than enough to know it by.
+MANY_CALLS, MUCH_SECONDS = 20.0, 2 * AHEAD_SECONDS
 
 
 class Function:
-    """A function that tasks call: its bytes, how long it takes, and how large its results are."""
+    """A function that tasks call: its bytes, how long it takes, and how large its results are.
 
-    __slots__ = ("data", "id", "is_overlong", "name", "seconds", "size")
+    Both are means over its last calls: over :data:`AHEAD_SECONDS` of work or :data:`AHEAD_BYTES` of results, or
+    over ten calls if these are more. So a slow call among many quick ones changes little, and if all calls are
+    slower or larger than before, a few are enough to show it, however many there were before.
+    """
+
+    __slots__ = ("calls", "data", "id", "is_overlong", "name", "stored", "took")
 
     def __init__(self, id: bytes, name: str, data: bytes) -> None:
         self.id = id
         self.name = name
         self.data = data
-        self.seconds: float | None = None  # moving average
-        self.size = 0.0  # bytes of a result that stays on its worker; moving average, 0 if there was none
+        self.calls = 0.0  # the last ones, whose seconds and bytes these are:
+        self.took = 0.0
+        self.stored = 0.0  # bytes of results that stay on their workers
         self.is_overlong = False  # the user was told that its tasks outlast every worker
 
-    def learn(self, seconds: float) -> None:
-        """Take one more run time into the average; the newest counts a tenth."""
-        known = self.seconds
-        self.seconds = seconds if known is None else known + 0.1 * (seconds - known)
+    def learn(self, seconds: float, size: int = 0) -> None:
+        """Take one more call into the means; ``size`` is that of its result if it stays on its worker."""
+        self.calls += 1.0
+        self.took += seconds
+        self.stored += size
+        if (self.took > MUCH_SECONDS or self.stored) and self.calls > MANY_CALLS:
+            self.forget()
 
-    def learn_size(self, size: int) -> None:
-        """Take one more large result into the average."""
-        self.size += (0.1 if self.size else 1.0) * (size - self.size)
+    def forget(self) -> None:
+        """Let the calls of before count less if they are more than enough, so that the next ones count."""
+        seconds = max(self.took, self.calls * LEAST_SECONDS)
+        times = max(seconds / AHEAD_SECONDS, self.stored / AHEAD_BYTES)  # as much as is needed
+        if times > 2.0:
+            part = max(1.0 / times, 0.5 * MANY_CALLS / self.calls)
+            self.calls *= part
+            self.took *= part
+            self.stored *= part
+        if self.stored < AHEAD_BYTES / 64:
+            self.stored = 0.0  # all but forgotten: nobody need think of it
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean seconds of a call; None: none has ended yet."""
+        return self.took / self.calls if self.calls else None
 
     @property
     def load(self) -> float:
@@ -85,14 +109,20 @@ class Function:
         A worker with :data:`AHEAD_BYTES` of results to make has enough, however quickly it makes them: what takes
         them in would have to wait behind the rest, and they would fill the memory.
         """
-        return max(self.cost, min(self.size / AHEAD_BYTES, 1.0) * AHEAD_SECONDS)
+        return max(self.cost, load_of(self.stored / self.calls)) if self.stored else self.cost
 
     @property
     def cost(self) -> float:
         """Expected seconds of one call."""
-        if self.seconds is None:
+        if not self.calls:
             return UNKNOWN_SECONDS
-        return self.seconds if self.seconds > LEAST_SECONDS else LEAST_SECONDS
+        seconds = self.took / self.calls
+        return seconds if seconds > LEAST_SECONDS else LEAST_SECONDS
+
+
+def load_of(size: float) -> float:
+    """Say what a call counts of the work that a worker has ahead, for the size of its result."""
+    return min(size / AHEAD_BYTES, 1.0) * AHEAD_SECONDS
 
 
 class Client:
@@ -116,7 +146,8 @@ class Worker:
 
     __slots__ = (
         "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id",
-        "last_progress", "life", "memory_limit", "name", "recalling", "refuses", "resources", "seceded", "threads",
+        "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources", "seceded",
+        "threads",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +170,7 @@ class Worker:
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
         self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
         self.recalling = False
+        self.overrun = 0.0  # seconds by which its last tasks were more than twice what they had counted
         self.last_progress = 0.0
 
     def offer(self, resources: dict[str, float]) -> None:
@@ -477,6 +509,8 @@ class SchedulerState:
         assert worker.seceded <= worker.assigned.keys()
         assert len(worker.seceded) < worker.threads
         count = len(worker.assigned)
+        costs = sum(task.cost for task in worker.assigned.values())
+        assert abs(worker.backlog - costs) < 1e-6 * (1 + costs), f"{worker.name} miscounts its backlog"
         assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"
         assert (worker in self.idle) == (worker.accepts and not count)
         assert (worker in self.open) == (worker.accepts and count > 0 and has_room(worker))
@@ -499,6 +533,19 @@ class SchedulerState:
 def has_room(worker: Worker) -> bool:
     """Say whether a worker may be sent one more task: 100 ms of work per thread ahead, and one task extra."""
     return len(worker.assigned) <= worker.threads or worker.backlog < AHEAD_SECONDS * worker.threads
+
+
+def leave(task: Task) -> None:
+    """Take a task off its worker, which has yet to answer for it: something in its place keeps what it counts.
+
+    The task itself may have gone to another worker by then, and count something else there.
+    """
+    worker = task.worker
+    assert worker is not None, task.story()
+    rest = Task(task.key, task.function, b"", task.order, frozenset(), 0)
+    rest.state, rest.terms, rest.cost = CANCELLED, task.terms, task.cost
+    worker.assigned[task.key] = rest
+    task.worker = None
 
 
 def unqueue(task: Task) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToWorker
-from hpclaunch.scheduler.state import ASSIGNED, FAILED, SchedulerState, Task, TimedRun, Worker
+from hpclaunch.scheduler.state import ASSIGNED, FAILED, SchedulerState, Task, TimedRun, Worker, leave
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
@@ -62,7 +62,7 @@ def overdue(state: SchedulerState, now: float) -> dict[str, list[str]]:
 def _end(reactor: Reactor, task: Task, worker: Worker) -> None:
     if task.retries > 0:
         task.retries -= 1
-        task.worker = None
+        leave(task)
         reactor.commands.append(ToWorker(worker.name, m.DropTasks([task.key])))
         reactor.requeue(task)
         return

@@ -9,6 +9,7 @@ from hpclaunch.scheduler.demand import UNKNOWN_SECONDS, Meter, ReadyWork
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import Worker
+from tests.scheduler.world import teach
 
 
 class Desk:
@@ -55,7 +56,7 @@ def test_unknown_functions_are_taken_to_last_half_a_second() -> None:
 def test_known_ones_last_what_they_did_and_waiting_ones_are_counted() -> None:
     desk = Desk()
     keys = desk.submit("f", 10)
-    desk.state.functions[b"f"].seconds = 3.0
+    teach(desk.state.functions[b"f"], 3.0)
     desk.submit("g", 2, inputs=keys[:1])
     ready, waiting, _ = desk.measure()
     assert ready == [ReadyWork((), 10, 30.0)]
@@ -67,8 +68,8 @@ def test_a_mixture_is_sampled() -> None:
     for _ in range(40):
         desk.submit("f", 100)
         desk.submit("g", 100)
-    desk.state.functions[b"f"].seconds = 1.0
-    desk.state.functions[b"g"].seconds = 3.0
+    teach(desk.state.functions[b"f"], 1.0)
+    teach(desk.state.functions[b"g"], 3.0)
     ((resources, tasks, seconds),) = desk.measure()[0]
     assert (resources, tasks) == ((), 8000)
     assert seconds == pytest.approx(16000, rel=0.05)

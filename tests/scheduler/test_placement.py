@@ -21,7 +21,7 @@ from hpclaunch.scheduler.state import (
     Worker,
 )
 from tests.scheduler.test_reactor import lines_run
-from tests.scheduler.world import World
+from tests.scheduler.world import World, teach
 
 
 def a_reactor(*threads: int) -> tuple[Reactor, list[Worker]]:
@@ -42,7 +42,7 @@ def submit(reactor: Reactor, count: int, *, name: str = "k", inputs: list[str] |
 
 
 def learn(reactor: Reactor, seconds: float) -> None:
-    reactor.state.functions[b"f"].seconds = seconds
+    teach(reactor.state.functions[b"f"], seconds)
 
 
 def store(reactor: Reactor, worker: Worker, key: str, size: int) -> None:
@@ -192,11 +192,9 @@ def test_a_task_waits_if_all_workers_still_have_an_older_one_of_its_key() -> Non
 @pytest.mark.parametrize(("size", "ahead"), [(0, 500), (100_000, 42), (1 << 20, 4), (1 << 30, 3)])
 def test_what_is_ahead_makes_no_more_than_so_many_bytes(size: int, ahead: int) -> None:
     reactor, (worker,) = a_reactor(2)
+    for i in range(30 if size else 0):
+        store(reactor, worker, f"first{i}", size)
     learn(reactor, 0.0002)
-    if size:
-        for i in range(30):
-            store(reactor, worker, f"first{i}", size)
-            learn(reactor, 0.0002)
     submit(reactor, 5000)
     place(reactor.state)
     assert ahead <= len(worker.assigned) / (1 if size == 1 << 30 else 2) <= ahead + 1
@@ -205,10 +203,13 @@ def test_what_is_ahead_makes_no_more_than_so_many_bytes(size: int, ahead: int) -
 
 def test_small_results_wear_off_what_is_known_of_large_ones() -> None:
     reactor, (worker,) = a_reactor(1)
-    store(reactor, worker, "large", 1 << 30)
-    for key in submit(reactor, 200):
+    for i in range(30):
+        store(reactor, worker, f"large{i}", 1 << 30)
+    submit(reactor, 10_000)
+    for _ in range(100):  # messages there and back
         place(reactor.state)
-        reactor.on_tasks_done("w0", m.TasksDone([key], [b""], [0.0002]), 0.0)
+        keys = list(worker.assigned)
+        reactor.on_tasks_done("w0", m.TasksDone(keys, [b""] * len(keys), [0.0002] * len(keys)), 0.0)
     submit(reactor, 1000, name="more")
     place(reactor.state)
     assert len(worker.assigned) > 400

@@ -12,7 +12,7 @@ from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import READY, Worker
 from tests.scheduler.test_reactor import lines_run
-from tests.scheduler.world import FakeClient, World
+from tests.scheduler.world import FakeClient, World, teach
 
 GPU = m.Terms(resources={"GPU": 1.0})
 
@@ -168,7 +168,7 @@ def test_they_are_not_taken_back_for_workers_that_could_not_run_them(world: Worl
 
 def test_no_task_is_begun_that_its_worker_could_not_end(world: World, client: FakeClient) -> None:
     old = world.join(seconds=10.0)
-    world.state.functions[b"function-1"].seconds = 8.0
+    teach(world.state.functions[b"function-1"], 8.0)
     world.submit(client, ["a"])
     world.round()
     assert where(world, "a") == old.name
@@ -192,7 +192,7 @@ def test_time_goes_by(world: World, client: FakeClient) -> None:
 
 def test_short_tasks_pass_long_ones(world: World, client: FakeClient) -> None:
     world.join(seconds=10.0)
-    world.state.functions[b"function-1"].seconds = 9.9
+    teach(world.state.functions[b"function-1"], 9.9)
     world.now = 5.0
     world.submit(client, [f"long{i}" for i in range(100)])
     world.submit(client, ["short"], function=b"function-2")
@@ -224,12 +224,12 @@ def test_a_worker_without_an_end_takes_the_longest(world: World, client: FakeCli
 
 def test_time_learned_frees_held_tasks(world: World, client: FakeClient) -> None:
     worker = world.join(seconds=100.0)
-    world.state.functions[b"function-1"].seconds = 99.0
+    teach(world.state.functions[b"function-1"], 99.0)
     world.now = 50.0
     world.submit(client, ["a"])
     world.round()
     assert where(world, "a") is None
-    world.state.functions[b"function-1"].seconds = 1.0
+    teach(world.state.functions[b"function-1"], 1.0)
     world.tick()
     world.round()
     assert where(world, "a") == worker.name

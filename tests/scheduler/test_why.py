@@ -9,7 +9,7 @@ import pytest
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.state import DRAINING, LOST, PAUSED
 from hpclaunch.scheduler.why import why
-from tests.scheduler.world import FakeClient, World
+from tests.scheduler.world import FakeClient, World, teach
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_workers_that_are_busy(world: World, client: FakeClient) -> None:
     world.submit(client, ["a"], terms=m.Terms(resources={"GPU": 1.0}))
     world.round()
     assert "worker w2: other tasks use its GPU" in said(world)
-    world.state.functions[b"function-1"].seconds = 30.0
+    teach(world.state.functions[b"function-1"], 30.0)
     world.submit(client, ["y", "z"])
     world.round()
     assert "worker w2: it has enough to do (2 tasks, about 00:01:00 of work)" in said(world, "z")

@@ -20,7 +20,7 @@ from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Worker
+from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Function, Worker
 from hpclaunch.worker.commands import DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.reactor import WorkerReactor
@@ -36,6 +36,12 @@ def through_the_wire(message: m.Message) -> m.Message:
     data = b"".join(bytes(piece) for piece in encode([message]))
     (frame,) = FrameDecoder(1 << 20).feed(data)
     return frame.messages[0]
+
+
+def teach(function: Function, seconds: float) -> None:
+    """Have a function be known to take so long, whatever it took before."""
+    function.calls = function.calls or 1.0
+    function.took = seconds * function.calls
 
 
 def value_of(key: str) -> bytes:
