@@ -18,7 +18,7 @@ import math
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.restricted import place_held
-from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, SchedulerState, Task, Worker, has_room
+from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, Function, SchedulerState, Task, Worker, has_room
 from hpclaunch.scheduler.terms import can_end
 
 #: Bytes per second at which a worker is taken to fetch an input.
@@ -73,11 +73,15 @@ def _give(
     enough = math.inf
     if worker.deadline != math.inf:
         enough = (worker.deadline - now - worker.backlog / threads - AHEAD_SECONDS) / 2
+    function: Function | None = None
+    cost = load = 0.0
     while share > 0 and (len(assigned) <= threads or worker.backlog < limit):
         task = pop()
         if task is None:
             break
-        cost = task.function.cost
+        if task.function is not function:
+            function = task.function
+            cost, load = function.cost, function.load
         if cost > enough and not can_end(worker, cost, now):
             state.held_queue(task).push(task)
             continue
@@ -89,12 +93,10 @@ def _give(
             if best is not worker:
                 assign(state, best, batches, task)
                 continue
-        if task.function.stored:
-            cost = task.function.load
         task.state = ASSIGNED  # the table has this step: pop() gives ready tasks only
         task.worker = worker
-        task.cost = cost
-        worker.backlog += cost
+        task.cost = load
+        worker.backlog += load
         assigned[task.key] = task
         batch.add(task)
         share -= 1

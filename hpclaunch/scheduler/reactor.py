@@ -236,7 +236,7 @@ class Reactor:
             function.calls += 1.0  # what Function.learn does, without a call
             function.took = took = function.took + seconds
             if (took > MUCH_SECONDS or function.stored) and function.calls > MANY_CALLS:
-                function.forget()
+                function.forget(seconds)
             if task.state != ASSIGNED or task.worker is not worker:
                 continue  # cancelled or released since
             task.state = DONE  # the table has this step: ASSIGNED was just checked
@@ -598,5 +598,7 @@ class Reactor:
 
 def _check_columns(*columns: Sequence[object]) -> None:
     """Raise ValueError before anything is done about a message that is broken."""
-    if len({len(column) for column in columns}) > 1:
-        raise ValueError("the columns of a message differ in length")
+    count = len(columns[0])
+    for column in columns:
+        if len(column) != count:
+            raise ValueError("the columns of a message differ in length")

@@ -54,16 +54,18 @@ AHEAD_SECONDS = 0.1
 AHEAD_BYTES = 4 << 20
 #: Seconds that even an empty task costs.
 LEAST_SECONDS = 20e-6
-#: So many calls of a function, if they took so long, are more than enough to know it by.
-MANY_CALLS, MUCH_SECONDS = 20.0, 2 * AHEAD_SECONDS
+#: The part of AHEAD_SECONDS or of AHEAD_BYTES that is enough of a function's calls to know it by.
+_ENOUGH = 0.25
+#: More than so many calls that took more than so long are too much: the older ones count less.
+MANY_CALLS, MUCH_SECONDS = 20.0, 2 * _ENOUGH * AHEAD_SECONDS
 
 
 class Function:
     """A function that tasks call: its bytes, how long it takes, and how large its results are.
 
-    Both are means over its last calls: over :data:`AHEAD_SECONDS` of work or :data:`AHEAD_BYTES` of results, or
-    over ten calls if these are more. So a slow call among many quick ones changes little, and if all calls are
-    slower or larger than before, a few are enough to show it, however many there were before.
+    Both are means over its last calls: over 25 ms of work, 1 MiB of results, or ten calls if these are more.
+    So a slow call among many quick ones changes little; and if all are slower or larger than before, a dozen are
+    enough to show it, however many there were.
     """
 
     __slots__ = ("calls", "data", "id", "is_overlong", "name", "stored", "took")
@@ -83,14 +85,21 @@ class Function:
         self.took += seconds
         self.stored += size
         if (self.took > MUCH_SECONDS or self.stored) and self.calls > MANY_CALLS:
-            self.forget()
+            self.forget(seconds, size)
 
-    def forget(self) -> None:
-        """Let the calls of before count less if they are more than enough, so that the next ones count."""
-        seconds = max(self.took, self.calls * LEAST_SECONDS)
-        times = max(seconds / AHEAD_SECONDS, self.stored / AHEAD_BYTES)  # as much as is needed
-        if times > 2.0:
-            part = max(1.0 / times, 0.5 * MANY_CALLS / self.calls)
+    def forget(self, seconds: float, size: int = 0) -> None:
+        """Let the calls of before count less if they are more than enough, so that the next ones count.
+
+        The newest call, which took so long and stored so much, is taken in, but only up to some measure: nothing
+        is concluded from a single one.
+        """
+        before = self.calls - 1.0
+        self.took -= _excess(seconds, (self.took - seconds) / before, AHEAD_SECONDS)
+        self.stored -= _excess(size, (self.stored - size) / before, AHEAD_BYTES)
+        least = self.calls * LEAST_SECONDS
+        much = max(self.took / AHEAD_SECONDS, least / AHEAD_SECONDS, self.stored / AHEAD_BYTES)
+        if much > 2 * _ENOUGH:
+            part = max(_ENOUGH / much, 0.5 * MANY_CALLS / self.calls)
             self.calls *= part
             self.took *= part
             self.stored *= part
@@ -123,6 +132,11 @@ class Function:
 def load_of(size: float) -> float:
     """Say what a call counts of the work that a worker has ahead, for the size of its result."""
     return min(size / AHEAD_BYTES, 1.0) * AHEAD_SECONDS
+
+
+def _excess(newest: float, mean: float, ahead: float) -> float:
+    """Return what a call has above a hundred times the mean, if it is above half of all that may be ahead too."""
+    return max(0.0, newest - max(0.5 * ahead, 100.0 * mean))
 
 
 class Client:

@@ -279,3 +279,24 @@ def test_dask_does_not_order_a_large_graph_in_which_all_hangs_together(monkeypat
         assert len(asked) == times
         assert sorted(keys) == sorted(inputs)
         assert all(keys.index(one) < keys.index(key) for key in inputs for one in inputs[key])
+
+
+# --- names that mean other work than before
+
+
+def test_large_results_under_a_name_of_quick_work_are_not_all_made_ahead(client: Client, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {f"part-{i}": (work.inc, i) for i in range(3000)}
+    assert client.get(quick | {"all": (sum, list(quick))}, "all") == sum(range(3001))
+    gate, calls = tmp_path / "gate", tmp_path / "calls"
+    parts: dict[str, Any] = {f"part-{i}": (work.large_at_first, 20, str(calls), str(gate)) for i in range(100)}
+    sizes = {f"size-{i}": (work.length, f"part-{i}") for i in range(100)}
+    ends = client.get(parts | sizes, list(sizes), sync=False)
+    try:
+        # 50 go to each worker at once, and one of them ends at least ten of the large ones. Then most of what it
+        # has is taken back, and it gets no more of them, though neither is idle. All that is left has to wait.
+        until(lambda: calls.exists() and work.times_called(calls) >= 22, "the end of the large ones")
+        until(lambda: min(len(keys) for keys in client.processing().values()) <= 8, "taking back")
+        assert sum(end.done() for end in ends) <= 20
+    finally:
+        gate.touch()
+    assert sorted(client.gather(ends)) == [2] * 80 + [4_000_000] * 20

@@ -101,6 +101,12 @@ def big(size: int, fill: int = 1) -> bytes:
     return bytes([fill]) * size
 
 
+def large_at_first(count: int, path: str, gate: str) -> bytes:
+    """Return 4 MB; if this was called so many times before, wait for a gate and return little."""
+    note(path)
+    return big(4_000_000) if times_called(path) <= count else wait_for(gate, b"--")
+
+
 def length(value: Any) -> int:
     return len(value)
 

@@ -206,7 +206,7 @@ def test_small_results_wear_off_what_is_known_of_large_ones() -> None:
     for i in range(30):
         store(reactor, worker, f"large{i}", 1 << 30)
     submit(reactor, 10_000)
-    for _ in range(100):  # messages there and back
+    for _ in range(60):  # messages there and back
         place(reactor.state)
         keys = list(worker.assigned)
         reactor.on_tasks_done("w0", m.TasksDone(keys, [b""] * len(keys), [0.0002] * len(keys)), 0.0)
