@@ -8,6 +8,8 @@ as raw buffers behind the frame's body (:mod:`hpclaunch.comm.framing`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 PROTOCOL_VERSION = 1
@@ -15,6 +17,14 @@ PROTOCOL_VERSION = 1
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages: encoded as a msgpack array that begins with the tag."""
+
+
+def check_columns(*columns: Sequence[object]) -> None:
+    """Raise ValueError if the columns of a message differ in length: before anything is done about it."""
+    count = len(columns[0])
+    for column in columns:
+        if len(column) != count:
+            raise ValueError("the columns of a message differ in length")
 
 
 # --- opening a connection -----------------------------------------------------------------------------------

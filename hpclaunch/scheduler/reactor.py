@@ -111,7 +111,7 @@ class Reactor:
 
     def on_tasks_submitted(self, name: str, message: m.SubmitTasks) -> None:
         """A client wants these tasks done."""
-        _check_columns(message.keys, message.args, message.inputs or message.keys)
+        m.check_columns(message.keys, message.args, message.inputs or message.keys)
         state = self.state
         client = state.clients[name]
         function = state.functions[message.function]
@@ -219,7 +219,7 @@ class Reactor:
 
     def on_tasks_done(self, name: str, message: m.TasksDone, now: float) -> None:
         """A worker sends small results."""
-        _check_columns(message.keys, message.results, message.seconds)
+        m.check_columns(message.keys, message.results, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         assigned, news, backlog = worker.assigned, self.news, worker.backlog
@@ -269,7 +269,7 @@ class Reactor:
 
     def on_tasks_stored(self, name: str, message: m.TasksStored, now: float) -> None:
         """A worker keeps large results."""
-        _check_columns(message.keys, message.sizes, message.seconds)
+        m.check_columns(message.keys, message.sizes, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         unwanted, backlog, overrun = [], worker.backlog, worker.overrun
@@ -294,7 +294,7 @@ class Reactor:
 
     def on_tasks_failed(self, name: str, message: m.TasksFailed, now: float) -> None:
         """Tasks raised on a worker, or could not be run by it."""
-        _check_columns(message.keys, message.failures, message.seconds)
+        m.check_columns(message.keys, message.failures, message.seconds)
         worker = self.state.workers[name]
         worker.last_progress = now
         for key, failure, seconds in zip(message.keys, message.failures, message.seconds, strict=True):
@@ -332,7 +332,7 @@ class Reactor:
 
     def on_copies_held(self, name: str, message: m.CopiesHeld) -> None:
         """A worker has fetched results and keeps copies: it is one more holder, if they are of the tasks here."""
-        _check_columns(message.keys, message.orders)
+        m.check_columns(message.keys, message.orders)
         worker = self.state.workers[name]
         unwanted = m.FreeResults([], [])
         for key, order in zip(message.keys, message.orders, strict=True):
@@ -594,11 +594,3 @@ class Reactor:
                 news.failed.append((task.key, task.failure))
             elif task.state == CANCELLED:
                 news.cancelled.append(task.key)
-
-
-def _check_columns(*columns: Sequence[object]) -> None:
-    """Raise ValueError before anything is done about a message that is broken."""
-    count = len(columns[0])
-    for column in columns:
-        if len(column) != count:
-            raise ValueError("the columns of a message differ in length")
