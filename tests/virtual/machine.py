@@ -137,7 +137,7 @@ class SimStorage:
 class SimActors:
     """Stands in for :class:`hpclaunch.worker.actors.Actors`: an actor counts its calls."""
 
-    def __init__(self, cluster: VirtualCluster, worker: str, place: str, executor: Executor) -> None:
+    def __init__(self, cluster: VirtualCluster, worker: str, place: str, executor: Executor, head: Any) -> None:
         self._cluster = cluster
         self._place = place
         self.counts: dict[str, int] = {}
