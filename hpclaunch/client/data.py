@@ -18,7 +18,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.comm.messages import Failure
-from hpclaunch.errors import UserError
+from hpclaunch.errors import HPCLaunchError, UserError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _MAX_VALUE = (1 << 34) - (1 << 24)
 #: Values that one call brings to workers at the same time.
 _AT_ONCE = 4
+#: Bytes of one piece up to which the head keeps a value; for others it is asked whether it has room.
+_SMALL_BYTES = 1 << 16
+#: Bytes of values that are sent to the head together.
+_BATCH_BYTES = 1 << 20
 #: Seconds to wait for the head's word that a value is there, before it is sent through the head.
 _NEWS_SECONDS = 5.0
 
@@ -64,6 +68,8 @@ def _put(
     """Send values, small ones to the head, and begin to bring large ones to workers."""
     futures: list[Future] = []
     large: list[_Value] = []
+    few: list[_Value] = []
+    few_bytes = 0
     for number, value in enumerate(values):
         payload = serialize.dump_value(value)
         if payload.size > _MAX_VALUE:
@@ -77,7 +83,13 @@ def _put(
         if new and payload.size >= LEAST_BYTES:
             large.append(_Value(future, payload, workers))
         elif new:
-            client._thread.run(_send(client, _Value(future, payload, workers)))
+            few.append(_Value(future, payload, workers))
+            few_bytes += payload.size
+        if few_bytes >= _BATCH_BYTES:
+            client._thread.run(_send(client, few))
+            few, few_bytes = [], 0
+    if few:
+        client._thread.run(_send(client, few))
     if large:
         places = client._ask("places", count=len(large), workers=workers)
         client._thread.run(_begin_to_bring(client, large, places or [("", 0)] * len(large)))
@@ -91,14 +103,23 @@ class _Value(NamedTuple):
     payload: serialize.Payload
     workers: list[str] | None  # that may keep it
 
+    @property
+    def is_small(self) -> bool:
+        """True if the head will keep it."""
+        return self.payload.size <= _SMALL_BYTES and not self.payload.buffers
 
-async def _send(client: Client, value: _Value) -> None:
-    """Send a value to the head, which keeps it if it is small, or passes it on."""
+
+async def _send(client: Client, values: list[_Value]) -> None:
+    """Send values to the head, which keeps small ones, and passes others on. It has to have room for these."""
+    needed = sum(value.payload.size for value in values if not value.is_small)
+    if needed:
+        await client._request("room", size=needed)
     client._flush()
     comm = client._session.comm
     assert comm is not None
-    message = m.Put(value.future._key, value.payload.size, value.workers or [])
-    comm.send_buffers(message, [value.payload.pickle, *value.payload.buffers])
+    for future, payload, workers in values:
+        message = m.Put(future._key, payload.size, workers or [])
+        comm.send_buffers(message, [payload.pickle, *payload.buffers])
 
 
 async def _begin_to_bring(client: Client, values: list[_Value], places: list[tuple[str, int]]) -> None:
@@ -116,8 +137,9 @@ async def _bring(client: Client, value: _Value, place: str, order: int, at_once:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), _NEWS_SECONDS)
                 return
-        if not client._closed:
-            await _send(client, value)
+        with contextlib.suppress(HPCLaunchError):  # the client is closed, or the head gone: its futures know
+            if not client._closed:
+                await _send(client, [value])
 
 
 def _digest(payload: serialize.Payload) -> str:

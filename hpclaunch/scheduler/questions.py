@@ -20,6 +20,8 @@ from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import balance, claims, wishes
 from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler.relays import backlog_of
+from hpclaunch.scheduler.room import Room
 from hpclaunch.scheduler.scattered import places
 from hpclaunch.scheduler.terms import is_named
 from hpclaunch.scheduler.why import why
@@ -40,6 +42,7 @@ class Questions:
         self._last = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Any]]] = {}  # worker, and its answer
         self._uploads: dict[str, bytes] = {}  # files for workers, also for those that come later
+        self.room = Room(self._backlog)
         self._named = NamedThings()
         self._tickets: dict[Ticket, int] = {}  # clients' questions for named things, and their requests
         self._now: dict[str, Callable[..., Any]] = {
@@ -57,6 +60,7 @@ class Questions:
             "rebalance": self._rebalance,
             "replicate": self._replicate,
             "restart": self._restart,
+            "room": self._room,
             "run": self._run,
             "running": self._running,
             "upload_file": self._upload_file,
@@ -192,6 +196,15 @@ class Questions:
                 f"{left} of {len(old)} workers are there {timeout:g} s after a restart"
             ) from None
         return len(self.names(None))
+
+    async def _room(self, peer: Peer, size: int) -> None:
+        """Return when a client may send a value of so many bytes."""
+        await self.room.ask(peer, size)
+
+    def _backlog(self) -> int:
+        """Return how many bytes wait here for workers."""
+        peers = (self._server.worker_peer(name) for name in self._server.reactor.state.workers)
+        return sum(backlog_of(peer) for peer in peers if peer is not None)
 
     # --- named things
 

@@ -122,7 +122,7 @@ class Relays:
         return has_room
 
     def _has_room_at(self, asker: Peer, size: int) -> bool:
-        under_way, backlog = self._under_way.get(asker, 0), _backlog(asker)
+        under_way, backlog = self._under_way.get(asker, 0), backlog_of(asker)
         return under_way + backlog + size <= MOST_BYTES or (not under_way and backlog < MOST_BYTES)
 
     def _ask(self, asker: Peer, wish: _Wish, size: int) -> None:
@@ -198,6 +198,6 @@ class Relays:
         holder.relays.clear()
 
 
-def _backlog(asker: Peer) -> int:
-    """Return how many bytes wait for an asker; a client in this process takes everything at once."""
-    return int(getattr(asker.comm, "backlog_bytes", 0))
+def backlog_of(peer: Peer) -> int:
+    """Return how many bytes wait for somebody; who is in this process takes everything at once."""
+    return int(getattr(peer.comm, "backlog_bytes", 0))

@@ -295,6 +295,8 @@ class SchedulerServer:
         worker = self._workers.get(wishes.on_data_put(self.reactor, peer.hello.name, message, small) or "")
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
+        if small is None:
+            self._questions.room.on_come(peer, message.size)
 
     def _on_control(self, peer: Peer, message: m.Request) -> None:
         if self._questions.take(peer, message):
@@ -465,6 +467,7 @@ class SchedulerServer:
             self._say_failure(MemoryFullError(complaint))
         self.replacing.on_tick()
         self._relays.on_tick()
+        self._questions.room.serve()
         self.schedule_round()
         for job_id, peer in list(self._supervisors.items()):
             if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:

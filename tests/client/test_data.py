@@ -90,9 +90,9 @@ def through_the_head(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     send = data._send
 
-    async def noting(client: Client, value: Any) -> None:
-        sent.append(value.future.key)
-        await send(client, value)
+    async def noting(client: Client, values: Any) -> None:
+        sent.extend(value.future.key for value in values)
+        await send(client, values)
 
     monkeypatch.setattr(data, "_send", noting)
     return sent
@@ -129,6 +129,16 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
     assert through_the_head == [future.key]
+
+
+@pytest.mark.parametrize("size", [3_000, 30_000, 4_000_000])
+def test_many_values_through_the_head(client: Client, through_the_head: list[str], size: int) -> None:
+    for worker in client.scheduler_info()["workers"].values():
+        client._fetcher._unreachable[worker["address"]] = "a firewall"
+    arrays = [np.arange(size // 8) + i for i in range(40_000_000 // max(size, 200_000))]
+    futures = client.scatter(arrays)
+    assert sorted(through_the_head) == sorted(future.key for future in futures)
+    assert client.gather(client.map(np.sum, futures)) == [array.sum() for array in arrays]
 
 
 def test_a_value_of_which_nothing_is_heard_is_sent_again(

@@ -19,12 +19,13 @@ import msgspec
 import pytest
 
 from hpclaunch.client import core, functions
+from hpclaunch.client import data as client_data
 from hpclaunch.client.client import Client
 from hpclaunch.client.session import HeadSession
 from hpclaunch.comm import fetch as fetch_module
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import CommClosedError, PeerError
-from hpclaunch.scheduler import questions, relays, replacing, retiring, server, state
+from hpclaunch.scheduler import questions, relays, replacing, retiring, room, server, state
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
@@ -258,6 +259,7 @@ class VirtualCluster:
         assert not self.head._relays._waiting
         assert not self.head._relays._under_way
         questions = self.head._questions
+        assert not questions.room.waiting
         assert not (questions._asked)
         assert not (questions._tickets)
         assert not (questions._named.things)
@@ -309,6 +311,8 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
         patch.setattr(module, "time", loop)
     patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
+    patch.setattr(room, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
+    patch.setattr(client_data, "_SMALL_BYTES", INLINE_BYTES)
     patch.setattr(state, "AHEAD_BYTES", 10 * INLINE_BYTES)
     patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)

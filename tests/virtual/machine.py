@@ -140,6 +140,8 @@ class SimActors:
     def __init__(self, cluster: VirtualCluster, worker: str, place: str, executor: Executor, head: Any) -> None:
         self._cluster = cluster
         self._place = place
+        self._head = head
+        self._waiting: dict[int, bytes] = {}  # answers that wait until the head has room
         self.counts: dict[str, int] = {}
 
     def add(self, key: str, instance: Any) -> Payload:
@@ -155,7 +157,17 @@ class SimActors:
             comm.send(m.ActorReply(message.request, is_gone=True))
             return
         self.counts[message.key] += 1
-        comm.send(m.ActorReply(message.request, b"%d" % self.counts[message.key]))
+        answer = b"%d" % self.counts[message.key]
+        if comm is self._head() and self._cluster.rng.random() < 0.5:
+            self._waiting[message.request] = answer
+            comm.send(m.ActorReply(message.request, waits=self._cluster.rng.choice((1, 200_000))))
+        else:
+            comm.send(m.ActorReply(message.request, answer))
+
+    def send_answer(self, message: m.SendAnswer) -> None:
+        answer = self._waiting.pop(message.request)
+        if message.is_wanted and not self._head().is_closed:
+            self._head().send_buffers(m.ActorReply(message.request, buffers=1), [answer])
 
     def close(self) -> None:
         self.counts.clear()

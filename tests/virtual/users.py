@@ -121,7 +121,7 @@ class User:
         payload = serialize.dump_value(value)
         future, _ = self.client._future(f"data-{self.client.name}-{self._marks}")
         workers = self.rng.choice(([], list(self.cluster.workers)[:1]))
-        await client_data._send(self.client, client_data._Value(future, payload, workers))
+        await client_data._send(self.client, [client_data._Value(future, payload, workers)])
         self.wishes.append(Wish(future, value, frozenset({"LostResultError"})))
 
     def any_wish(self) -> Wish | None:
