@@ -390,11 +390,14 @@ def test_an_exception_comes_back_with_its_remote_traceback() -> None:
 
 
 def test_what_an_exception_came_of_is_not_pickled_with_it() -> None:
-    with pytest.raises(Talkative) as caught:
+    def fail() -> None:
         try:
             ContextVar("x").get()
         except LookupError:  # it holds the variable, which can't be pickled
             raise Talkative("so it goes") from None
+
+    with pytest.raises(Talkative) as caught:
+        fail()
     back = load_failure(dump_failure(caught.value))
     assert type(caught.value.__context__) is LookupError
     assert caught.value.__suppress_context__
