@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.comm.unpickling import forget_threads
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class LoopThread:
         self.pid = os.getpid()
         self.is_foreign = False  # True in a process that was forked since: the thread is not there
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.loop.set_exception_handler(on_loop_error)
         self._thread = threading.Thread(target=self._serve, name="hpclaunch-io", daemon=True)
         self._thread.start()
 

@@ -34,6 +34,7 @@ from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.cluster.commands import RetireWorkers
+from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import HPCLaunchError, JobsFailedError, UserError
@@ -87,6 +88,7 @@ class Head:
 
     async def run(self) -> int:
         """Serve until the end; return the exit code."""
+        asyncio.get_running_loop().set_exception_handler(on_loop_error)
         await self._start()
         manager = asyncio.create_task(self.jobs.run())
         manager.add_done_callback(self._on_manager_ended)

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
 from hpclaunch.worker.server import WorkerServer, make_hello
@@ -108,7 +109,7 @@ def _on_loop_error(
     """Something went wrong in the loop itself: if it was for want of memory, nobody knows what was left undone."""
     if isinstance(context.get("exception"), MemoryError):
         on_no_memory()
-    loop.default_exception_handler(context)
+    on_loop_error(loop, context)
 
 
 def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:

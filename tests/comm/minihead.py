@@ -16,6 +16,7 @@ import uvloop
 
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import Listener
+from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.scheduler import server as scheduler
 from hpclaunch.scheduler.server import SchedulerServer
 
@@ -34,6 +35,7 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
     """Be a head whose run directory this is, until the coroutine function ``until``, given the server, returns."""
     cluster_id = directory.name
     tls.write_credentials(directory, cluster_id)
+    asyncio.get_running_loop().set_exception_handler(on_loop_error)
 
     async def on_request(method: str, params: dict[str, Any]) -> Any:
         state = server.reactor.state
