@@ -28,7 +28,7 @@ from hpclaunch.client.actor import Actor, ActorCalls
 from hpclaunch.client.callbacks import CallbackThread, call_back
 from hpclaunch.client.fences import Fences
 from hpclaunch.client.functions import FunctionCache, SentFunctions, Using
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future, new_future
+from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future, is_gone, new_future
 from hpclaunch.client.late import late, late_results
 from hpclaunch.client.liveness import look_after
 from hpclaunch.client.session import HeadSession
@@ -103,7 +103,7 @@ class ClientCore:
     def futures(self) -> dict[Any, Future]:
         """The futures of this client that somebody still has, by key."""
         known = [reference() for reference in list(self._futures.values())]
-        return {future.key: future for future in known if future is not None}
+        return {future.key: future for future in known if future is not None and not is_gone(future)}
 
     async def _start(self) -> None:
         """Connect; called on the user's own loop."""
@@ -166,7 +166,7 @@ class ClientCore:
             return new, True
         with self._lock:
             future = self._futures.get(key, known)()
-            if future is None:  # its release has not been sent, and will not be
+            if future is None or is_gone(future):  # its release has not been sent, and will not be
                 self._futures[key] = new_ref
                 return new, True
         return future, False
@@ -191,6 +191,8 @@ class ClientCore:
             for i, key in enumerate(keys):
                 known = self._futures.get(key)
                 future = known() if known is not None else None
+                if future is not None and is_gone(future):
+                    future = None
                 if future is None or future._status in (CANCELLED, LOST):
                     if known is not None and (anew or future is not None):
                         ended.append(key)
@@ -388,7 +390,7 @@ class ClientCore:
         with self._lock:
             for key in released:
                 known = self._futures.get(key)
-                if known is not None and known() is None:
+                if known is not None and is_gone(known()):
                     del self._futures[key]
                     gone.append(key)
         if gone:

@@ -185,9 +185,11 @@ class Future:
         return ("hpclaunch.Future", self._key)
 
     def __del__(self) -> None:
-        # Runs in any thread, at any point: only note the key.
+        # Runs in any thread, at any point: only note the key. Weak references lead here until this returns, and
+        # another thread may follow one: without a client it sees that this future is gone.
         client = getattr(self, "_client", None)
         if client is not None:
+            del self._client
             client._note_release(self._key)
 
     def __repr__(self) -> str:
@@ -197,6 +199,11 @@ class Future:
         from html import escape
 
         return f"<b>Future</b> {escape(self._key)} <i>{self.status}</i>"
+
+
+def is_gone(future: Future | None) -> bool:
+    """Say whether nobody has a future any more to which a weak reference has led: one that is being deleted."""
+    return future is None or not hasattr(future, "_client")
 
 
 def new_future(key: str, client: Client) -> Future:

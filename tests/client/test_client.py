@@ -721,3 +721,27 @@ def test_large_functions_and_arguments_may_wait_for_the_first_worker(own_cluster
     cluster.start_job()
     assert client.gather(futures) == [200_000] * 4
     assert client.scheduler_info()["left"] == []
+
+
+def test_a_release_is_sent_also_while_its_future_is_still_being_deleted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak references to an object lead there until its ``__del__`` has returned, as another thread may see."""
+
+    async def flush() -> None:
+        client._flush()
+
+    note = client._note_release
+    seen: list[dict[Any, Any]] = []
+
+    def note_slowly(key: str) -> None:
+        note(key)
+        seen.append(client.futures)
+        client._thread.run(flush())
+
+    monkeypatch.setattr(client, "_note_release", note_slowly)
+    future = client.submit(work.inc, 1)
+    assert future.result(10) == 2
+    del future
+    assert seen == [{}]
+    until(lambda: client.scheduler_info()["tasks"] == 0, "forgetting")
