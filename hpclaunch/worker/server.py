@@ -75,8 +75,7 @@ class WorkerServer:
         on_no_memory: Callable[[], None] | None = None,
         door: Any = None,
     ) -> None:
-        self._door = door
-        self._on_no_memory = on_no_memory
+        self._door, self._on_no_memory = door, on_no_memory
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listen_context = listen_context
@@ -96,6 +95,7 @@ class WorkerServer:
         self._questions: WorkerQuestions | None = None
         self._actors: Actors | None = None
         self._head: Comm | None = None
+        self._unsent: list[m.Message] = []  # answers to what came right behind the welcome
         self._listener: Listener | None = None
         self._bulk = BulkServer(hello.name, hello.cluster_id, listen_context)
         self.has_lost_head = False
@@ -152,6 +152,9 @@ class WorkerServer:
             if path not in sys.path:
                 sys.path.append(path)
         self._head = comm
+        for message in self._unsent:
+            comm.send(message)
+        self._unsent.clear()
         self._executor = Executor(
             self.hello.threads,
             self._announce,
@@ -381,7 +384,9 @@ class WorkerServer:
             self._timed.difference_update(message.keys)
         elif self._timed and type(message) is m.InputMissing:
             self._timed.discard(message.key)
-        if self._head is not None and not self._head.is_closed:
+        if self._head is None:
+            self._unsent.append(message)
+        elif not self._head.is_closed:
             self._head.send(message)
 
     # --- tasks with a time limit, and tasks that are clients

@@ -10,6 +10,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.worker.server import WorkerServer, make_hello
 
@@ -46,3 +47,21 @@ def test_tasks_that_came_in_the_same_breath_are_taken_back() -> None:
         return taken
 
     assert set(asyncio.run(run())) == {"b", "c"}
+
+
+def test_a_value_that_came_right_behind_the_welcome_is_told_of() -> None:
+    """It is heard before the worker has its connection in hand: the head must not wait for word of it for ever."""
+
+    async def run() -> list[m.Message]:
+        ours, theirs = memory_pair("worker", "head")
+        heard: asyncio.Future[list[m.Message]] = asyncio.get_running_loop().create_future()
+        theirs.on_frames = lambda _, frames: heard.set_result([one for frame in frames for one in frame.messages])
+        worker = WorkerServer(make_hello("1.1-0", "c", job_id="1.1", threads=1))
+        worker._on_frames(ours, [Frame([m.Put("value", 3)], [memoryview(b"abc")])])
+        worker.attach(ours, m.Welcome(m.PROTOCOL_VERSION, "head"))
+        async with asyncio.timeout(10):
+            messages = await heard
+        await worker.close()
+        return messages
+
+    assert asyncio.run(run()) == [m.TasksStored(["value"], [3], [0.0])]
