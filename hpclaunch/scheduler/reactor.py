@@ -55,8 +55,8 @@ from hpclaunch.scheduler.wishes import (
     why_not_from,
 )
 
-#: Workers that may be lost with a whole job (walltime, node) while they run one task, or while it waits for others
-#: there, before the task is blamed.
+#: Workers that may be lost with a whole job (walltime, node) or be killed by somebody while they run one task, or
+#: while it waits for others there, before the task is blamed.
 EVICTION_LIMIT = 20
 
 #: Seconds between two looks at whether held tasks fit on any worker, when nothing seems to have changed.
@@ -187,9 +187,10 @@ class Reactor:
 
         :param running: keys of the tasks that it ran, if known; else the first ``threads`` that it was sent.
         :param how: how it ended, for the error of a task that sees this too often.
-        :param blame: "worker" (the process died: the tasks that it ran count it), "job" (its whole job went:
-            they count it lightly), "nobody" (it was told to end, or the batch system ended it). Tasks that waited
-            for others there count it lightly: what they wait for may be what takes workers down.
+        :param blame: "worker" (the process died: the tasks that it ran count it), "others" (somebody killed it)
+            or "job" (its whole job went; of both they count lightly), "nobody" (it was told to end, or the batch
+            system ended it). Tasks that waited for others there count it lightly: what they wait for may be what
+            takes workers down.
         """
         worker = self.state.workers.pop(name)
         assigned, worker.assigned = worker.assigned, {}

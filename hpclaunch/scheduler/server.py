@@ -386,7 +386,8 @@ class SchedulerServer:
     def _on_worker_died(self, peer: Peer, message: m.WorkerDied) -> None:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
-        blame = "nobody" if peer.hello.job_id in self._stopping else "worker"
+        by = "others" if message.is_by_others else "worker"
+        blame = "nobody" if peer.hello.job_id in self._stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
         old = self._workers.pop(message.name, None)
         if old is not None:

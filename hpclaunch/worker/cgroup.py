@@ -48,6 +48,13 @@ class ControlGroup:
         return min((limit for limit in limits if limit < _ENDLESS), default=0)
 
 
+def oom_kills_of_machine(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has ended for want of memory; None: it does not say."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return int(dict(line.split() for line in vmstat.read_text().splitlines())["oom_kill"])
+    return None
+
+
 def _existing(base: Path, path: str) -> list[Path]:
     """Return a group's directory and those above it; inside a container its own group is what is mounted."""
     own = base / path.lstrip("/")

@@ -30,7 +30,7 @@ from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import deaths, process
-from hpclaunch.worker.cgroup import ControlGroup
+from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import SLOT_BYTES, read_slots
 from hpclaunch.worker.memory import limits_of
@@ -89,6 +89,7 @@ class _Child:
         self.printed = 0  # bytes of the job's output when it was started
         self.too_large = 0  # bytes that it had when it was ended for that
         self.overdraft = 0  # bytes that all processes of the job had when it was ended for that
+        self.oom_kills: int | None = None  # of the whole machine, when it was started
 
 
 class Supervisor:
@@ -302,6 +303,7 @@ class Supervisor:
         child.spill_directory = new_directory()
         child.printed = output_size()
         child.too_large = 0
+        child.oom_kills = oom_kills_of_machine()
         sys.stdout.flush()
         sys.stderr.flush()
         supervisor = os.getpid()
@@ -393,6 +395,7 @@ class Supervisor:
                 signal=-code if code < 0 else None,
                 peak_rss=peak,
                 running=running,
+                is_by_others=death.is_by_others,
                 restarted=restart,
                 detail=how,
                 log=printed,
@@ -412,7 +415,9 @@ class Supervisor:
         if death.code != -signal.SIGKILL or death.too_large or death.overdraft or child.replaced:
             return death
         if self._group.oom_kills() <= self._oom_kills:
-            return death
+            is_small = death.peak < self._limits.memory / 2
+            kills = oom_kills_of_machine()
+            return death._replace(is_by_others=is_small and kills is not None and kills == child.oom_kills)
         self._oom_kills += 1  # this one; others may have ended with it
         return death._replace(killed_for_memory=True, group_limit=self._group.limit())
 

@@ -67,6 +67,25 @@ def test_a_task_that_kills_its_worker_again_and_again(
 
 
 @pytest.mark.slow
+def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(
+    own_cluster: Make, tmp_path: Path
+) -> None:
+    """More of them than a task may lose otherwise; those that use up their memory count as before."""
+    _, client = own_cluster(jobs=1, memory_limit=4_000_000_000)
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    future = client.submit(work.note_and_wait, str(notes), str(gate), 5)
+    for count in range(1, 7):
+        until(lambda count=count: work.times_called(notes) == count)
+        os.kill(int(notes.read_text().split()[-1]), signal.SIGKILL)
+    until(lambda: work.times_called(notes) == 7)
+    blames = client._thread.run(client._session.request("blame"))
+    assert [blame for blame, _ in blames] == ["others"] * 6
+    assert "killed by signal 9 (SIGKILL) by somebody: it had used little memory" in blames[0][1]
+    gate.touch()
+    assert future.result(20) == 5
+
+
+@pytest.mark.slow
 def test_a_lost_job_is_not_held_against_its_tasks_at_once(own_cluster: Make, tmp_path: Path) -> None:
     cluster, client = own_cluster(jobs=1)
     gate, notes = tmp_path / "gate", tmp_path / "notes"

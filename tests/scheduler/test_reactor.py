@@ -322,6 +322,21 @@ def test_a_lost_worker_is_held_against_the_tasks_that_it_ran_only(world: World) 
     assert client.errors["runs"].text.count("it died") == 4
 
 
+def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(world: World) -> None:
+    client = world.join_client()
+    world.submit(client, ["runs"])
+    for _ in range(reactor_module.EVICTION_LIMIT):
+        worker = world.join()
+        world.round()
+        while worker.inbox:
+            worker.receive()
+        worker.start()
+        world.lose(worker, blame="others")
+    assert states(world) == {"runs": "ready"}
+    world.settle()
+    assert client.futures == {"runs": "done"}
+
+
 def test_a_task_that_waits_where_another_takes_workers_down_counts_that_lightly(world: World) -> None:
     client = world.join_client()
     world.submit(client, ["waits"])

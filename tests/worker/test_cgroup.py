@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpclaunch.worker.cgroup import ControlGroup
+from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 
 ENDLESS_1 = str((1 << 63) - 4096)
 
@@ -87,3 +87,14 @@ def test_without_proc(tmp_path: Path) -> None:
 
 def test_this_machine() -> None:
     assert ControlGroup().oom_kills() >= 0
+    assert (oom_kills_of_machine() or 0) >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kills"),
+    [("nr_free_pages 100\noom_kill 7\nswap_ra 0\n", 7), ("nr_free_pages 100\n", None), ("torn", None), ("", None)],
+)
+def test_what_the_kernel_counts_for_all_of_the_machine(tmp_path: Path, text: str, kills: int | None) -> None:
+    (tmp_path / "vmstat").write_text(text)
+    assert oom_kills_of_machine(tmp_path / "vmstat") == kills
+    assert oom_kills_of_machine(tmp_path / "gone") is None

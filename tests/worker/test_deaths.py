@@ -33,6 +33,11 @@ KILLED = Death(CRASHED, -signal.SIGKILL, 400_000_000, ["greedy"])
             "limit that is set for it; its memory had peaked at 400 MB",
         ),
         (
+            KILLED._replace(is_by_others=True),
+            "its process was killed by signal 9 (SIGKILL) by somebody: it had used little memory, and the kernel "
+            "has ended no process for want of it while it ran greedy; its memory had peaked at 400 MB",
+        ),
+        (
             KILLED._replace(too_large=960_000_000, running=["a", "b"]),
             "its process was ended because it had 960 MB of memory, more than 95% (terminate) of its 1000 MB "
             "while it ran a, b; its memory had peaked at 400 MB",
