@@ -431,10 +431,10 @@ class WorkerDied(_Message, tag=41):
     peak_rss: int  # bytes
     running: list[str]
     restarted: bool
-    is_by_others: bool = False  # somebody has killed it; its tasks are hardly to blame
     detail: str = ""
     log: str = ""  # the last lines of the job's output, and where it is
     advice: str = ""  # what to do about it
+    is_by_others: bool = False  # somebody has killed it; its tasks are hardly to blame
 
 
 class WorkerPaused(_Message, tag=44):

@@ -56,6 +56,7 @@ class EmbeddedEngine:
             on_client_left=hooks.client_left,
             on_job_ends=hooks.job_ends,
         )
+        server.rounds.allow_staying_awake()
         listener = Listener(cluster_id, context, server.on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)

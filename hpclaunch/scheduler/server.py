@@ -32,6 +32,7 @@ from hpclaunch.scheduler.relays import Relays
 from hpclaunch.scheduler.replacing import Replacing
 from hpclaunch.scheduler.restricted import complaints
 from hpclaunch.scheduler.retiring import empty
+from hpclaunch.scheduler.rounds import Rounds
 from hpclaunch.scheduler.runs import Runs
 from hpclaunch.scheduler.scattered import on_data_brought
 from hpclaunch.scheduler.state import LOST, Worker
@@ -93,7 +94,8 @@ class SchedulerServer:
         self._questions = Questions(self)
         self.replacing = Replacing(self)
         self._loop = asyncio.get_running_loop()
-        self._round_due = False
+        self.rounds = Rounds(self._loop, self._round)
+        self.schedule_round = self.rounds.schedule
         self._relays = Relays(self._worker_at, self.reactor.state.size_of)
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
@@ -419,18 +421,11 @@ class SchedulerServer:
 
     # --- rounds
 
-    def schedule_round(self) -> None:
-        """Have a round at the end of this tick of the loop."""
-        if not self._round_due:
-            self._round_due = True
-            self._loop.call_soon(self._round)
-
     def _round(self) -> None:
         """Send what there is to say, and place what is ready.
 
         In this order: a result must be freed before its task is sent to the same worker again.
         """
-        self._round_due = False
         state = self.reactor.state
         commands = self.reactor.take_commands()
         if (state.ready.count or state.held) and (state.idle or state.open):
@@ -439,6 +434,7 @@ class SchedulerServer:
                 self.warn(text)
         if commands:
             self.carry_out(commands)
+            self.rounds.stay_awake(state)
 
     def warn(self, text: str) -> None:
         """Tell all users something that they should know and can live with."""

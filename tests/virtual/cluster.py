@@ -233,7 +233,7 @@ class VirtualCluster:
         self.files = 0  # on disk
         self.head = SchedulerServer(CLUSTER_ID, allowed_failures=50, on_request=self._on_request)
         self._round = self.head._round
-        self.head._round = self._checked_round  # type: ignore[method-assign]
+        self.head.rounds._go_round = self._checked_round
 
     def _checked_round(self) -> None:
         self._round()
