@@ -77,9 +77,6 @@ class SentFunctions:
         self._in_use: dict[bytes, int] = {}
         self._lock = threading.Lock()
 
-    def __contains__(self, function: bytes) -> bool:
-        return function in self._sizes
-
     def using(self, function: FunctionBytes) -> Using:
         """Have the head know a function inside a ``with`` block.
 

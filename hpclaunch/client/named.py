@@ -8,6 +8,7 @@ long as the value is there. Waiting in a task lets others have its thread.
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -68,16 +69,16 @@ class _Named:
         return f"<{type(self).__name__} {self.name}>"
 
 
-class _Held(_Named):
+class _Held(_Named, ABC):
     """One that is held inside a ``with`` block."""
 
+    @abstractmethod
     def acquire(self) -> Any:
         """Wait for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def release(self) -> Any:
         """Give it back."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self.acquire()

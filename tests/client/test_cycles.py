@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 import pytest
@@ -57,25 +58,9 @@ def test_who_has_switched_it_off_keeps_it_off() -> None:
         gc.enable()
 
 
-def test_the_last_of_several_threads_puts_it_on_again() -> None:
-    inside, leave = threading.Event(), threading.Event()
-
-    def make() -> None:
-        with making_many(MANY):
-            inside.set()
-            assert leave.wait(20)
-
-    thread = threading.Thread(target=make)
-    with making_many(MANY):
-        thread.start()
-        assert inside.wait(20)
-    assert not gc.isenabled()
-    leave.set()
-    thread.join(20)
-    assert gc.isenabled()
-
-
-def test_a_fork_in_another_thread_has_it_on() -> None:
+@contextmanager
+def another_thread_inside() -> Iterator[None]:
+    """Have another thread be inside such a block as long as this one."""
     inside, leave = threading.Event(), threading.Event()
 
     def make() -> None:
@@ -86,11 +71,24 @@ def test_a_fork_in_another_thread_has_it_on() -> None:
     thread = threading.Thread(target=make)
     thread.start()
     assert inside.wait(20)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if gc.isenabled() else 1)
+    yield
     leave.set()
     thread.join(20)
+
+
+def test_the_last_of_several_threads_puts_it_on_again() -> None:
+    with ExitStack() as stack:
+        with making_many(MANY):
+            stack.enter_context(another_thread_inside())
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_fork_in_another_thread_has_it_on() -> None:
+    with another_thread_inside():
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if gc.isenabled() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
