@@ -37,6 +37,7 @@ PURE = {
     "cluster.verdict",
     "cluster.watch",
     "comm.buffers",
+    "comm.class_copies",
     "comm.framing",
     "comm.keys",
     "comm.messages",
@@ -55,6 +56,7 @@ PURE = {
     "scheduler.actors",
     "scheduler.claims",
     "scheduler.commands",
+    "scheduler.large_functions",
     "scheduler.leaving",
     "scheduler.load",
     "scheduler.multilocks",
@@ -118,6 +120,7 @@ ALLOWED = {
     "traceback",
     "types",
     "typing",
+    "weakref",
     "xml",
     # not of the standard library
     "cloudpickle",
@@ -141,7 +144,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
-    "threading": {"RLock"},  # no threads
+    "threading": {"local", "RLock"},  # no threads
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
 FILE_CALLS = {

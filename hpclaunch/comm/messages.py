@@ -72,9 +72,16 @@ class Goodbye(_Message, tag=3):
 class DefineFunction(_Message, tag=10):
     """A function's bytes, sent before the first task that calls it, and not again until it is forgotten."""
 
-    function: bytes  # its id: a hash of data
+    function: bytes  # its id: a hash of the rest
     name: str
     data: bytes
+    buffers: list[bytes] = []  # large ones that the pickle in ``data`` refers to
+    is_shared: bool = False  # all calls on a worker may share one copy; else each unpickles its own
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.data) + sum(map(len, self.buffers))
 
 
 class ForgetFunctions(_Message, tag=28):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.large_functions import make_room
 from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker
 from hpclaunch.scheduler.terms import take_resources
 
@@ -51,8 +52,9 @@ class Batch:
         """Add a task that was just assigned."""
         function = task.function
         if function.id not in self.worker.functions:
+            self.messages += make_room(self.worker, function)
             self.worker.functions.add(function.id)
-            self.messages.append(m.DefineFunction(function.id, function.name, function.data))
+            self.messages.append(function.definition)
         if task.inputs:
             self._function = None
             self.messages.append(m.RunTask(function.id, task.key, task.args, list(_inputs(task))))

@@ -40,6 +40,7 @@ def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
         ready.push(task)
     if state.held and state.changed is None:  # some had no time for a task: who has?
         place_held(state, batches, now)
+    state.laden.update((worker, None) for worker in batches if worker.large)
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 

@@ -107,7 +107,7 @@ class Reactor:
         """A client sent a function."""
         functions = self.state.functions
         if message.function not in functions:
-            functions[message.function] = Function(message.function, message.name, message.data)
+            functions[message.function] = Function(message)
 
     def on_tasks_submitted(self, name: str, message: m.SubmitTasks) -> None:
         """A client wants these tasks done."""

@@ -23,6 +23,7 @@ from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionEr
 from hpclaunch.scheduler import claims, pressure, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
+from hpclaunch.scheduler.large_functions import forget_idle
 from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
@@ -460,6 +461,7 @@ class SchedulerServer:
     def _on_tick(self) -> None:
         now = time.monotonic()
         self.reactor.on_tick(now)
+        self.reactor.commands += forget_idle(self.reactor.state, now)
         if complaint := self._patience.complaint(self.reactor.state, now):
             self._say_failure(MemoryFullError(complaint))
         self.replacing.on_tick()

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 
-from hpclaunch.comm.messages import Failure
+from hpclaunch.comm.messages import DefineFunction, Failure
 from hpclaunch.errors import IllegalTransitionError
 from hpclaunch.scheduler.terms import Terms, is_named
 
@@ -68,12 +68,13 @@ class Function:
     enough to show it, however many there were.
     """
 
-    __slots__ = ("calls", "data", "id", "is_overlong", "name", "stored", "took")
+    __slots__ = ("calls", "definition", "id", "is_overlong", "name", "size", "stored", "took")
 
-    def __init__(self, id: bytes, name: str, data: bytes) -> None:
-        self.id = id
-        self.name = name
-        self.data = data
+    def __init__(self, definition: DefineFunction) -> None:
+        self.definition = definition  # as workers are told of it
+        self.id = definition.function
+        self.name = definition.name
+        self.size = definition.size  # bytes
         self.calls = 0.0  # the last ones, whose seconds and bytes these are:
         self.took = 0.0
         self.stored = 0.0  # bytes of results that stay on their workers
@@ -159,7 +160,7 @@ class Worker:
     """A process that runs tasks."""
 
     __slots__ = (
-        "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id",
+        "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id", "large",
         "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources", "seceded",
         "threads",
     )  # fmt: skip
@@ -180,6 +181,7 @@ class Worker:
         self.assigned: dict[str, Task] = {}  # in the order in which they were sent
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
+        self.large: dict[bytes, float | None] = {}  # of them, the large ones, and since when no task calls them
         self.holds: dict[str, Task] = {}  # results that it keeps
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
         self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
@@ -387,8 +389,8 @@ class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
     __slots__ = (
-        "changed", "clients", "deep", "functions", "held", "idle", "last_order", "open", "overlong", "ready",
-        "recanted", "tasks", "timed", "waiting", "workers",
+        "changed", "clients", "deep", "functions", "held", "idle", "laden", "last_order", "open", "overlong",
+        "ready", "recanted", "tasks", "timed", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -404,6 +406,7 @@ class SchedulerState:
         self.idle: dict[Worker, None] = {}  # have nothing to do
         self.open: dict[Worker, None] = {}  # have something, and room for more
         self.deep: dict[Worker, None] = {}  # have more than they can run at once
+        self.laden: dict[Worker, None] = {}  # have large functions
         self.last_order = 0
         self.timed: dict[str, dict[str, TimedRun]] = {}  # worker -> task -> what it runs under a time limit
         self.recanted: set[str] = set()  # to be cancelled if a worker gives them back

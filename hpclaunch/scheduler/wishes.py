@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 UNHEARD = "(nobody)"
 
 #: What a value that a client has put on the cluster is the result of: nothing that could be run again.
-SCATTERED = Function(b"", "scatter", b"")
+SCATTERED = Function(m.DefineFunction(b"", "scatter", b""))
 
 
 def on_function_sent(reactor: Reactor, name: str, message: m.DefineFunction) -> None:
@@ -62,6 +62,8 @@ def forget_functions(reactor: Reactor, forgotten: AbstractSet[bytes]) -> None:
         known = worker.functions & gone
         if known:
             worker.functions -= known
+            for one in known:
+                worker.large.pop(one, None)
             reactor.commands.append(ToWorker(worker.name, m.ForgetFunctions(list(known))))
 
 

@@ -27,12 +27,15 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
+from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.framing import LIMIT_PEER
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
 from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
+from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.context import Place, WorkerFacts, here
+from hpclaunch.worker.ownership import own
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -61,26 +64,7 @@ class UnreadableInput(NamedTuple):
 
 
 Outcome = tuple[str, Any, float]  # key; bytes, Payload or Failure; seconds
-_Item = tuple[str, "Callee", bytes, Any]
-
-
-class Callee:
-    """A function on this worker; unpickled by the first thread that calls it."""
-
-    __slots__ = ("_call", "source")
-
-    def __init__(self, source: FunctionBytes) -> None:
-        self.source = source
-        self._call: Callable[..., Any] | None = None
-
-    @property
-    def call(self) -> Callable[..., Any]:
-        if self._call is None:
-            try:
-                self._call = serialize.load_value(self.source.data)
-            except SerializationError as error:
-                raise SerializationError(f"function {self.source.name}: {error}") from error
-        return self._call
+_Item = tuple[str, Callee, bytes, Any]
 
 
 class Unwanted:
@@ -259,6 +243,7 @@ class Executor:
 
     def _serve(self, place: Place) -> None:
         here.place = place
+        enter(place.classes)
         try:
             while not self._serve_until_told(place):
                 pass
@@ -336,12 +321,15 @@ class Executor:
         name = key.encode()[: SLOT_BYTES - 2]
         self._slots[slot : slot + 2 + len(name)] = len(name).to_bytes(2, "little") + name
         outcome: Any
+        call: Any
+        args: Any
+        kwargs: Any
         start = perf_counter()
         try:
             if self._timed and key in self._timed:
                 self._timed.discard(key)
                 self._on_begun(key)
-            call = function.call
+            call = function.shared or function.load()
             if inputs is not None:
                 inputs = _read_back(inputs)
             args, kwargs = serialize.load_call(data, inputs)
@@ -353,6 +341,9 @@ class Executor:
             finally:
                 seconds = perf_counter() - start
             outcome = self._pack(value)
+            if type(outcome) is Payload:
+                call = args = kwargs = value = None
+                outcome = own(outcome, inputs)
         except _Unreadable as error:
             seconds = 0.0
             outcome = error.args[0]
@@ -361,6 +352,9 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+        call = args = kwargs = value = None  # nothing of a task outlives it
+        if place.classes:
+            place.classes.clear()
         if place.unheard is not None:
             place.unheard._be_heard()
             place.unheard = None

@@ -3,7 +3,8 @@
 Two things are measured: what the results in memory count (*managed*), and what the process has of its own
 (*process*). Rules:
 
-* ``target``: managed results beyond it are written to disk, those that were not used for longest first.
+* ``target``: managed results beyond it are written to disk, those that were not used for longest first. What
+  functions hold counts as managed.
 * ``spill``: as soon as the process has more, results are written until it would be below ``target``.
 * ``pause``: while either has more, no new task starts.
 * What was written stays on disk until it is freed: the kernel's page cache keeps it in memory as long as there is
@@ -73,13 +74,24 @@ class Shelf:
 class Ledger:
     """Which results are in memory, which are being written, and which are on disk, with their sizes."""
 
-    __slots__ = ("_retry_at", "disk", "disk_trouble", "limits", "memory", "paused", "process", "writing")
+    __slots__ = (
+        "_retry_at",
+        "disk",
+        "disk_trouble",
+        "functions",
+        "limits",
+        "memory",
+        "paused",
+        "process",
+        "writing",
+    )
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
         self.limits = limits
         self.memory = Shelf()  # the one that was used last is last
         self.writing = Shelf()
         self.disk = Shelf()
+        self.functions = 0  # bytes of functions
         self.process = 0  # bytes of the process when it was last measured
         self.paused = False
         self.disk_trouble = ""  # why nothing more can be written; empty if something can
@@ -113,8 +125,8 @@ class Ledger:
 
     @property
     def managed(self) -> int:
-        """Bytes of results in memory that nobody is about to write."""
-        return self.memory.total
+        """Bytes of functions, and of results in memory that are not about to be written."""
+        return self.memory.total + self.functions
 
     def choose(self, now: float) -> list[str]:
         """Return the results to be written now; they count as being written from here on."""

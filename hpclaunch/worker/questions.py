@@ -23,6 +23,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import UserError
 
@@ -132,6 +133,7 @@ class WorkerQuestions:
 def _call(function: bytes, data: bytes, facts: WorkerFacts) -> list[Any]:
     """Call a function; return [True, its pickled value] or [False, the parts of a Failure]."""
     try:
+        enter({})
         call = serialize.load_value(function)
         args, kwargs = serialize.load_call(data, None)
         if _takes_worker(call):

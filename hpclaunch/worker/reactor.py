@@ -28,14 +28,18 @@ class WorkerReactor:
         commands, self._commands = self._commands, []
         return commands
 
-    def on_function_defined(self, function: bytes, callee: Any) -> None:
-        """The head sent a function; ``callee`` is what the shell knows it by."""
+    def on_function_defined(self, function: bytes, callee: Any, size: int = 0) -> None:
+        """The head sent a function of ``size`` bytes; ``callee`` is what the shell knows it by."""
         self.state.functions[function] = callee
+        self.state.sizes[function] = size
+        self.state.ledger.functions += size
+        self._write_some()
 
     def on_functions_forgotten(self, message: m.ForgetFunctions) -> None:
         """The head will send these again if they are needed again. Tasks that are here keep theirs."""
         for function in message.functions:
             self.state.functions.pop(function, None)
+            self.state.ledger.functions -= self.state.sizes.pop(function, 0)
 
     def on_tasks_sent(self, message: m.RunTasks) -> None:
         """The head sent tasks without inputs."""
@@ -223,7 +227,7 @@ class WorkerReactor:
         limits = ledger.limits
         text = (
             f"the process has {ledger.process / 1e6:.0f} MB of {limits.memory / 1e6:.0f} MB (pause is "
-            f"{limits.pause / 1e6:.0f} MB), {ledger.managed / 1e6:.0f} MB of it results; "
+            f"{limits.pause / 1e6:.0f} MB), {ledger.managed / 1e6:.0f} MB of it results and functions; "
             f"{ledger.disk.total / 1e6:.0f} MB are on disk"
         )
         return text + (f", which takes no more: {ledger.disk_trouble}" if ledger.disk_trouble else "")

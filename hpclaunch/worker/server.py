@@ -25,12 +25,13 @@ from hpclaunch.comm.bulk import BulkServer
 from hpclaunch.comm.connection import Comm, Connection, Listener, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.worker.actors import Actors, NewActor
+from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
-from hpclaunch.worker.executor import UNWANTED, Callee, Executor, Outcome, UnreadableInput
+from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
@@ -243,8 +244,8 @@ class WorkerServer:
             self._carry_out()
 
     def _on_function(self, message: m.DefineFunction) -> None:
-        callee = Callee(FunctionBytes(message.function, message.name, message.data))
-        self._reactor.on_function_defined(message.function, callee)
+        size = message.size
+        self._reactor.on_function_defined(message.function, Callee(message), size)
 
     def _on_stop(self, message: m.StopWorkers) -> None:
         if message.drain:
@@ -493,7 +494,7 @@ class WorkerServer:
                 self._send(m.TasksStored([key], [value.size], [took]))
             elif isinstance(value, NewActor):
                 assert self._actors is not None
-                address = self._actors.add(key, value.instance)
+                address = self._actors.add(key, value)
                 self._reactor.on_actor_made(key, address)
                 self._send(m.TasksStored([key], [address.size], [took]))
             elif value is UNWANTED:
