@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +84,7 @@ def models() -> dict[str, Callable[[int], Any]]:
     def helper(x: int) -> list[int]:
         return captured(x)
 
-    numbers = itertools.count()
+    dice = random.Random(1)
     return {
         "a bound method": Model().step,
         "an object": Model(),
@@ -97,7 +97,7 @@ def models() -> dict[str, Callable[[int], Any]]:
         "a helper's global": helper,
         "a class": of_class,
         "a partial": functools.partial(collect, {}),
-        "a generator of numbers": lambda x: next(numbers) + x,
+        "a random generator": lambda x: dice.random() + x,
         "an array": array_model(),
     }
 
