@@ -531,11 +531,15 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         await self._start()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await in_thread(functools.partial(Client.close, self))
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        await in_thread(functools.partial(self.__exit__, kind))
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if kind is None:  # what its executors were given is not dropped
+                self._unended.wait(self)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         if not self._is_open:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import operator
 import os
@@ -28,6 +29,7 @@ from hpclaunch import rundir
 from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
+from hpclaunch.client.unended import wait_for_calls
 from hpclaunch.cluster.adaptation import read_policy
 from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
@@ -363,7 +365,7 @@ class JobQueueCluster:
     ) -> None:
         leave(self)
         with allowing_to_block():
-            self.close()
+            self._leave(kind)
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._here().__await__()
@@ -379,7 +381,15 @@ class JobQueueCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         leave(self)
-        await in_thread(self.close)
+        await in_thread(functools.partial(self._leave, kind))
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """End a ``with`` block: what executors were given is not dropped, unless the block has failed."""
+        try:
+            if kind is None:
+                wait_for_calls(self)
+        finally:
+            self.close()
 
     if not TYPE_CHECKING:
 
