@@ -73,7 +73,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
 
-            cluster, is_own = current_or_new_cluster(**local)
+            cluster, is_own = current_or_new_cluster(asynchronous=asynchronous, **local)
             self._own_cluster = cluster if is_own else None
         elif local:
             raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
@@ -528,13 +528,15 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Client:
+        if getattr(self.cluster, "asynchronous", False):
+            await self.cluster  # the workers of a local one are there then
         await self._start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
         await in_thread(functools.partial(self.__exit__, kind))
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
         try:
             if kind is None:  # what its executors were given is not dropped
                 self._unended.wait(self)
