@@ -75,12 +75,17 @@ class Callee:
 
     @property
     def call(self) -> Callable[..., Any]:
-        if self._call is None:
+        call = self._call
+        if call is None:
             try:
-                self._call = serialize.load_value(self.source.data)
+                call = self._call = serialize.load_value(self.source.data)
             except SerializationError as error:
                 raise SerializationError(f"function {self.source.name}: {error}") from error
-        return self._call
+        return call
+
+    def forget(self) -> None:
+        """Unpickle the function once more for the next call: a module that it lives in has changed."""
+        self._call = None
 
 
 class Unwanted:

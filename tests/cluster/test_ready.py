@@ -56,10 +56,8 @@ def test_asynchronous_ones_are_ready_when_awaited() -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_workers_that_cannot_start_are_an_error_in_the_constructor(asynchronous: bool) -> None:
     async def main() -> None:
-        await LocalCluster(n_workers=2, job_script_prologue=["echo so it goes", "exit 3"], asynchronous=True)
+        cluster = LocalCluster(n_workers=2, job_script_prologue=["exit 3"], asynchronous=asynchronous)
+        await cluster
 
     with pytest.raises(JobsFailedError, match=r"(?s)ended early 3 times.*exit code 3"):
-        if asynchronous:
-            asyncio.run(main())
-        else:
-            LocalCluster(n_workers=2, job_script_prologue=["exit 3"])
+        asyncio.run(main())
