@@ -299,7 +299,7 @@ def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 
 def _results(left: list[Future], more: Callable[[], None], until: float | None, is_chunked: bool) -> Iterator[Any]:
-    """Give the results of tasks, the last one's first; who stops asking, or meets an error, ends the others."""
+    """Give the results of tasks, the last one's first; an end before the last cancels what has not begun."""
     try:
         while left:
             more()
@@ -311,8 +311,8 @@ def _results(left: list[Future], more: Callable[[], None], until: float | None, 
             else:
                 yield value.pop()  # and keep nothing of what was given
     finally:
-        if left and not left[0]._client._closed:
-            left[0]._client.cancel([task for task in left if not task.done()])
+        if left:
+            left[0]._client._cancel_unstarted_soon([task._key for task in left if not task.done()])
 
 
 def _left(until: float | None) -> float | None:

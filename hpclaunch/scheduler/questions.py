@@ -188,6 +188,7 @@ class Questions:
         if not self._server.replacing.can_replace(old):
             raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
         wishes.on_restarted(self._server.reactor)
+        self._server.replacing.restarted = frozenset(old)
         self._server.replacing.replace(old, (), "the cluster was restarted")
         if not wait:
             return len(self.names(None))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm.messages import MAX_SETUP_BYTES
 from hpclaunch.errors import CommClosedError, HPCLaunchError, SetupError, UserError
-from hpclaunch.scheduler.state import UNREADY, Worker
+from hpclaunch.scheduler.state import DRAINING, UNREADY, Worker
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.questions import Questions
@@ -143,7 +143,7 @@ class SetUps:
             self._server.schedule_round()
 
     def _on_death(self, worker: Worker, setup: SetUp, how: str) -> None:
-        if self._server.is_stopping(worker.job_id) or self._kept.get(setup.key) is not setup:
+        if self._is_leaving(worker) or self._kept.get(setup.key) is not setup:
             return
         self._deaths[setup.key] += 1
         log.warning("worker %s ended while %s set it up: %s", worker.name, setup, how)
@@ -175,13 +175,14 @@ class SetUps:
             self._kept.pop(setup.key, None)  # a plugin that replaces another comes after what that did not need
             self._kept[setup.key] = setup
             self._deaths.pop(setup.key, None)
-            asked = self._questions.names(None)
+            asked = self._lasting()
             preparing = {name: self._joining[name] for name in asked if name in self._joining}
             answers = await self._set_up([name for name in asked if name not in preparing], setup)
             for name, task in preparing.items():
                 answers[name] = _answer_to(setup, await asyncio.shield(task))
+            answers = {name: one for name, one in answers.items() if one[0] or not self._is_leaving(asked[name])}
             if not all(answer[0] for answer in answers.values()):
-                await self._take_back(setup, before, asked)
+                await self._take_back(setup, before, list(asked))
             for name in asked:
                 self._recover(name, setup)
             return answers
@@ -196,11 +197,25 @@ class SetUps:
             if setup is None:
                 known = ", ".join(map(repr, self.names(kind))) or "none"
                 raise UserError(f"there is no {kind} {name!r}; there are: {known}")
-            asked = self._questions.names(None)
-            answers = await self._take_down(asked, setup)
+            asked = self._lasting()
+            answers = await self._take_down(list(asked), setup)
             for worker in asked:
                 self._recover(worker, setup)
             return answers
+
+    def _lasting(self) -> dict[str, Worker]:
+        """Return the workers that are there to stay."""
+        known = {name: self._server.reactor.state.workers[name] for name in self._questions.names(None)}
+        return {
+            name: worker
+            for name, worker in known.items()
+            if self._server.worker_peer(name) is not None and not self._is_leaving(worker)
+        }
+
+    def _is_leaving(self, worker: Worker) -> bool:
+        """Say whether a worker ends, or has ended, for a reason that is not in its set-up."""
+        is_told = worker.refuses & DRAINING or worker.name in self._server.replacing.restarted
+        return bool(is_told) or self._server.is_stopping(worker.job_id)
 
     def _check_room(self, setup: SetUp, before: SetUp | None) -> None:
         others = [one for one in self._kept.values() if one is not before]

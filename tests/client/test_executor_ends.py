@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpclaunch.client.client import Client
+from hpclaunch.worker.context import get_task
 from tests.client import work
 from tests.client.conftest import until
 from tests.comm.minihead import MiniCluster
@@ -204,3 +205,24 @@ def test_ended_calls_are_not_kept(client: Client) -> None:
     assert list(executor.map(work.inc, range(5))) == list(range(1, 6))
     until(lambda: not len(client._unended))
     assert not client._kept
+
+
+def test_calls_that_run_are_not_cancelled_when_an_iterator_is_left(client: Client, tmp_path: Path) -> None:
+    gate, running, ended = (str(tmp_path / name) for name in ("gate", "running", "ended"))
+
+    def call(number: int) -> int:
+        if number:
+            work.note_and_wait(running, gate)
+            get_task().check()
+            work.note(ended)
+        return number
+
+    with client.get_executor() as executor:
+        results = executor.map(call, range(9))
+        assert next(results) == 0
+        until(lambda: work.times_called(running) == 2)
+        results.close()  # type: ignore[attr-defined]
+        until(lambda: sum(map(len, client.processing().values())) == 2, "cancelling of what has not begun")
+        Path(gate).touch()
+    assert work.times_called(running) == work.times_called(ended) == 2
+    assert not len(client._unended)

@@ -303,3 +303,18 @@ def test_workers_that_are_not_there(client: Client) -> None:
         client.run(mark, workers=["nowhere"])
     with pytest.raises(UserError, match="there is no worker nowhere"):
         client.replicate([future], workers=["nowhere"])
+
+
+@pytest.mark.slow
+def test_registering_while_workers_end_for_other_reasons(own_cluster: Make, tmp_path: Path) -> None:
+    _, client = own_cluster(jobs=2)
+    client.register_plugin(Mark("a"))
+    for value in "bcd":
+        client.restart(wait_for_workers=False)
+        client.register_plugin(Mark(value))
+        assert set(client.gather(client.map(lambda _: mark(), range(9)))) == {value}
+    crash = client.submit(os._exit, 3)
+    until(lambda: len(client.nthreads()) < 2 or crash.done())
+    client.register_plugin(Mark("e"))
+    crash.cancel()
+    assert set(client.gather(client.map(lambda _: mark(), range(9)))) == {"e"}
