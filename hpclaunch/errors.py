@@ -125,6 +125,10 @@ class HeadError(SiteError):
     """The head process could not be started, or ended while it was needed."""
 
 
+class SetupError(UserError):
+    """A plugin or an uploaded file can't set a worker up. Chained to what it raised there, where that is known."""
+
+
 class ClusterNotFoundError(UserError):
     """No running cluster goes by this name, file or address."""
 

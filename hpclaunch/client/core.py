@@ -33,6 +33,7 @@ from hpclaunch.client.late import late, late_results
 from hpclaunch.client.liveness import look_after
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
+from hpclaunch.client.unended import UnendedCalls
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
@@ -68,6 +69,7 @@ class ClientCore:
         self._futures: dict[str, weakref.ref[Future]] = {}
         self._fences = Fences()  # guarded by _changed
         self._kept: set[Future] = set()  # pending, with callbacks
+        self._unended = UnendedCalls()  # of executors
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
         self._functions = FunctionCache()
@@ -505,6 +507,8 @@ class ClientCore:
             self._complaints.discard(complain)
 
     def _on_lost(self, error: PeerError) -> None:
+        if not self._has_closed:
+            self._unended.complain(str(error), warn_from_afar)
         self._closed = self._closed or str(error)
         self._fetcher.on_head_lost(str(error))
         self._end([(key, LOST, error) for key in list(self._futures)])
@@ -536,6 +540,7 @@ class ClientCore:
         """Release all futures and disconnect."""
         if not self._has_closed:
             self._has_closed = True
+            self._unended.complain("the client was closed")
             self._closed = self._closed or "it was closed by close()"
             self._thread.run(self._close())
             error = CommClosedError("the client was closed")

@@ -14,6 +14,9 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 
+#: Bytes of all files and plugins for workers that the head keeps.
+MAX_SETUP_BYTES = 512 << 20
+
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages: encoded as a msgpack array that begins with the tag."""

@@ -51,9 +51,6 @@ _CLIENTS = ("client", "task")
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
-Nothing = Callable[..., None]
-
-
 class SchedulerServer:
     """The embedded scheduler as a part of the head.
 
@@ -188,11 +185,12 @@ class SchedulerServer:
         worker.offer(hello.resources)
         if hello.seconds_left > 0:
             worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        self._questions.setups.on_worker_joining(worker)
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
-        self._failure = None
+        if not worker.refuses:
+            self._failure = None
         self._on_worker_joined(hello)
-        self._loop.call_soon(self._questions.on_worker_joined, peer)  # behind the welcome, before the first task
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
         self._news()
@@ -419,6 +417,10 @@ class SchedulerServer:
         self._on_worker_left(job_id, name, how)
         self._news()
         self.schedule_round()
+
+    def is_stopping(self, job_id: str) -> bool:
+        """Say whether a job was told to end."""
+        return job_id in self._stopping
 
     # --- rounds
 

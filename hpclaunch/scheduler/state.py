@@ -152,8 +152,9 @@ class Client:
         self.functions: set[bytes] = set()  # ids of those that it has sent
 
 
-#: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone.
-DRAINING, PAUSED, LOST = 1, 2, 4
+#: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone;
+#: what it is to be set up with has not been carried out.
+DRAINING, PAUSED, LOST, UNREADY = 1, 2, 4, 8
 
 
 class Worker:
@@ -162,7 +163,7 @@ class Worker:
     __slots__ = (
         "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id", "large",
         "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources", "seceded",
-        "threads",
+        "threads", "unready",
     )  # fmt: skip
 
     def __init__(
@@ -184,7 +185,8 @@ class Worker:
         self.large: dict[bytes, float | None] = {}  # of them, the large ones, and since when no task calls them
         self.holds: dict[str, Task] = {}  # results that it keeps
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
-        self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
+        self.refuses = 0  # DRAINING, PAUSED, LOST, UNREADY: why it gets no tasks
+        self.unready = ""  # what UNREADY waits for, in words
         self.recalling = False
         self.overrun = 0.0  # seconds by which its last tasks were more than twice what they had counted
         self.last_progress = 0.0

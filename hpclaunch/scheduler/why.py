@@ -20,6 +20,7 @@ from hpclaunch.scheduler.state import (
     NAMES,
     PAUSED,
     READY,
+    UNREADY,
     WAITING,
     SchedulerState,
     Task,
@@ -156,6 +157,8 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     if worker.refuses & PAUSED:
         limit = f" of {format_bytes(worker.memory_limit)}" if worker.memory_limit else ""
         return f"its memory{limit} is full"
+    if worker.refuses & UNREADY:
+        return worker.unready or "it is being set up"
     if worker.refuses:
         return "its connection is lost"
     return _busy(worker, task, terms)

@@ -53,3 +53,7 @@ class Callee:
         if source.is_shared:
             self.shared = call
         return call
+
+    def forget(self) -> None:
+        """Unpickle the function once more for the next call: a module that it lives in has changed."""
+        self.shared = None

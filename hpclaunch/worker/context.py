@@ -54,6 +54,7 @@ class WorkerFacts:
         self.host = host
         self.threads = self.nthreads = threads
         self.memory_limit = memory_limit  # bytes; 0 is none
+        self.plugins: dict[str, Any] = {}  # by name: those that this process was set up by
 
     def get_current_task(self) -> Any:
         """Return the key of the task that calls this.

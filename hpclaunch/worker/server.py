@@ -35,6 +35,7 @@ from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInp
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
+from hpclaunch.worker.spill import uploads_beside
 from hpclaunch.worker.storage import Storage
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class WorkerServer:
         door: Any = None,
     ) -> None:
         self._door, self._on_no_memory = door, on_no_memory
+        self._upload_directory = uploads_beside(spill_directory) if spill_directory is not None else None
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._listen_context = listen_context
-        self._dial_context = dial_context
+        self._listen_context, self._dial_context = listen_context, dial_context
         self._slots = slots
         self._loop = asyncio.get_running_loop()
         limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
@@ -175,7 +176,7 @@ class WorkerServer:
             make_client=self._make_client,
             on_no_memory=self._on_no_memory,
         )
-        self._questions = WorkerQuestions(self, self._executor)
+        self._questions = WorkerQuestions(self, self._executor, self._upload_directory)
         place = self.hello.addresses[0] if self.hello.addresses else f"worker:{self.hello.name}"
         self._actors = Actors(self.hello.name, place, self._executor, lambda: self._head)
         self._storage.start()
@@ -199,6 +200,8 @@ class WorkerServer:
     async def close(self) -> None:
         """As :meth:`end`, and stop listening."""
         self.end("closed")
+        if self._questions is not None:
+            await self._questions.have_closed()
         self._storage.close()
         if self._listener is not None:
             await self._listener.close()
@@ -442,6 +445,11 @@ class WorkerServer:
     async def _answer(self, message: m.Request) -> None:
         assert self._questions is not None
         self._send(await self._questions.answer(message))
+
+    def forget_loaded_code(self) -> None:
+        """Have all functions unpickled once more before they are called: modules have changed under them."""
+        for callee in list(self._reactor.state.functions.values()):
+            callee.forget()
 
     async def fetch_copy(self, key: str, holders: list[str], order: int) -> None:
         """Fetch a result and keep a copy."""

@@ -102,7 +102,7 @@ def test_what_may_change_is_not_shared(source: str) -> None:
         *(math, math.sin, len, work.inc, int, decimal.Decimal, decimal.Decimal("1.5"), re.compile("a")),
         *(Path("a/b"), datetime.date(2026, 1, 1), datetime.timedelta(1), dict.fromkeys, functools.partial(int)),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_immutable_values_are_shared(value: Any) -> None:
     assert is_shareable(lambda: value)
@@ -117,7 +117,9 @@ def test_mutable_values_are_not_shared(value: Any) -> None:
     assert not is_shareable(lambda: value)
 
 
-@pytest.mark.parametrize("callee", [work.inc, len, math.sin, int, decimal.Decimal, operator.add, dict.fromkeys])
+@pytest.mark.parametrize(
+    "callee", [work.inc, len, math.sin, int, decimal.Decimal, operator.add], ids=lambda one: one.__name__
+)
 def test_what_is_imported_by_name_is_shared(callee: Callable[..., Any]) -> None:
     assert is_shareable(callee)
 
