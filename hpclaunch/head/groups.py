@@ -156,6 +156,14 @@ class Groups:
         """How many workers there are to be."""
         return sum(group.manager.wish * group.config.processes for group in self._groups.values())
 
+    def coming(self) -> list[int]:
+        """Return the memory limits of the workers that may yet be started, in bytes; 0 is none.
+
+        Those of a group that can start no more do not count.
+        """
+        groups = self._groups.values()
+        return [group.config.memory_per_worker for group in groups if group.manager.failure is None]
+
     @property
     def failure(self) -> JobsFailedError | None:
         """Why no more jobs of some group are submitted; None while they are."""

@@ -120,6 +120,7 @@ class Head:
             self._control.answer,
             self._on_client_left,
             self._on_job_ends,
+            lambda: self.jobs.coming(),
         )
         self.engine = await engine.start(
             self.directory,
