@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
-from hpclaunch.errors import CommClosedError
+from hpclaunch.errors import CommClosedError, ResultTooLargeError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -104,8 +104,8 @@ class TaskFuture(concurrent.futures.Future[Any]):
                     self._result = task.result(_left(until))
                 self._exception = None
             except BaseException as error:
-                if isinstance(error, TimeoutError) and task.status != "error":
-                    raise
+                if isinstance(error, TimeoutError | ResultTooLargeError) and task.status != "error":
+                    raise  # the result is there, and can be asked for again
                 self._exception = error
             self.task = None
 
