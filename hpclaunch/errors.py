@@ -161,6 +161,14 @@ class KilledWorkerError(TaskError):
     """Too many workers died while they ran this task; the text says how each of them died."""
 
 
+class TooLargeError(TaskError):
+    """What a task is given does not fit into the memory of any worker; the text says sizes and limits."""
+
+
+class ResultTooLargeError(MemoryError, HPCLaunchError):
+    """Results that were asked for do not fit into the memory that is free here; they are still on the cluster."""
+
+
 class SerializationError(TaskError, TypeError):
     """A function, argument, result or exception cannot be pickled or unpickled."""
 

@@ -346,6 +346,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :param errors: "raise" raises the first task's error; "skip" leaves failed tasks out.
         :param direct: accepted, and not needed: large results come from the workers where the network allows it.
         :raises ValueError: a future is another client's.
+        :raises ResultTooLargeError: the results together do not fit into the memory that is free here.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')

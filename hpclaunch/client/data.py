@@ -91,7 +91,7 @@ def _put(
     if few:
         client._thread.run(_send(client, few))
     if large:
-        places = client._ask("places", count=len(large), workers=workers)
+        places = client._ask("places", sizes=[value.payload.size for value in large], workers=workers)
         client._thread.run(_begin_to_bring(client, large, places or [("", 0)] * len(large)))
     return futures
 

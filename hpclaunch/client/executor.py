@@ -19,7 +19,7 @@ from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import STORED, Future
 from hpclaunch.client.unended import is_program_ending, note_client
-from hpclaunch.errors import CommClosedError, HPCLaunchError
+from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -153,8 +153,8 @@ class TaskFuture(concurrent.futures.Future[Any]):
             except KeyboardInterrupt:  # the user's: no task ends with one
                 raise
             except BaseException as error:
-                if isinstance(error, TimeoutError) and task.status != "error":
-                    raise
+                if isinstance(error, TimeoutError | ResultTooLargeError) and task.status != "error":
+                    raise  # the result is there, and can be asked for again
                 self._exception = error
             self.task = None
 

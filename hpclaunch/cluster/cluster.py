@@ -497,6 +497,7 @@ class LocalCluster(JobQueueCluster):
         self.directory = Path("/nonexistent")
         self._script = "# processes=False: the workers are threads of this process, there is no job\n"
         self.facts = {"id": self.name, "name": self.name, "addresses": ["memory"], "security": False}
+        self.facts["result_memory"] = self.config.result_memory
         self._connect(begin())
         self._finalizer = weakref.finalize(self, _end_inner, self._thread, self._inner)
         self._status = "running"

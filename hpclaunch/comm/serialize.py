@@ -112,7 +112,7 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
         if not buffers:
             return _loads(data)
         return _loads(data, [copy_of(b) if memoryview(b).readonly else b for b in buffers])
-    except SerializationError:  # of something in it, which it names
+    except (SerializationError, MemoryError):  # of something in it, which it names; or there is no room for it
         raise
     except Exception as error:
         raise SerializationError(_why_not("unpickled", what, error)) from error

@@ -27,6 +27,7 @@ class HeadHooks(NamedTuple):
     client_left: Callable[[str], None] = lambda name: None
     job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None
     # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
+    coming: Callable[[], Sequence[int]] = tuple  # memory limits of the workers that may yet come; 0 is none
 
 
 class RunningEngine(Protocol):

@@ -62,6 +62,10 @@ class Ranks:
         """How many workers there are to be."""
         return len(self._ranks) * self._processes
 
+    def coming(self) -> list[int]:
+        """Return the memory limits of the workers that may yet come, in bytes; 0 is none, or not known."""
+        return [] if all(rank.has_joined for rank in self._ranks.values()) else [0]
+
     async def run(self) -> None:
         """Do nothing until cancelled: ranks come by themselves."""
         await asyncio.get_running_loop().create_future()

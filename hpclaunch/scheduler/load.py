@@ -76,3 +76,20 @@ def info_of(hello: m.Hello, worker: Worker | None, vitals: m.WorkerVitals | None
         hello.resources,
         worker.deadline - now if worker is not None and worker.deadline != math.inf else None,
     )
+
+
+def worker_of(hello: m.Hello, now: float) -> Worker:
+    """Return a worker as it says of itself when it joins."""
+    worker = Worker(
+        hello.name,
+        hello.job_id,
+        max(1, hello.threads),
+        host=hello.host,
+        address=hello.addresses[0] if hello.addresses else "",
+        memory_limit=hello.memory_limit,
+        room=hello.room if hello.memory_limit else 0,
+    )
+    worker.offer(hello.resources)
+    if hello.seconds_left > 0:
+        worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+    return worker

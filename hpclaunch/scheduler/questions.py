@@ -272,12 +272,12 @@ class Questions:
         known = self._server.reactor.state.workers
         return {name: list(known[name].assigned) for name in self.names(workers)}
 
-    def _places(self, peer: Peer, count: int, workers: list[str] | None = None) -> list[tuple[str, int]]:
-        """Say where so many large values are to be brought, and their orders; nowhere if there is no worker."""
+    def _places(self, peer: Peer, sizes: list[int], workers: list[str] | None = None) -> list[tuple[str, int]]:
+        """Say where values of these sizes are to be brought, and their orders; nowhere if there is no worker."""
         names = self.names(workers)
         if workers is not None and not names:
             raise UserError(f"there is no worker {', '.join(workers)} to keep this: scheduler_info() lists all")
-        return places(self._server.reactor.state, count, names)
+        return places(self._server.reactor.state, sizes, names)
 
     def names(self, wished: list[str] | None) -> list[str]:
         """Return the workers that are there, or those that are meant by name, address, host or job."""

@@ -20,11 +20,11 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import claims, pressure, timeouts, wishes
+from hpclaunch.scheduler import claims, pressure, sizes, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.large_functions import forget_idle
-from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
+from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of, worker_of
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
@@ -58,6 +58,7 @@ class SchedulerServer:
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
     :param on_client_left: called with the name of a client whose connection is over.
+    :param coming: returns the memory limits, in bytes, of the workers that the cluster may yet start; 0 is none.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
 
@@ -72,7 +73,9 @@ class SchedulerServer:
         on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
         on_client_left: Callable[[str], None] = lambda name: None,
         on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
+        coming: Callable[[], Sequence[int]] = tuple,
     ) -> None:
+        self._coming = coming
         self.cluster_id = cluster_id
         self.python_path = python_path or []
         self.reactor = Reactor(allowed_failures=allowed_failures)
@@ -129,7 +132,9 @@ class SchedulerServer:
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
-            m.TaskBegun: self._on_task_begun,
+            m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
+                self.reactor, peer.hello.name, msg.key, time.monotonic()
+            ),
             m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
 
@@ -173,18 +178,8 @@ class SchedulerServer:
             raise HandshakeError(f"a worker named {hello.name} is connected already")
         self._explain_loss(hello.name, None, "its process was replaced", "worker")
         self._workers[hello.name] = peer
-        worker = Worker(
-            hello.name,
-            hello.job_id,
-            max(1, hello.threads),
-            host=hello.host,
-            address=hello.addresses[0] if hello.addresses else "",
-            memory_limit=hello.memory_limit,
-        )
         now = time.monotonic()
-        worker.offer(hello.resources)
-        if hello.seconds_left > 0:
-            worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        worker = worker_of(hello, now)
         self._questions.setups.on_worker_joining(worker)
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
@@ -346,9 +341,6 @@ class SchedulerServer:
                 return peer
         return None
 
-    def _on_task_begun(self, peer: Peer, message: m.TaskBegun) -> None:
-        timeouts.on_task_begun(self.reactor, peer.hello.name, message.key, time.monotonic())
-
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         pressure.on_worker_paused(self.reactor, peer.hello.name, message)
         self._patience.heard(peer.hello.name, message)
@@ -390,14 +382,15 @@ class SchedulerServer:
         by = "others" if message.is_by_others else "worker"
         blame = "nobody" if peer.hello.job_id in self._stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
+        guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
             self._questions.on_worker_gone(message.name, how)
             self._relays.lose(old)
-            self._lose(message.name, peer.hello.job_id, message.running, whole, blame)
+            self._lose(message.name, peer.hello.job_id, guilty, whole, blame)
         else:
-            self._explain_loss(message.name, message.running, whole, blame)
+            self._explain_loss(message.name, guilty, whole, blame)
 
     def _explain_loss(self, name: str, running: list[str] | None, how: str, blame: str) -> None:
         """Carry out the loss of a worker whose connection broke a moment ago."""
@@ -433,7 +426,11 @@ class SchedulerServer:
         commands = self.reactor.take_commands()
         if (state.ready.count or state.held) and (state.idle or state.open):
             commands += place(state, time.monotonic())
-            for text in complaints(state) if state.overlong else ():
+            texts = complaints(state) if state.overlong else []
+            if state.oversized:
+                texts += sizes.refuse_oversized(self.reactor, self._coming())
+                commands += self.reactor.take_commands()
+            for text in texts:
                 self.warn(text)
         if commands:
             self.carry_out(commands)
@@ -457,6 +454,8 @@ class SchedulerServer:
             if peer is not None:
                 peer.comm.put(command.message)
                 spoken_to.add(peer.comm)
+                if type(command.message) is m.ExpectTask:
+                    peer.comm.flush()
         for comm in spoken_to:  # now, not a tick later: a round trip has four of these
             comm.flush()
 

@@ -49,6 +49,9 @@ _NO_MEMORY_SECONDS = 0.1
 #: Bytes of a result that fit into one frame.
 MAX_RESULT = LIMIT_PEER - (1 << 24)
 
+#: Bytes of a result from which a thread looks for room for the next.
+_LARGE_RESULT = 4 << 20
+
 #: Types whose values are small, and have no others in them.
 _ATOMS = frozenset({bool, float, type(None)})
 #: Bits, or characters, below which the values of two more types are small, too.
@@ -90,6 +93,8 @@ class Executor:
     :param timed: keys of tasks to be announced when they begin; the caller adds to it.
     :param on_begun: called from an execution thread with the key of such a task, before it runs.
     :param make_client: makes the client that all tasks of this worker share.
+    :param wait_for_room: called in an execution thread that has made a large result, with as many bytes as the
+        next results may have; returns when it may go on.
     :param on_no_memory: called in an execution thread that can't go on because tasks have taken all memory; None
         in a process that is not to end for that: the task that was run there fails.
     """
@@ -107,7 +112,10 @@ class Executor:
         on_begun: Callable[[str], None] = lambda key: None,
         make_client: Callable[[], Client] | None = None,
         on_no_memory: Callable[[], None] | None = None,
+        wait_for_room: Callable[[int], None] = lambda size: None,
     ) -> None:
+        self._wait_for_room = wait_for_room
+        self._stored = 0  # bytes of the last large result, if no thread has waited for room since
         self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
         self._on_seceded = on_seceded
@@ -294,9 +302,18 @@ class Executor:
                 run(place, item)
                 if place.slot < 0:  # that task has seceded, and ended without coming back
                     return False
+                if self._stored:
+                    del item  # and with it the task's inputs
+                    self._make_room(place)
         self._slots[place.slot : place.slot + 2] = b"\0\0"
         place.busy = False
         return True
+
+    def _make_room(self, place: Place) -> None:
+        """A large result was made: go on when there is room for more of them, one on each thread."""
+        size, self._stored = self._stored, 0
+        self._slots[place.slot : place.slot + 2] = b"\0\0"
+        self._wait_for_room(size * self._count)
 
     def _give_way(self, place: Place) -> bool:
         """Give this thread's slot to a task that wants to go on."""
@@ -388,6 +405,8 @@ class Executor:
                 f"a result of {payload.size / 1e9:.0f} GB; at most {MAX_RESULT / 1e9:.0f} GB can be passed on. "
                 "Return it in parts, or write it to a file and return its name"
             )
+        if payload.size >= _LARGE_RESULT:
+            self._stored = payload.size
         return payload
 
 

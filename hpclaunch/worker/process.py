@@ -39,6 +39,7 @@ def serve(
     memory: dict[str, Any],
     spill_directory: Path,
     is_part_of_rank: bool = False,
+    cluster_facts: dict[str, Any] | None = None,
 ) -> None:
     """Be a worker until told to end.
 
@@ -54,8 +55,6 @@ def serve(
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
-    listen_context, dial_context = contexts
-
     on_no_memory = _end_without_memory(slots)
 
     async def run() -> int:
@@ -63,12 +62,13 @@ def serve(
         hello = make_hello(name, cluster_id, head_address=head_address, **facts)
         worker = WorkerServer(
             hello,
-            listen_context=listen_context,
-            dial_context=dial_context,
+            listen_context=contexts[0],
+            dial_context=contexts[1],
             slots=slots,
             memory=memory,
             spill_directory=spill_directory,
             on_no_memory=on_no_memory,
+            facts=cluster_facts,
         )
         try:
             await worker.join(head_address, listen_host)

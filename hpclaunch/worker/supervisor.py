@@ -30,9 +30,10 @@ from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import deaths, process
+from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
-from hpclaunch.worker.executor import SLOT_BYTES, read_slots
+from hpclaunch.worker.executor import read_slots
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
@@ -49,6 +50,9 @@ SILENCE_SECONDS = 20.0
 
 #: Seconds between two looks at the memory of workers that are to be ended when they have too much.
 _LOOK_SECONDS = 0.2
+
+#: What clients in tasks are told of the cluster.
+_FACTS_FOR_TASKS = ("result_memory",)
 
 _STATUS_STOPPED = ("T", "t")
 
@@ -298,7 +302,7 @@ class Supervisor:
         options = self.options
         child.lives += 1
         child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
-        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES + 1)
+        child.slots = mmap.mmap(-1, shared_bytes(options.threads))
         child.started = time.monotonic()
         child.spill_directory = new_directory()
         child.printed = output_size()
@@ -337,6 +341,7 @@ class Supervisor:
                 memory=self._memory,
                 spill_directory=child.spill_directory,
                 is_part_of_rank=options.rank_pid is not None,
+                cluster_facts={key: self.facts[key] for key in _FACTS_FOR_TASKS if key in self.facts},
             )
             code = 0
         except BaseException:
@@ -374,8 +379,11 @@ class Supervisor:
         end = child.slots[-1]
         is_crash = end in deaths.CRASHES
         printed = output_tail(child.printed) if is_crash else ""
-        running = read_slots(bytes(child.slots), self.options.threads) if is_crash else []
-        death = self._examine(child, Death(end, code, peak, running, child.too_large))
+        slots, threads = bytes(child.slots), self.options.threads
+        running = read_slots(slots, threads) if is_crash else []
+        receiving = read_arrivals(slots, threads) if is_crash else []
+        death = self._examine(child, Death(end, code, peak, running, child.too_large, receiving=receiving))
+        receiving = receiving if death.is_by_arrivals and not child.replaced else []
         how = deaths.how(death, self._limits)
         advice = deaths.advice(death, memory=self.options.memory, processes=self.options.processes)
         if child.replaced:
@@ -383,7 +391,8 @@ class Supervisor:
         if end != deaths.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
         is_young = time.monotonic() - child.started < _YOUNG_SECONDS
-        child.young_deaths = child.young_deaths + 1 if is_young and not running and not child.replaced else 0
+        is_futile = is_young and not (running or receiving or child.replaced or has_run_tasks(slots, threads))
+        child.young_deaths = child.young_deaths + 1 if is_futile else 0
         child.replaced = ""
         hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
         is_last = hopeless or bool(self._draining or self._end_reason or child.overdraft)
@@ -395,6 +404,7 @@ class Supervisor:
                 signal=-code if code < 0 else None,
                 peak_rss=peak,
                 running=running,
+                receiving=receiving,
                 is_by_others=death.is_by_others,
                 restarted=restart,
                 detail=how,

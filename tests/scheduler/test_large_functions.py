@@ -5,10 +5,10 @@ from __future__ import annotations
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import wishes
 from hpclaunch.scheduler.commands import Command, ToWorker
-from hpclaunch.scheduler.large_functions import IDLE_SECONDS, LARGE_BYTES, forget_idle
+from hpclaunch.scheduler.large_functions import IDLE_SECONDS, forget_idle
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import Worker
+from hpclaunch.scheduler.state import LARGE_BYTES, Worker
 
 
 class Scene:
