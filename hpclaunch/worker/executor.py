@@ -115,7 +115,7 @@ class Executor:
         wait_for_room: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._wait_for_room = wait_for_room
-        self._stored = 0  # bytes of the last large result, if no thread has waited for room since
+        self._stored = 0  # bytes that the last large result took, if no thread has waited for room since
         self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
         self._on_seceded = on_seceded
@@ -406,7 +406,7 @@ class Executor:
                 "Return it in parts, or write it to a file and return its name"
             )
         if payload.size >= _LARGE_RESULT:
-            self._stored = payload.size
+            self._stored = payload.size + len(payload.pickle)  # which is a copy of what is in the value
         return payload
 
 

@@ -34,13 +34,12 @@ from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.context import WorkerFacts
 from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
-from hpclaunch.worker.memory import limits_of, room_of
+from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
 from hpclaunch.worker.spill import uploads_beside
 from hpclaunch.worker.state import Version
 from hpclaunch.worker.storage import Storage
-from hpclaunch.worker.vitals import memory_of
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -94,7 +93,6 @@ class WorkerServer:
         self._fetching: dict[Version, None] = {}  # inputs that are being fetched
         self._loop = asyncio.get_running_loop()
         limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
-        hello.room = room_of(limits, memory_of())
         self._reactor = WorkerReactor(limits)
         self._storage = Storage(
             self._reactor,

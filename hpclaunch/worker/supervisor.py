@@ -34,7 +34,7 @@ from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import read_slots
-from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.memory import limits_of, room_of
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
 from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
@@ -333,6 +333,7 @@ class Supervisor:
                     "job_id": options.job_id,
                     "threads": options.threads,
                     "memory_limit": self._limits.memory,
+                    "room": room_of(self._limits, memory_of()),
                     "resources": options.resources,
                     "seconds_left": max(0.001, options.ends - time.time()) if options.ends else 0.0,
                     "lifetime": self._lifetime if child.lives > 1 else 0.0,
