@@ -135,7 +135,7 @@ class ClientCore:
             facts = read_facts(directory)
         self._result_memory = facts.get("result_memory", PART)
         session.listen(self._on_notice)
-        session.on_warning = warn_from_afar
+        session.on_warning, session.on_recovered = warn_from_afar, self._on_recovered
         hello = m.Hello(
             m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()
         )
@@ -516,6 +516,9 @@ class ClientCore:
             self._changed.notify_all()
         for complain in list(self._complaints):
             complain(error)
+
+    def _on_recovered(self) -> None:
+        self._failure = None
 
     @contextlib.contextmanager
     def _complaining(self, complain: Callable[[HPCLaunchError], None]) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -24,6 +25,8 @@ from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeErro
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
+
+log = logging.getLogger("hpclaunch.client")
 
 #: Seconds that the text of a future waits to hear whether its call runs.
 _LOOK_SECONDS = 0.5
@@ -46,6 +49,8 @@ class TaskFuture(concurrent.futures.Future[Any]):
     def _on_ended(self, task: Future) -> None:
         try:
             self._end(task)
+        except BaseException:  # SystemExit, of a callback: the futures after this one must be told, too
+            log.exception("a future's callback raised")
         finally:
             task._client._unended.end(task)
 

@@ -64,8 +64,8 @@ class SetUpCalls:
         :param idempotent: do nothing if there is one of this name; None is ``plugin.idempotent``, or False. Else
             it replaces that one, which is torn down before.
         :returns: ``{"status": "OK"}`` for each worker that is there.
-        :raises SetupError: its ``setup`` raised on a worker, or the worker ended meanwhile. It is not registered
-            then, and torn down where it worked.
+        :raises SetupError: its ``setup`` raised on a worker, or three workers ended meanwhile. It is not
+            registered then, and torn down where it worked.
         :raises SerializationError: it can't be pickled.
         :raises UserError: it is too large for the head to keep.
         """

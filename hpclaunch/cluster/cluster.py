@@ -141,12 +141,13 @@ class JobQueueCluster:
         self._session = self._thread.run(opening)
         on_notice = weakref.WeakMethod(self._on_notice)  # the connection must not keep us
 
-        def hear(error: HPCLaunchError) -> None:
+        def hear(error: HPCLaunchError | None = None) -> None:
             method = on_notice()
             if method is not None:
                 method(error)
 
         self._session.listen(hear)
+        self._session.on_recovered = hear
 
     # --- size
 
@@ -332,7 +333,7 @@ class JobQueueCluster:
             f"{self.config.death_timeout:g} s. The end of its log:\n{log_tail(self.directory)}"
         )
 
-    def _on_notice(self, error: HPCLaunchError) -> None:
+    def _on_notice(self, error: HPCLaunchError | None) -> None:
         self._error = error
 
     # --- the end

@@ -184,7 +184,7 @@ class SchedulerServer:
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
         if not worker.refuses:
-            self._failure = None
+            self.forgive()
         self._on_worker_joined(hello)
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
@@ -464,7 +464,7 @@ class SchedulerServer:
         self.reactor.on_tick(now)
         self.reactor.commands += forget_idle(self.reactor.state, now)
         if complaint := self._patience.complaint(self.reactor.state, now):
-            self._say_failure(MemoryFullError(complaint))
+            self._say("failure", MemoryFullError(complaint))
         self.replacing.on_tick()
         self._relays.on_tick()
         self._questions.room.serve()
@@ -569,15 +569,17 @@ class SchedulerServer:
     def notify(self, error: HPCLaunchError) -> None:
         """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
         self._failure = error
-        self._say_failure(error)
+        self._say("failure", error)
 
-    def _say_failure(self, error: HPCLaunchError) -> None:
+    def _say(self, kind: str, error: HPCLaunchError) -> None:
         for peer in self._clients.values():
-            peer.comm.send(m.Notice("failure", to_report(error)))
+            peer.comm.send(m.Notice(kind, to_report(error)))
 
     def forgive(self) -> None:
-        """Forget the failure that clients were told of: somebody tries again."""
-        self._failure = None
+        """Forget the failure that clients were told of, and tell them: the cluster works, or tries again."""
+        if self._failure is not None:
+            self._failure = None
+            self._say("recovered", HPCLaunchError("the cluster works, or tries again"))
 
     async def close(self, reason: str) -> None:
         """Tell every peer to end, and close all connections."""

@@ -9,6 +9,7 @@ registered is not kept, and the workers go back to what was registered before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,8 @@ log = logging.getLogger("hpclaunch.scheduler")
 MAX_COUNT = 1000
 #: Workers that may end while they are set up by the same thing, until users are told that it can't work.
 _MAX_DEATHS = 3
+#: Seconds in which a worker's process is replaced, if it is.
+_REPLACED_SECONDS = 3.0
 
 FILE, PLUGIN = "file", "plugin"
 
@@ -175,17 +178,48 @@ class SetUps:
             self._kept.pop(setup.key, None)  # a plugin that replaces another comes after what that did not need
             self._kept[setup.key] = setup
             self._deaths.pop(setup.key, None)
-            asked = self._lasting()
-            preparing = {name: self._joining[name] for name in asked if name in self._joining}
-            answers = await self._set_up([name for name in asked if name not in preparing], setup)
-            for name, task in preparing.items():
-                answers[name] = _answer_to(setup, await asyncio.shield(task))
-            answers = {name: one for name, one in answers.items() if one[0] or not self._is_leaving(asked[name])}
+            answers = await self._carry_out(setup)
             if not all(answer[0] for answer in answers.values()):
-                await self._take_back(setup, before, list(asked))
-            for name in asked:
+                await self._take_back(setup, before)
+            for name in list(self._failed):
                 self._recover(name, setup)
             return answers
+
+    async def _carry_out(self, setup: SetUp) -> dict[str, Any]:
+        """Set up all workers that are there. Those that end meanwhile are answered for by those in their stead.
+
+        One may end for any reason, such as a task; so many in a row are laid at the set-up's door.
+        """
+        answers: dict[str, Any] = {}
+        blamed: dict[str, Any] = {}
+        known: set[str] = set()
+        while True:
+            asked = {name: worker for name, worker in self._connected().items() if name not in known}
+            said = await self._ask_all(list(asked), setup)
+            known |= asked.keys()
+            gone = {name for name, answer in said.items() if answer[1] == CommClosedError.__name__}
+            leaving = {name for name, worker in asked.items() if self._is_leaving(worker)}
+            answers |= {name: one for name, one in said.items() if one[0] or name not in gone | leaving}
+            blamed |= {name: said[name] for name in gone - leaving}
+            if len(blamed) >= _MAX_DEATHS:
+                return answers | blamed
+            if not gone or not all(answer[0] for answer in answers.values()):
+                return answers
+            await self._wait_for_others(known)
+
+    async def _ask_all(self, names: list[str], setup: SetUp) -> dict[str, Any]:
+        preparing = {name: self._joining[name] for name in names if name in self._joining}
+        said = await self._set_up([name for name in names if name not in preparing], setup)
+        for name, task in preparing.items():
+            said[name] = _answer_to(setup, await asyncio.shield(task))
+        return said
+
+    async def _wait_for_others(self, known: set[str]) -> None:
+        """Wait a moment for workers in the stead of those that have ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REPLACED_SECONDS):
+                while not self._connected().keys() - known:
+                    await self._server.wait_for_change()
 
     async def unregister(self, kind: str, name: str) -> dict[str, Any]:
         """Take a set-up down on all workers, and from those to come; return each worker's answer.
@@ -197,20 +231,15 @@ class SetUps:
             if setup is None:
                 known = ", ".join(map(repr, self.names(kind))) or "none"
                 raise UserError(f"there is no {kind} {name!r}; there are: {known}")
-            asked = self._lasting()
-            answers = await self._take_down(list(asked), setup)
-            for worker in asked:
+            answers = await self._take_down(list(self._connected()), setup)
+            for worker in list(self._failed):
                 self._recover(worker, setup)
             return answers
 
-    def _lasting(self) -> dict[str, Worker]:
-        """Return the workers that are there to stay."""
-        known = {name: self._server.reactor.state.workers[name] for name in self._questions.names(None)}
-        return {
-            name: worker
-            for name, worker in known.items()
-            if self._server.worker_peer(name) is not None and not self._is_leaving(worker)
-        }
+    def _connected(self) -> dict[str, Worker]:
+        """Return the workers that can be asked, also those that are about to end: they may still run tasks."""
+        known = self._server.reactor.state.workers
+        return {name: known[name] for name in self._questions.names(None) if self._server.worker_peer(name)}
 
     def _is_leaving(self, worker: Worker) -> bool:
         """Say whether a worker ends, or has ended, for a reason that is not in its set-up."""
@@ -237,14 +266,14 @@ class SetUps:
         answers = await self._questions.ask_workers(names, "take_down", kind=setup.kind, name=setup.name)
         return {name: plain(answer) for name, answer in answers.items()}
 
-    async def _take_back(self, setup: SetUp, before: SetUp | None, names: list[str]) -> None:
+    async def _take_back(self, setup: SetUp, before: SetUp | None) -> None:
         """Go back to what was registered before one that has failed."""
         if before is None:
             self._kept.pop(setup.key, None)
-            await self._take_down(names, setup)
+            await self._take_down(list(self._connected()), setup)
         else:
             self._kept[setup.key] = before
-            await self._set_up(names, before)
+            await self._set_up(list(self._connected()), before)
 
     def _recover(self, name: str, setup: SetUp) -> None:
         """What had failed on a worker when it joined has worked now, or is not registered any more."""

@@ -10,6 +10,7 @@ import concurrent.futures
 import importlib
 import logging
 import re
+import sys
 import threading
 import time
 import unittest
@@ -181,6 +182,19 @@ def test_callbacks_are_called_in_their_order_whatever_one_raises(
     with caplog.at_level(logging.ERROR, "concurrent.futures"):
         future.add_done_callback(fail)  # at once, in this thread
     assert called == ["failing"]
+
+
+def test_a_callback_that_exits_ends_nothing(
+    client: Client, executor: ClientExecutor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    futures = [executor.submit(work.note_and_wait, str(notes), str(gate), i) for i in range(4)]
+    for future in futures:
+        future.add_done_callback(lambda f: sys.exit(3))
+    gate.touch()
+    assert [future.result(15) for future in futures] == [0, 1, 2, 3]
+    until(lambda: not len(client._unended))
+    assert "a future's callback raised" in caplog.text
 
 
 def test_a_cancelled_future_calls_back_once(executor: ClientExecutor, tmp_path: Path) -> None:

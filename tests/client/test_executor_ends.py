@@ -32,7 +32,16 @@ class Program:
     def __init__(self, text: str, cluster: MiniCluster, path: Path) -> None:
         self.notes, self.gate = path / "notes", path / "gate"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _BEGIN + text, str(cluster.directory), str(self.notes), str(self.gate)],
+            [
+                sys.executable,
+                "-W",
+                "ignore::DeprecationWarning",
+                "-c",
+                _BEGIN + text,
+                str(cluster.directory),
+                str(self.notes),
+                str(self.gate),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -228,6 +228,11 @@ def test_a_plugin_that_fails_on_a_later_worker(own_cluster: Make, tmp_path: Path
 def test_a_plugin_that_ends_workers_is_named_and_tasks_fail(own_cluster: Make, tmp_path: Path) -> None:
     _, client = own_cluster(jobs=1)
     flag = tmp_path / "flag"
+    flag.touch()
+    with pytest.raises(SetupError, match=r"plugin 'dies' can't set up on 3 workers, .*gone before it answered"):
+        client.register_plugin(Dies(flag))
+    assert client.submit(work.inc, 1).result(20) == 2  # it is not registered
+    flag.unlink()
     client.register_plugin(Dies(flag))
     flag.touch()
     (old,) = client.nthreads()
