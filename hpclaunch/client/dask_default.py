@@ -11,6 +11,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.client import dask_in_tasks
 from hpclaunch.client.on_import import never_mind, when_imported
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class _MeantClient:
         return "<hpclaunch, the client that is meant>"
 
 
-_meant = _MeantClient()
+meant_client = _MeantClient()
 _before: Any = _MISSING  # what Dask had been told before
 _SHUFFLE = "dataframe.shuffle.method"
 _has_set_shuffle = False
@@ -50,7 +51,16 @@ _has_set_shuffle = False
 
 def register() -> None:
     """Have Dask use the meant client, now or as soon as it is imported."""
+    register_for_tasks()
     when_imported(_CONFIG, _register)
+
+
+def register_for_tasks(*, is_worker: bool = False) -> None:
+    """Have Dask use the task's client in the tasks of this process; again is no error.
+
+    :param is_worker: this process runs nothing but tasks.
+    """
+    dask_in_tasks.register(is_worker=is_worker)
     when_imported(_UTILS, _lock_between_processes)
 
 
@@ -58,13 +68,12 @@ def unregister() -> None:
     """Undo :func:`register`, unless Dask has been told something else since."""
     global _before, _has_set_shuffle
     never_mind(_CONFIG)
-    never_mind(_UTILS)
     config = sys.modules.get(_CONFIG)
     if config is not None and _has_set_shuffle:
         _has_set_shuffle = False
         if config.get(_SHUFFLE, None) == "tasks":
             config.set({_SHUFFLE: None})
-    if config is None or config.config.get("scheduler") is not _meant:
+    if config is None or config.config.get("scheduler") is not meant_client:
         return
     if _before is _MISSING:
         del config.config["scheduler"]
@@ -102,7 +111,7 @@ def _lock_between_processes(utils: ModuleType) -> None:
         from hpclaunch.client.named import Lock
 
         get: Any = get_scheduler(collections=[collection], scheduler=scheduler)  # type: ignore[no-untyped-call]
-        if isinstance(get, _MeantClient) or isinstance(getattr(get, "__self__", None), Client):
+        if get is meant_client or isinstance(getattr(get, "__self__", None), Client):
             return Lock()
         return original(collection, scheduler)
 
@@ -118,6 +127,6 @@ def _register(config: ModuleType) -> None:
         _has_set_shuffle = True
         config.set({_SHUFFLE: "tasks"})
     now = config.config.get("scheduler", _MISSING)
-    if now is not _meant:
+    if now is not meant_client:
         _before = now
-        config.config["scheduler"] = _meant
+        config.config["scheduler"] = meant_client

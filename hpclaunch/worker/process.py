@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from hpclaunch.client import dask_default
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
@@ -55,7 +56,7 @@ def serve(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
     listen_context, dial_context = contexts
-
+    dask_default.register_for_tasks(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
     async def run() -> int:

@@ -25,6 +25,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import UserError
+from hpclaunch.worker.context import Place, here
 
 if TYPE_CHECKING:
     from hpclaunch.worker.context import WorkerFacts
@@ -87,6 +88,7 @@ class WorkerQuestions:
         call.add_done_callback(self._calls.discard)
 
         def run() -> None:
+            here.place = Place(self._executor, -1)  # as that of a task that has stepped aside
             call.set_result(_call(function, args, self._executor.facts))
 
         threading.Thread(target=run, name="hpclaunch-run", daemon=True).start()
