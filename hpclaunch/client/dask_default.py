@@ -11,14 +11,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch.client import dask_in_tasks
-from hpclaunch.client.on_import import never_mind, when_imported
+from hpclaunch.on_import import never_mind, when_imported
+from hpclaunch.worker import dask_in_tasks
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 _CONFIG = "dask.config"
-_UTILS = "dask.utils"
 #: Who has taken Dask's function for locks under its name, if they were imported before.
 _USERS_OF_LOCKS = ("dask.array.core", "dask.dataframe.io.hdf")
 _MISSING = object()
@@ -51,17 +50,8 @@ _has_set_shuffle = False
 
 def register() -> None:
     """Have Dask use the meant client, now or as soon as it is imported."""
-    register_for_tasks()
+    dask_in_tasks.register()
     when_imported(_CONFIG, _register)
-
-
-def register_for_tasks(*, is_worker: bool = False) -> None:
-    """Have Dask use the task's client in the tasks of this process; again is no error.
-
-    :param is_worker: this process runs nothing but tasks.
-    """
-    dask_in_tasks.register(is_worker=is_worker)
-    when_imported(_UTILS, _lock_between_processes)
 
 
 def unregister() -> None:
@@ -93,7 +83,7 @@ def shuffling_by_tasks() -> Any:
     return config.set({} if config.get(_SHUFFLE, None) else {_SHUFFLE: "tasks"})
 
 
-def _lock_between_processes(utils: ModuleType) -> None:
+def lock_between_processes(utils: ModuleType) -> None:
     """Have Dask guard what is stored from the cluster's processes by a lock of the cluster.
 
     It asks dask.distributed for such a lock only, and else takes one that holds within a process: two workers

@@ -27,6 +27,8 @@ class HeadHooks(NamedTuple):
     client_left: Callable[[str], None] = lambda name: None
     job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None
     # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
+    job_left: Callable[[str, str], None] = lambda job, reason: None
+    # job id, why it will have no more workers; "": the connection to its supervisor is lost
 
 
 class RunningEngine(Protocol):

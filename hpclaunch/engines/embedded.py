@@ -55,6 +55,7 @@ class EmbeddedEngine:
             on_request=hooks.request,
             on_client_left=hooks.client_left,
             on_job_ends=hooks.job_ends,
+            on_job_left=hooks.job_left,
         )
         server.rounds.allow_staying_awake()
         listener = Listener(cluster_id, context, server.on_peer)

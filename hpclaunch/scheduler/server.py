@@ -59,6 +59,7 @@ class SchedulerServer:
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
+    :param on_job_left: called with (job_id, why no more workers come, or "": its supervisor's connection ended).
     :param on_client_left: called with the name of a client whose connection is over.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
@@ -74,6 +75,7 @@ class SchedulerServer:
         on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
         on_client_left: Callable[[str], None] = lambda name: None,
         on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
+        on_job_left: Callable[[str, str], None] = lambda job, reason: None,
     ) -> None:
         self.cluster_id = cluster_id
         self.python_path = python_path or []
@@ -83,6 +85,7 @@ class SchedulerServer:
         self._on_request = on_request
         self._on_client_left = on_client_left
         self._on_job_ends = on_job_ends
+        self._on_job_left = on_job_left
         self._meter = Meter()
         self._clients: dict[str, Peer] = {}
         self._workers: dict[str, Peer] = {}
@@ -277,7 +280,7 @@ class SchedulerServer:
         elif type(message) is m.JobEnding:
             self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
-            self._stopping.setdefault(peer.hello.job_id, message.reason)
+            self._on_job_left(peer.hello.job_id, self._stopping.setdefault(peer.hello.job_id, message.reason))
         else:
             log.warning("supervisor of job %s sent %s", peer.hello.job_id, type(message).__name__)
 
@@ -371,6 +374,7 @@ class SchedulerServer:
             self._worker_gone(peer, reason)
         elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
             del self._supervisors[hello.job_id]
+            self._on_job_left(hello.job_id, "")
         self.schedule_round()
 
     def _worker_gone(self, peer: Peer, reason: str) -> None:

@@ -415,6 +415,11 @@ def _read_back(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
+def has_run(slots: bytes, threads: int) -> bool:
+    """Say whether a process has begun a task: a slot keeps the key of its last one when that has ended."""
+    return any(slots[i * SLOT_BYTES + 2] for i in range(threads))
+
+
 def read_slots(slots: bytes, threads: int) -> list[str]:
     """Return the keys of the tasks that the threads of a dead process ran."""
     keys = []

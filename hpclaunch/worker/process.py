@@ -17,9 +17,9 @@ from typing import Any
 
 import uvloop
 
-from hpclaunch.client import dask_default
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.worker import dask_in_tasks
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
 from hpclaunch.worker.server import WorkerServer, make_hello
 from hpclaunch.worker.shortage import give_up
@@ -43,7 +43,7 @@ def serve(
 ) -> None:
     """Be a worker until told to end.
 
-    :param slots: shared memory: the executor's slots, and one byte behind them for how this process ended.
+    :param slots: shared memory: the executor's, whether this process has reached the head, and how it ended.
     :param parent: process id of the supervisor.
     :param memory: see :func:`hpclaunch.worker.memory.limits_of`.
     :param spill_directory: where results go on disk; the supervisor removes it in the end.
@@ -55,8 +55,7 @@ def serve(
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
-    listen_context, dial_context = contexts
-    dask_default.register_for_tasks(is_worker=True)
+    dask_in_tasks.register(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
     async def run() -> int:
@@ -64,8 +63,8 @@ def serve(
         hello = make_hello(name, cluster_id, head_address=head_address, **facts)
         worker = WorkerServer(
             hello,
-            listen_context=listen_context,
-            dial_context=dial_context,
+            listen_context=contexts[0],
+            dial_context=contexts[1],
             slots=slots,
             memory=memory,
             spill_directory=spill_directory,
@@ -76,6 +75,7 @@ def serve(
         except HPCLaunchError as error:
             print(f"worker {name}: {error}", file=sys.stderr, flush=True)
             return LOST_HEAD
+        slots[-2] = True
         reason = await worker.ended
         await worker.close()
         await asyncio.sleep(0)  # let the last frames out

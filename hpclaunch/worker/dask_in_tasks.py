@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from hpclaunch.client.on_import import when_imported
+from hpclaunch.on_import import when_imported
 from hpclaunch.worker.context import here
 
 #: The modules that have Dask's common scheduling loop under its name.
@@ -25,6 +25,7 @@ def register(*, is_worker: bool = False) -> None:
 
     :param is_worker: this process runs nothing but tasks: data frames are shuffled by tasks here.
     """
+    when_imported("dask.utils", _guard_stores)
     when_imported("dask.local", _resolve_futures)
     when_imported("dask.base", functools.partial(_follow_tasks, is_worker=is_worker))
 
@@ -50,6 +51,12 @@ def _follow_tasks(base: ModuleType, *, is_worker: bool) -> None:
     for module in (base, sys.modules.get("dask.dataframe.io.hdf")):
         if module is not None and getattr(module, "get_scheduler", None) is original:
             module.get_scheduler = get_scheduler  # type: ignore[attr-defined]
+
+
+def _guard_stores(utils: ModuleType) -> None:
+    from hpclaunch.client.dask_default import lock_between_processes
+
+    lock_between_processes(utils)
 
 
 def _resolve_futures(local: ModuleType) -> None:
