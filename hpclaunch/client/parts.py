@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpclaunch.client.future import Future, future_of
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import reduce_future
+from hpclaunch.worker.context import task_client
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -53,7 +54,7 @@ class Part:
 
     def __reduce__(self) -> Any:
         if not serialize.is_collecting():
-            return Part, (self._future,)
+            return Part, (self.future(task_client()),)  # a result of a task names what its own client keeps
         if _as_values.get():
             return reduce_future(self.key, is_shared=True)
         if _is_noted.get():

@@ -196,7 +196,8 @@ class Part:
         directory, job, arguments, timeout = order
         if failure := self.start_supervisor(directory, job, arguments, min(timeout, _RESTART_SECONDS)):
             self._order = None
-            self._say(f"its workers can't be started again, so it has none any more: {failure}")
+            if not failure.startswith("the head is gone"):  # it has said that, at the job's end perhaps
+                self._say(f"its workers can't be started again, so it has none any more: {failure}")
 
     def tell_of_lost_parts(self, patience: float = 0.0) -> None:
         """Say, once each, what of this rank has ended that was not told to: who, how, and what that means.

@@ -244,9 +244,11 @@ class Supervisor:
                 self._connect()
 
     def _serve_once(self) -> None:
+        self._listen_to_head()
+        if self._end_reason:  # workers that have heard of it too, and have ended, are no news
+            return
         self._reap()
         self._start_due(time.monotonic())
-        self._listen_to_head()
         if self._warned_by and not self._has_told:
             self._on_warned()
         now = time.monotonic()
@@ -434,7 +436,7 @@ class Supervisor:
     def _start_due(self, now: float) -> None:
         """Start the workers whose pause is over; none if the job is to end."""
         for child in self._children:
-            if child.restart_at and (self._draining or self._end_reason):
+            if child.restart_at and self._draining:
                 child.restart_at = 0.0
                 if not self._has_children():
                     self._end_or_stay(self._draining)

@@ -141,6 +141,13 @@ def test_in_an_actor_and_beside_tasks(shared: Client, kind: str) -> None:
     assert list(shared.run(lambda: compute(frame)).values()) == [value]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_returns_what_it_was_given(shared: Client, kind: str) -> None:
+    given = shared.submit(lambda x: [x], persisted(shared, kind)).result(30)
+    assert plain(given[0].compute()) == VALUES[kind]
+    assert {future._client for future in futures_of(given)} == {shared}
+
+
 def test_a_graph_whose_tasks_compute(shared: Client) -> None:
     frame = persisted(shared, "array")
     sums = [dask.delayed(lambda f, i: int(f.sum().compute()) + i)(shared.scatter(frame), i) for i in range(4)]

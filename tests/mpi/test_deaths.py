@@ -203,3 +203,32 @@ time.sleep(600)
     done = mpi.finish(process)
     assert done.exit_code == 128 + signal.SIGUSR1, done
     assert not done.left
+
+
+def test_without_mpi_the_job_survives_a_worker_rank(tmp_path: Path) -> None:
+    body = """
+pid = client.submit(os.getpid).result(60)
+os.kill(parent(parent(pid)), signal.SIGKILL)
+print([client.submit(sum, [i, 1]).result(60) for i in range(3)])
+sys.exit(5)
+"""
+    ranks = launcher("none", tmp_path)
+    ranks.may_leave = "-rank"
+    done = ranks.run(BEGIN + body, 4)
+    assert (done.exit_code, done.output) == (5, "[1, 2, 3]\n"), done
+
+
+def test_without_mpi_the_head_is_killed(tmp_path: Path) -> None:
+    body = """
+future = client.submit(time.sleep, 600)
+os.kill(client.cluster.facts["pid"], signal.SIGKILL)
+try:
+    future.result(60)
+finally:
+    print("at the end")
+"""
+    done = launcher("none", tmp_path).run(BEGIN + body, 4)
+    assert (done.exit_code, done.output) == (1, "at the end\n"), done
+    assert done.errors.count("rank 0: the head (process ") == 1
+    assert done.errors.count("Traceback") == 1
+    assert not done.left
