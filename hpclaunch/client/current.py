@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hpclaunch.client import dask_default
-from hpclaunch.client.on_import import when_imported
+from hpclaunch.on_import import when_imported
 from hpclaunch.worker.context import task_client
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch.client.on_import import never_mind, when_imported
+from hpclaunch.on_import import never_mind, when_imported
+from hpclaunch.worker import dask_in_tasks
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 _CONFIG = "dask.config"
-_UTILS = "dask.utils"
 #: Who has taken Dask's function for locks under its name, if they were imported before.
 _USERS_OF_LOCKS = ("dask.array.core", "dask.dataframe.io.hdf")
 _MISSING = object()
@@ -42,7 +42,7 @@ class _MeantClient:
         return "<hpclaunch, the client that is meant>"
 
 
-_meant = _MeantClient()
+meant_client = _MeantClient()
 _before: Any = _MISSING  # what Dask had been told before
 _SHUFFLE = "dataframe.shuffle.method"
 _has_set_shuffle = False
@@ -50,21 +50,20 @@ _has_set_shuffle = False
 
 def register() -> None:
     """Have Dask use the meant client, now or as soon as it is imported."""
+    dask_in_tasks.register()
     when_imported(_CONFIG, _register)
-    when_imported(_UTILS, _lock_between_processes)
 
 
 def unregister() -> None:
     """Undo :func:`register`, unless Dask has been told something else since."""
     global _before, _has_set_shuffle
     never_mind(_CONFIG)
-    never_mind(_UTILS)
     config = sys.modules.get(_CONFIG)
     if config is not None and _has_set_shuffle:
         _has_set_shuffle = False
         if config.get(_SHUFFLE, None) == "tasks":
             config.set({_SHUFFLE: None})
-    if config is None or config.config.get("scheduler") is not _meant:
+    if config is None or config.config.get("scheduler") is not meant_client:
         return
     if _before is _MISSING:
         del config.config["scheduler"]
@@ -84,7 +83,7 @@ def shuffling_by_tasks() -> Any:
     return config.set({} if config.get(_SHUFFLE, None) else {_SHUFFLE: "tasks"})
 
 
-def _lock_between_processes(utils: ModuleType) -> None:
+def lock_between_processes(utils: ModuleType) -> None:
     """Have Dask guard what is stored from the cluster's processes by a lock of the cluster.
 
     It asks dask.distributed for such a lock only, and else takes one that holds within a process: two workers
@@ -102,7 +101,7 @@ def _lock_between_processes(utils: ModuleType) -> None:
         from hpclaunch.client.named import Lock
 
         get: Any = get_scheduler(collections=[collection], scheduler=scheduler)  # type: ignore[no-untyped-call]
-        if isinstance(get, _MeantClient) or isinstance(getattr(get, "__self__", None), Client):
+        if get is meant_client or isinstance(getattr(get, "__self__", None), Client):
             return Lock()
         return original(collection, scheduler)
 
@@ -118,6 +117,6 @@ def _register(config: ModuleType) -> None:
         _has_set_shuffle = True
         config.set({_SHUFFLE: "tasks"})
     now = config.config.get("scheduler", _MISSING)
-    if now is not _meant:
+    if now is not meant_client:
         _before = now
-        config.config["scheduler"] = _meant
+        config.config["scheduler"] = meant_client

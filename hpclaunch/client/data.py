@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
+from hpclaunch.client.parts import kept_by_caller
 from hpclaunch.client.waiting import wait_for_all
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -171,7 +172,8 @@ def run(
     if on_error not in ("raise", "return", "ignore"):
         raise ValueError(f'on_error is "raise", "return" or "ignore", not {on_error!r}')
     called = serialize.dump_inline(function)
-    data, inputs = serialize.dump_call(args, kwargs or None)
+    with kept_by_caller():
+        data, inputs = serialize.dump_call(args, kwargs or None)
     if inputs:
         raise TypeError("run takes no futures: they are for tasks; use their results")
     answers = client._ask("run", function=called, args=data, workers=workers, wait=wait)

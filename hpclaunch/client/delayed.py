@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
+from hpclaunch.client.parts import Part
 from hpclaunch.comm import serialize
 from hpclaunch.errors import SerializationError
 
@@ -37,7 +38,7 @@ class Delayed:
     Calling it, its methods, attributes, items and operators all give more of the kind.
     """
 
-    __slots__ = ("_args", "_call", "_future", "_kwargs", "_nout", "key")
+    __slots__ = ("_args", "_call", "_kwargs", "_nout", "_part", "key")
 
     def __init__(
         self,
@@ -47,23 +48,23 @@ class Delayed:
         *,
         key: str = "",
         nout: int | None = None,
-        future: Future | None = None,
+        part: Part | None = None,
     ) -> None:
         self._call = call
         self._args = args
         self._kwargs = kwargs or {}
         self._nout = nout
-        self._future = future  # of a persisted one
+        self._part = part  # of a persisted one
         self.key = key or f"{serialize.function_name(call)}-{_tag}-{next(_numbers)}"
 
     @classmethod
     def of(cls, future: Future) -> Delayed:
         """Return the delayed value of a future."""
-        return cls(_same, key=future._key, future=future)
+        return cls(_same, key=future._key, part=Part(future))
 
     def _held_future(self) -> Future | None:
         """Return the future of a persisted value."""
-        return self._future
+        return self._part.future() if self._part is not None else None
 
     def compute(self, client: Client | None = None, **wishes: Any) -> Any:
         """Run all that this needs on a cluster, and return the value.
@@ -117,7 +118,7 @@ class Delayed:
     def __reduce__(self) -> Any:
         names = _submitting.get()
         if names is None:
-            return _made, (self._call, self._args, self._kwargs, self.key, self._nout)
+            return _made, (self._call, self._args, self._kwargs, self.key, self._nout, self._part)
         if self.key not in names:
             raise SerializationError(
                 f"the delayed value {self.key} is inside an object, where it is not looked for: "
@@ -205,11 +206,13 @@ def submit_delayed(client: Client, some: list[Delayed], **wishes: Any) -> list[F
     run = f"{client._tag}-{next(client._numbers)}"
     names: dict[str, str] = {}
     futures: dict[str, Future] = {}  # of all of them, until all are submitted
+    is_foreign = False
     token = _submitting.set(names)
     try:
         for one in in_order(some):
-            if one._future is not None:
-                future = one._future
+            if one._part is not None:
+                future = one._part.future(client)
+                is_foreign = is_foreign or not one._part.is_of(client)
             elif one._kwargs.keys() & SUBMIT_WORDS:
                 key = _task_key(one.key, run)
                 future = client.submit(_apply, one._call, one._args, one._kwargs, key=key, **wishes)
@@ -219,6 +222,8 @@ def submit_delayed(client: Client, some: list[Delayed], **wishes: Any) -> list[F
             names[one.key] = future._key
     finally:
         _submitting.reset(token)
+    if is_foreign:
+        client._be_heard()  # other clients may release their futures from now on
     return [futures[one.key] for one in some]
 
 
@@ -280,8 +285,10 @@ def _token(*values: Any) -> str:
     return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
-def _made(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str, nout: int | None) -> Delayed:
-    return Delayed(call, args, kwargs, key=key, nout=nout)
+def _made(
+    call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str, nout: int | None, part: Part | None
+) -> Delayed:
+    return Delayed(call, args, kwargs, key=key, nout=nout, part=part)
 
 
 def _same(value: Any) -> Any:

@@ -11,15 +11,20 @@ else depth first. Either way a task comes after its inputs.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.cycles import making_many
-from hpclaunch.client.future import Future
+from hpclaunch.client.future import Future, future_of
+from hpclaunch.client.parts import Part, as_values
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
 
 Key = Hashable
 
@@ -44,6 +49,7 @@ class Plan(NamedTuple):
     batches: list[Batch]
     wanted: dict[Key, str]
     given: list[Future]  # that stand in the graph, as those of a persisted collection
+    foreign: list[Future]  # of other clients, for which some of these stand
 
 
 class _Reference:
@@ -58,9 +64,10 @@ class _Reference:
         return reduce_future(self.key, is_shared=True)
 
 
-def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
+def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str, client: Client | None = None) -> Plan:
     """Plan the part of a graph that ``keys`` (a key, or nested lists of keys) need.
 
+    :param client: who will submit it.
     :param run: makes the tasks' names differ from those of other graphs.
     :raises KeyError: the graph lacks a wanted key.
     :raises ValueError: the graph has a cycle.
@@ -69,17 +76,21 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str) -> Plan:
     if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
         dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
-    with making_many(len(dsk)):
-        return _plan(dsk, keys, annotations, run)
+    with making_many(len(dsk)), as_values():
+        return _plan(dsk, keys, annotations, run, client)
 
 
-def _plan(dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, Any]], run: str) -> Plan:
+def _plan(
+    dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, Any]], run: str, client: Client | None
+) -> Plan:
     wanted = list(dict.fromkeys(leaves(keys)))
     for key in wanted:
         if key not in dsk:
             raise KeyError(f"the graph has no task {key!r}")
     inputs = _cull(dsk, wanted)
-    given = {key: future for key in inputs if (future := future_in(dsk[key])) is not None}
+    given = {key: future for key in inputs if (future := future_in(dsk[key], client)) is not None}
+    foreign = [future for future in given.values() if client is not None and future._client is not client]
+    given |= {key: future_of(one._key, client) for key, one in given.items() if foreign and one in foreign}
     names = {key: f"{_text(key)}-{run}" for key in inputs}
     if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
         names = {key: f"{_text(key)}-{run}-{i}" for i, key in enumerate(inputs)}
@@ -98,7 +109,7 @@ def _plan(dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, An
         batch.keys.append(names[key])
         batch.args.append(data)
         batch.inputs.append(needed)
-    return Plan(batches, {key: names[key] for key in wanted}, list(given.values()))
+    return Plan(batches, {key: names[key] for key in wanted}, list(given.values()), foreign)
 
 
 def _annotations_of(dsk: Any) -> dict[str, Mapping[Key, Any]]:
@@ -140,10 +151,55 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
     return value
 
 
-def future_in(node: Any) -> Future | None:
-    """Return the future that is all of a node; None if it is something else."""
+def future_in(node: Any, client: Client | None = None) -> Future | None:
+    """Return the future that is all of a node; None if it is something else.
+
+    :param client: whose future a part of a collection is to give; None: any open client's.
+    """
     value = getattr(node, "value", None) if _is_node(node) and not node.dependencies else node
+    if isinstance(value, Part):
+        return value.future(client)
     return value if isinstance(value, Future) else None
+
+
+def futures_within(node: Any) -> Iterator[Future]:
+    """Give the futures in a node at any depth: as all of it, or among its arguments."""
+    todo = [node]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, Part):
+            yield one.future()
+        elif isinstance(one, Future):
+            yield one
+        elif type(one) in (list, tuple, set, frozenset):
+            todo += one
+        elif type(one) is dict:
+            todo += one.values()
+        elif _is_node(one):
+            todo += [*getattr(one, "args", ()), *getattr(one, "kwargs", {}).values()]
+            todo.append(getattr(one, "value", None))
+
+
+def replace_futures(node: Any, values: Mapping[str, Any]) -> Any:
+    """Return a node with results in place of the futures in it; a copy, if there are any.
+
+    :param values: results by the keys of their tasks.
+    """
+    if isinstance(node, Part | Future):
+        return values[node.key if isinstance(node, Part) else node._key]
+    if next(futures_within(node), None) is None:
+        return node
+    if type(node) is dict:
+        return {key: replace_futures(one, values) for key, one in node.items()}
+    if not _is_node(node):
+        return type(node)(replace_futures(one, values) for one in node)
+    changed = copy.copy(node)
+    for name in ("value", "args", "kwargs"):
+        if hasattr(node, name):
+            setattr(changed, name, replace_futures(getattr(node, name), values))
+    if hasattr(node, "typ"):
+        changed.typ = type(changed.value)
+    return changed
 
 
 def _is_node(value: Any) -> bool:

@@ -14,6 +14,7 @@ from hpclaunch.client import graph
 from hpclaunch.client.dask_default import shuffling_by_tasks
 from hpclaunch.client.delayed import Delayed, delayed, submit_delayed
 from hpclaunch.client.future import Future
+from hpclaunch.client.parts import Part
 from hpclaunch.client.terms import check_counts, make_terms
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import UserError
@@ -76,13 +77,15 @@ def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: An
     :param wishes: for all tasks; what ``dask.annotate`` says of some of them comes first.
     """
     wishes = {**_annotated(), **wishes}
-    plan = graph.plan(dsk, keys, run=f"{client._tag}-{next(client._numbers)}")
+    plan = graph.plan(dsk, keys, run=f"{client._tag}-{next(client._numbers)}", client=client)
     kept: list[Future] = list(plan.given)  # every task of the graph has a future until all are submitted
     for batch in plan.batches:
         kept += client._new_futures(batch.keys)
         columns = _columns({**wishes, **batch.wishes})
         with client._sent.using(batch.function) as sent:
             client._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *columns))
+    if plan.foreign:
+        client._be_heard()  # their own clients may release them from now on
     by_key = {future._key: future for future in kept}
     return {key: by_key[name] for key, name in plan.wanted.items()}
 
@@ -115,7 +118,10 @@ def _submit(
         import dask.base
 
         def schedule(dsk: Any, keys: Any, **_: Any) -> Any:
-            return graph.rebuild(keys, submit_graph(client, dsk, keys, **wishes))
+            futures = submit_graph(client, dsk, keys, **wishes)
+            if what == "persist":
+                return graph.rebuild(keys, {key: Part(future) for key, future in futures.items()})
+            return graph.rebuild(keys, futures)
 
         call = getattr(dask.base, what)
         with shuffling_by_tasks():

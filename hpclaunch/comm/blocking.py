@@ -188,6 +188,11 @@ def dial_blocking(
         raise CommClosedError(f"no connection to {address}: {why}") from None
 
 
+def was_refused(error: PeerError) -> bool:
+    """Say whether :func:`dial_blocking` failed because the host is there and nothing listens."""
+    return isinstance(error.__context__, ConnectionRefusedError)
+
+
 def accept_blocking(
     sock: socket.socket, context: ssl.SSLContext | None, cluster_id: str, me: str, timeout: float
 ) -> BlockingConnection:

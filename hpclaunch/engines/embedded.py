@@ -56,6 +56,7 @@ class EmbeddedEngine:
             on_client_left=hooks.client_left,
             on_job_ends=hooks.job_ends,
             coming=hooks.coming,
+            on_job_left=hooks.job_left,
         )
         server.rounds.allow_staying_awake()
         listener = Listener(cluster_id, context, server.on_peer)
@@ -113,9 +114,9 @@ class RunningEmbedded:
     def notify(self, error: HPCLaunchError | None) -> None:
         """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
         if error is None:
-            self.server.forgive()
+            self.server.notices.forgive()
         else:
-            self.server.notify(error)
+            self.server.notices.notify(error)
 
     async def close(self, reason: str) -> None:
         """End all workers, let go of all clients, stop listening."""

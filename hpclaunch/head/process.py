@@ -69,7 +69,7 @@ class Head:
     def _make_jobs(self) -> Groups | Ranks:
         config = self.options.config
         if self.options.ranks is not None:
-            return Ranks(self.options.ranks, config.processes)
+            return Ranks(self.options.ranks, config.processes, on_failure=self._on_failure)
         return Groups(config, self._make_manager, lambda: self.engine.demand())
 
     def _make_manager(self, group: str, config: JobConfig) -> JobManager:
@@ -121,6 +121,7 @@ class Head:
             self._on_client_left,
             self._on_job_ends,
             lambda: self.jobs.coming(),
+            self._on_job_left,
         )
         self.engine = await engine.start(
             self.directory,
@@ -296,6 +297,10 @@ class Head:
     def _on_job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
         if isinstance(self.jobs, Groups):
             self.jobs.job_ends(job_id, seconds_left, why)
+
+    def _on_job_left(self, job_id: str, reason: str) -> None:
+        if isinstance(self.jobs, Ranks):
+            self.jobs.rank_left(job_id, reason)
 
     def _on_client_left(self, name: str) -> None:
         if name == self.options.script_client:

@@ -118,8 +118,10 @@ class MPICluster:
         try:
             if self._started.has_head:
                 self._thread.run(session.request("close"), _CLOSE_SECONDS)
-        except (HPCLaunchError, TimeoutError):
-            pass  # it is gone already, or its rank ends it
+        except TimeoutError:
+            pass  # its rank ends it
+        except HPCLaunchError:  # it is gone already; the connection ends before the process does
+            self._started.part.tell_of_lost_parts(_CLOSE_SECONDS)
         finally:
             self._thread.run(_close(session))
 

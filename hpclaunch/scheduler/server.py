@@ -25,6 +25,7 @@ from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.large_functions import forget_idle
 from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of, worker_of
+from hpclaunch.scheduler.notices import Notices
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
@@ -57,6 +58,7 @@ class SchedulerServer:
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
+    :param on_job_left: called with (job_id, why no more workers come, or "": its supervisor's connection ended).
     :param on_client_left: called with the name of a client whose connection is over.
     :param coming: returns the memory limits, in bytes, of the workers that the cluster may yet start; 0 is none.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
@@ -74,6 +76,7 @@ class SchedulerServer:
         on_client_left: Callable[[str], None] = lambda name: None,
         on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
         coming: Callable[[], Sequence[int]] = tuple,
+        on_job_left: Callable[[str, str], None] = lambda job, reason: None,
     ) -> None:
         self._coming = coming
         self.cluster_id = cluster_id
@@ -84,8 +87,10 @@ class SchedulerServer:
         self._on_request = on_request
         self._on_client_left = on_client_left
         self._on_job_ends = on_job_ends
+        self._on_job_left = on_job_left
         self._meter = Meter()
         self._clients: dict[str, Peer] = {}
+        self.notices = Notices(self._clients)
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
         self._runs = Runs()
@@ -100,7 +105,6 @@ class SchedulerServer:
         self._relays = Relays(self._worker_at, self.reactor.state.size_of)
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
-        self._failure: HPCLaunchError | None = None
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.DefineFunction: lambda peer, msg: wishes.on_function_sent(self.reactor, peer.hello.name, msg),
@@ -167,8 +171,7 @@ class SchedulerServer:
             raise HandshakeError(f"a client named {peer.hello.name} is connected already")
         self._clients[peer.hello.name] = peer
         self.reactor.on_client_joined(peer.hello.name)
-        if self._failure is not None:
-            self._loop.call_soon(peer.comm.send, m.Notice("failure", to_report(self._failure)))
+        self._loop.call_soon(self.notices.greet, peer)  # behind the welcome
 
     def _join_worker(self, peer: Peer) -> None:
         hello = peer.hello
@@ -184,7 +187,7 @@ class SchedulerServer:
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
         if not worker.refuses:
-            self.forgive()
+            self.notices.forgive()
         self._on_worker_joined(hello)
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
@@ -271,7 +274,7 @@ class SchedulerServer:
         elif type(message) is m.JobEnding:
             self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
-            self._stopping.setdefault(peer.hello.job_id, message.reason)
+            self._on_job_left(peer.hello.job_id, self._stopping.setdefault(peer.hello.job_id, message.reason))
         else:
             log.warning("supervisor of job %s sent %s", peer.hello.job_id, type(message).__name__)
 
@@ -362,6 +365,7 @@ class SchedulerServer:
             self._worker_gone(peer, reason)
         elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
             del self._supervisors[hello.job_id]
+            self._on_job_left(hello.job_id, "")
         self.schedule_round()
 
     def _worker_gone(self, peer: Peer, reason: str) -> None:
@@ -431,17 +435,10 @@ class SchedulerServer:
                 texts += sizes.refuse_oversized(self.reactor, self._coming())
                 commands += self.reactor.take_commands()
             for text in texts:
-                self.warn(text)
+                self.notices.warn(text)
         if commands:
             self.carry_out(commands)
             self.rounds.stay_awake(state)
-
-    def warn(self, text: str) -> None:
-        """Tell all users something that they should know and can live with."""
-        log.warning("%s", text)
-        for peer in self._clients.values():
-            if peer.hello.role == "client":
-                peer.comm.send(m.Notice("warning", m.ErrorReport("HPCLaunchError", text)))
 
     def carry_out(self, commands: Sequence[Command]) -> None:
         """Send what a reactor's part has to say."""
@@ -464,7 +461,7 @@ class SchedulerServer:
         self.reactor.on_tick(now)
         self.reactor.commands += forget_idle(self.reactor.state, now)
         if complaint := self._patience.complaint(self.reactor.state, now):
-            self._say("failure", MemoryFullError(complaint))
+            self.notices.complain(MemoryFullError(complaint))
         self.replacing.on_tick()
         self._relays.on_tick()
         self._questions.room.serve()
@@ -565,21 +562,6 @@ class SchedulerServer:
         for job_id, supervisor in self._supervisors.items():
             self._stopping[job_id] = reason
             supervisor.comm.send(m.StopWorkers(reason))
-
-    def notify(self, error: HPCLaunchError) -> None:
-        """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
-        self._failure = error
-        self._say("failure", error)
-
-    def _say(self, kind: str, error: HPCLaunchError) -> None:
-        for peer in self._clients.values():
-            peer.comm.send(m.Notice(kind, to_report(error)))
-
-    def forgive(self) -> None:
-        """Forget the failure that clients were told of, and tell them: the cluster works, or tries again."""
-        if self._failure is not None:
-            self._failure = None
-            self._say("recovered", HPCLaunchError("the cluster works, or tries again"))
 
     async def close(self, reason: str) -> None:
         """Tell every peer to end, and close all connections."""

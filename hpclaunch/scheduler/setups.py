@@ -142,7 +142,7 @@ class SetUps:
             worker.unready = ""
             state.changed = None
             state.index(worker)
-            self._server.forgive()
+            self._server.notices.forgive()
             self._server.schedule_round()
 
     def _on_death(self, worker: Worker, setup: SetUp, how: str) -> None:
@@ -159,7 +159,7 @@ class SetUps:
         """Tell all users; as the reason why nothing goes on, if no worker takes tasks."""
         self._server.warn(text)
         if not any(not worker.refuses & UNREADY for worker in self._server.reactor.state.workers.values()):
-            self._server.notify(SetupError(text))
+            self._server.notices.notify(SetupError(text))
 
     # --- clients
 

@@ -18,8 +18,11 @@ _LENGTH_BYTES = 2
 
 
 def shared_bytes(threads: int) -> int:
-    """Return how much shared memory a worker has: slots, arrivals, and one byte for how its process ended."""
-    return (threads + PLACES) * SLOT_BYTES + 1
+    """Return how much shared memory a worker has.
+
+    Slots, arrivals, and two bytes: whether its process has reached the head, and how it ended.
+    """
+    return (threads + PLACES) * SLOT_BYTES + 2
 
 
 class Arrivals:

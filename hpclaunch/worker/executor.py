@@ -21,6 +21,7 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
 from queue import SimpleQueue
 from time import perf_counter, sleep
 from types import CoroutineType
@@ -212,7 +213,8 @@ class Executor:
             if self._client is None:
                 if self._make_client is None:
                     raise HPCLaunchError("this worker has no way to be a client")
-                self._client = self._make_client()
+                # What it starts on its loop lives as long as it, and must not keep this task's context alive.
+                self._client = Context().run(self._make_client)
             return self._client
 
     def secede(self, place: Place) -> None:

@@ -22,6 +22,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import UserError
+from hpclaunch.worker.context import Place, here
 from hpclaunch.worker.setups import SetUps
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class WorkerQuestions:
         call.add_done_callback(self._calls.discard)
 
         def run() -> None:
+            here.place = Place(self._executor, -1)  # as that of a task that has stepped aside
             call.set_result(_call(function, args, self._executor.facts))
 
         threading.Thread(target=run, name="hpclaunch-run", daemon=True).start()
