@@ -157,7 +157,7 @@ class SetUps:
 
     def _complain(self, text: str) -> None:
         """Tell all users; as the reason why nothing goes on, if no worker takes tasks."""
-        self._server.warn(text)
+        self._server.notices.warn(text)
         if not any(not worker.refuses & UNREADY for worker in self._server.reactor.state.workers.values()):
             self._server.notices.notify(SetupError(text))
 

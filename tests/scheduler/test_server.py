@@ -388,11 +388,11 @@ def test_requests_are_answered_with_values_or_errors(run: Run) -> None:
 def test_clients_are_told_of_a_failure_now_later_and_until_somebody_tries_again(run: Run) -> None:
     async def scene(server: SchedulerServer) -> None:
         early = Peer(server, "client", "early")
-        server.notify(JobsFailedError("no jobs"))
+        server.notices.notify(JobsFailedError("no jobs"))
         assert (await early.hear(m.Notice)).error.text == "no jobs"
         late = Peer(server, "client", "late")
         await late.hear(m.Notice)
-        server.forgive()
+        server.notices.forgive()
         latest = Peer(server, "client", "latest")
         await ticks()
         assert not latest.heard
