@@ -35,9 +35,20 @@ class TaskFuture(concurrent.futures.Future[Any]):
         super().__init__()
         self.task: Future | None = task  # until the result is here
         self._load_lock = threading.RLock()
-        task.add_done_callback(self._on_ended)
+        task._client._kept.add(task)  # it is run to its end, whoever keeps this
+        task._client._watch(task, self._on_ended)
+
+    def _invoke_callbacks(self) -> None:
+        """Call what :meth:`add_done_callback` was given: not in the loop's thread, which that may wait for."""
+        task, call_all = self.task, super()._invoke_callbacks  # type: ignore[misc]
+        if task is None or not task._client._thread.is_here:
+            call_all()
+        elif self._done_callbacks:  # type: ignore[attr-defined]
+            task._client._callback_caller(lambda _: call_all())(task)
 
     def _on_ended(self, task: Future) -> None:
+        """The task has ended; called in the loop's thread, or where this is made."""
+        task._client._kept.discard(task)
         if task.cancelled():
             self._note_cancelled()
             return

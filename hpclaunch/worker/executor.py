@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import mmap
 import pickle
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,7 @@ from hpclaunch.errors import HPCLaunchError, SerializationError
 from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.context import Place, WorkerFacts, here
+from hpclaunch.worker.hooks import mend_hooks
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -148,6 +150,7 @@ class Executor:
             self._start_thread(slot)
 
     def _start_thread(self, slot: int) -> None:
+        mend_hooks()  # a task has them as it left them, and a thread can't be made without
         place = Place(self, slot)
         self._places.add(place)
         name = f"hpclaunch-task-{slot // SLOT_BYTES}"
@@ -300,6 +303,7 @@ class Executor:
         """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
         queue, run, rejoining = self._queue, self._run, self._rejoining
         place.busy = True
+        mend_hooks()
         with contextlib.suppress(IndexError):
             while True:
                 if rejoining and self._give_way(place):
@@ -341,6 +345,8 @@ class Executor:
             if self._timed and key in self._timed:
                 self._timed.discard(key)
                 self._on_begun(key)
+            if threading.excepthook is None or sys.stdout is None or sys.stderr is None:  # an earlier task's work
+                mend_hooks()
             call = function.call
             if inputs is not None:
                 inputs = _read_back(inputs)
@@ -361,6 +367,7 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+            mend_hooks()
         if place.unheard is not None:
             place.unheard._be_heard()
             place.unheard = None
