@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
+from hpclaunch.client.terms import worker_names
 from hpclaunch.client.waiting import wait_for_all
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.comm.messages import Failure
+from hpclaunch.comm.texts import checked_text
 from hpclaunch.errors import HPCLaunchError, UserError
 
 if TYPE_CHECKING:
@@ -170,6 +172,7 @@ def run(
     """Run a function once on each worker; return the results by worker."""
     if on_error not in ("raise", "return", "ignore"):
         raise ValueError(f'on_error is "raise", "return" or "ignore", not {on_error!r}')
+    workers = worker_names(workers)
     sent = client._functions.dump(function)
     data, inputs = serialize.dump_call(args, kwargs or None)
     if inputs:
@@ -191,7 +194,8 @@ def upload_file(client: Client, filename: str | Path) -> None:
     """Send a file to all workers, now and later."""
     path = Path(filename)
     if path.suffix not in (".py", ".zip", ".egg", ".whl"):
-        raise UserError(f"{path.name} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+        raise UserError(f"{path.name!r} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+    checked_text("the file's name", path.name)
     failures = client._ask("upload_file", name=path.name, data=path.read_bytes())
     if failures:
         raise UserError(f"{path.name} can't be loaded on {len(failures)} workers: {failures[0]}")

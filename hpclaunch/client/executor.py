@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
+from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.errors import CommClosedError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         task = self.task
         if task is None:
             return
+        timeout = timeout_seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         if not self.done():
             task._client._wait_for((task,), timeout)  # lets others have the thread, if this is in a task
@@ -172,6 +174,7 @@ class ClientExecutor(concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        timeout = timeout_seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         left = self._map_some(fn, calls, chunksize, buffersize)
