@@ -149,7 +149,7 @@ def remove(directory: Path) -> None:
 def process_start(pid: int) -> str:
     """Return what tells a process from a later one with the same number; empty if there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return ""
     fields = text.rpartition(")")[2].split()

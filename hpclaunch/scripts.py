@@ -187,6 +187,11 @@ def _warn_of_useless_skips(directives: Directives) -> None:
         warn(f"job-directives-skip: {line!r} is no directive of the script (keys are compared whole)")
 
 
+def encoded(script: str) -> bytes:
+    """Return a script as it goes into a file: what Python has read of paths that are not UTF-8 is their bytes."""
+    return script.encode("utf-8", "surrogateescape")
+
+
 def log_directory(config: JobConfig, directory: Path) -> Path:
     """Return where the jobs' output goes."""
     if config.log_directory is None:
@@ -198,11 +203,11 @@ def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
     environment = _environment(config)
     try:
         text = environment.get_template(name).render(values)
-        text.encode()
+        encoded(text)
     except ScriptError:
         raise
     except UnicodeEncodeError:
-        raise ScriptError("a value of the script is no text: it has bytes that are not UTF-8") from None
+        raise ScriptError("a value of the script is no text: it has characters that no encoding knows") from None
     except jinja2.TemplateSyntaxError as error:
         where = f"{error.filename or error.name}:{error.lineno}"
         raise ScriptError(f"{where}: the template is wrong: {error.message}") from None
@@ -360,7 +365,7 @@ def _slurm_word(value: object) -> str:
 
 def _checked(value: object, refused: str) -> str:
     text = str(value)
-    bad = [c for c in text if c in refused or not (c.isprintable() or c == " ")]
+    bad = [c for c in text if c in refused or not (c.isprintable() or c == " " or "\udc80" <= c <= "\udcff")]
     if bad or not text or text.startswith("-"):
         why = f"it has {bad[0]!r}" if bad else "it begins with '-'" if text else "it is empty"
         raise ScriptError(f"{text!r} can't stand in a batch directive: {why}")

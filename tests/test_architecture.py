@@ -43,6 +43,7 @@ PURE = {
     "comm.messages",
     "comm.registry",
     "comm.serialize",
+    "comm.texts",
     "comm.unpickling",
     "config.schema",
     "config.units",
@@ -146,7 +147,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
-    "threading": {"local", "RLock"},  # no threads
+    "threading": {"local", "RLock", "current_thread", "main_thread"},  # no threads, but which one this is
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
 FILE_CALLS = {

@@ -236,10 +236,21 @@ def test_what_cannot_be_in_a_script_is_refused(section: str, changes: dict[str, 
         render(config(section, **changes))
 
 
-@pytest.mark.parametrize("bad", ["a\0b", "a\udcffb"])
+@pytest.mark.parametrize("bad", ["a\0b", "a\ud800b"])
 def test_words_that_are_no_text_are_refused(bad: str) -> None:
     with pytest.raises(ScriptError):
         render(config("local"), worker_command=["echo", bad])
+
+
+@pytest.mark.parametrize("section", ["local", "slurm", "sge"])
+def test_paths_that_are_not_utf8_are_in_the_script_as_they_are(section: str) -> None:
+    path = os.fsdecode(b"/sc\xe9ne/run")
+    text = render(
+        config(section, log_directory=path, local_directory=path),
+        worker_command=[f"{path}/python", "-m", "worker"],
+    )
+    assert b"/sc\xe9ne/run/python" in scripts.encoded(text)
+    assert section == "local" or scripts.encoded(text).count(b"/sc\xe9ne/run") > 1
 
 
 def test_a_shell_that_is_like_bash_hands_over_to_bash() -> None:
@@ -593,7 +604,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("system", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in REAL])
-@pytest.mark.parametrize("name", ["plain", "a b", "per%cent %A", "ümläut; &"])
+@pytest.mark.parametrize("name", ["plain", "a b", "per%cent %A", "ümläut; &", os.fsdecode(b"sc\xe9ne")])
 def test_logs_and_tickets_are_where_we_look_for_them(
     system: str, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -602,7 +613,7 @@ def test_logs_and_tickets_are_where_we_look_for_them(
     command, changes = REAL[system]
     code = "pwd; echo $OMP_NUM_THREADS; exit 7"
     text = render(config(system, **changes), directory, worker_command=["sh", "-c", code])
-    (directory / "job.sh").write_text(text)
+    (directory / "job.sh").write_bytes(scripts.encoded(text))
     bed.run(["mkdir", directory / "jobs", directory / "logs"])
     done = bed.run([*command, directory / "job.sh"], cwd=directory)
     assert done.exit_code == 0, done
@@ -612,8 +623,8 @@ def test_logs_and_tickets_are_where_we_look_for_them(
         ticket = directory / "jobs" / f"{number}{joint}{element}.exit"
         wait_until(lambda path=ticket: path.exists() and path.read_text() == "7\n", f"{ticket} to be written")
         log = directory / "logs" / f"{number}{joint}{element}.log"
-        wait_until(lambda path=log: path.exists() and path.read_text(), f"{log} to be written")
-        assert log.read_text() == f"{directory}\n1\n"
+        wait_until(lambda path=log: path.exists() and path.read_bytes(), f"{log} to be written")
+        assert log.read_bytes() == os.fsencode(directory) + b"\n1\n"
 
 
 def test_workers_have_the_resources_of_the_configuration() -> None:

@@ -61,7 +61,7 @@ def script(
     if ranks is None:
         if program or submit or wait or launcher or no_mpi:
             raise UserError("a program, --launcher, --no-mpi, --submit and --wait go with --mpi N")
-        click.echo(_worker_script(section, given(options)), nl=False)
+        _print(_worker_script(section, given(options)))
         return
     if not program:
         raise UserError(
@@ -69,15 +69,25 @@ def script(
         )
     config, text = _ranks_script(section, given(options), ranks, program, launcher, no_mpi=no_mpi)
     if not submit and not wait:
-        click.echo(text, nl=False)
+        _print(text)
         return
     if config.batch_system == "local":
         raise UserError(
             "the local batch system has no queue for this: write the script to a file and run it by bash"
         )
     path = Path(f"{config.name}.job.sh").absolute()
-    path.write_text(text)
+    path.write_bytes(scripts.encoded(text))
     sys.exit(asyncio.run(_submit(config, path, follow=wait)))
+
+
+def _print(script: str) -> None:
+    """Print a script as it goes into a file, also with paths that are not UTF-8."""
+    data = scripts.encoded(script)
+    if data == script.encode(errors="replace"):
+        click.echo(script, nl=False)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
 
 
 def _worker_script(section: str, options: dict[str, Any]) -> str:

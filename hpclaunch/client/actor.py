@@ -21,6 +21,7 @@ from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.keys import Key, text_of_key
+from hpclaunch.comm.texts import checked_int, escaped
 from hpclaunch.errors import ActorError, HPCLaunchError, LostResultError, PeerError
 from hpclaunch.worker.actors import make_actor, restore_actor
 from hpclaunch.worker.context import TaskFacts, stepping_aside, task_client
@@ -56,6 +57,8 @@ class Actor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{name!r} of an actor can't be reached from outside")
+        if escaped(name) != name:
+            raise AttributeError(f"an actor has no attribute {name!r:.100}, which UTF-8 can't encode")
         calls = self._calls()
         if name not in self._methods:
             answer = calls.call(self, name, None)
@@ -449,7 +452,8 @@ def submit_actor(
     import functools
 
     if not isinstance(restarts, int) or restarts < 0:
-        raise ValueError(f"restarts is a number of times, 0 or more, not {restarts!r}")
+        raise ValueError(f"restarts is a number of times, 0 or more, not {restarts!r:.100}")
+    restarts = checked_int("restarts=", restarts, 0)
     made = core._functions.dump(functools.partial(make_actor, cls))
     name = serialize.function_name(cls)
     with core._sent.using(made._replace(name=name)) as sent:

@@ -28,7 +28,7 @@ from hpclaunch.client.functions import check_size
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.questions import QuestionCalls
 from hpclaunch.client.setups import SetUpCalls
-from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
+from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds, worker_names
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -402,8 +402,8 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :raises SerializationError: a value can't be pickled.
         :raises TimeoutError: they are not there in time.
         """
-        names = [workers] if isinstance(workers, str) else None if workers is None else list(workers)
-        return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
+        names, limit = worker_names(workers), timeout_seconds(timeout)
+        return data_calls.scatter(self, data, names, limit, broadcast=broadcast, hash=hash)
 
     @blocking
     def run(

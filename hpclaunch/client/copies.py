@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpclaunch.client.awaiting import blocking
 from hpclaunch.client.data import keys_of
+from hpclaunch.client.terms import worker_names
 
 if TYPE_CHECKING:
     from hpclaunch.client.future import Future
@@ -31,7 +32,9 @@ class CopyCalls:
 
         :param branching_factor: accepted, and not needed: all fetch it from those who have it.
         """
-        self._ask("replicate", keys=keys_of(futures), n=n, workers=workers)
+        if n is not None and (not isinstance(n, int) or n < 1):
+            raise ValueError(f"n= is a number of workers, 1 or more, or None for all, not {n!r:.100}")
+        self._ask("replicate", keys=keys_of(futures), n=n, workers=worker_names(workers))
 
     @blocking
     def rebalance(self, futures: Any = None, workers: list[str] | None = None) -> None:
@@ -39,4 +42,4 @@ class CopyCalls:
 
         :param futures: wait for these results, and move only these; None: all that are there now.
         """
-        self._ask("rebalance", keys=keys_of(futures), workers=workers)
+        self._ask("rebalance", keys=keys_of(futures), workers=worker_names(workers))

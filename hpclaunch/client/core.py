@@ -38,6 +38,8 @@ from hpclaunch.client.unended import UnendedCalls
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
+from hpclaunch.comm.mending import mend
+from hpclaunch.comm.texts import checked_text, escaped
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, UnknownTaskError
 from hpclaunch.notes import warn_from_afar
 from hpclaunch.worker.context import TaskFacts, here, stepping_aside
@@ -64,7 +66,7 @@ class ClientCore:
         self._is_open = False
         self._complaints: set[Callable[[HPCLaunchError], None]] = set()  # who is told that the cluster can't work
         self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
-        self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
+        self.name = f"{checked_text('name=', name or 'client')}-{secrets.token_hex(4)}"
         self._tag = secrets.token_hex(3)
         self._numbers = itertools.count(1)  # one for each submission or fence; next() on it is atomic
         self._futures: dict[str, weakref.ref[Future]] = {}
@@ -134,6 +136,8 @@ class ClientCore:
             )
             facts = read_facts(directory)
         self._result_memory = facts.get("result_memory", PART)
+        if session.comm is not None:
+            session.comm.on_unsendable = self._on_unsendable
         session.listen(self._on_notice)
         session.on_warning, session.on_recovered = warn_from_afar, self._on_recovered
         hello = m.Hello(
@@ -392,6 +396,15 @@ class ClientCore:
             raise CommClosedError(f"client {self.name} is closed: {self._closed}")
         self._outgoing.append(message)
         self._schedule_flush()
+
+    def _on_unsendable(self, message: m.Message, error: Exception) -> m.Message | None:
+        """A message can't be encoded, though its parts were checked: tasks in it fail, and no others."""
+        if type(message) is not m.SubmitTasks:
+            return mend(message, error)
+        text = escaped(f"the call can't be sent: {error}. One of its options has a value that no message holds")
+        failure = m.Failure("SerializationError", text)
+        self._end([(key, FAILED, failure) for key in message.keys])
+        return None
 
     def _schedule_flush(self) -> None:
         if not self._flush_due and not self._closed and not self._thread.is_foreign:

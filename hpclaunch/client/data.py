@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
 from hpclaunch.client.parts import kept_by_caller
+from hpclaunch.client.terms import worker_names
 from hpclaunch.client.waiting import wait_for_all
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -171,6 +172,7 @@ def run(
     """Run a function once on each worker; return the results by worker."""
     if on_error not in ("raise", "return", "ignore"):
         raise ValueError(f'on_error is "raise", "return" or "ignore", not {on_error!r}')
+    workers = worker_names(workers)
     called = serialize.dump_inline(function)
     with kept_by_caller():
         data, inputs = serialize.dump_call(args, kwargs or None)

@@ -20,6 +20,7 @@ from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import Future
 from hpclaunch.client.parts import Part
 from hpclaunch.comm import serialize
+from hpclaunch.comm.texts import escaped
 from hpclaunch.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -256,7 +257,9 @@ def _find(values: list[Any]) -> Iterator[Delayed]:
 
 def _task_key(key: str, run: str) -> str:
     text = f"{key}-{run}"
-    return text if len(text.encode()) <= 300 else f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    data = text.encode(errors="surrogatepass")
+    is_plain = len(data) <= 300 and escaped(text) == text
+    return text if is_plain else hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _meant(client: Client | None) -> Client:

@@ -43,7 +43,7 @@ class EndCalls:
         pending = [f for f in some if f._status == PENDING]
         client._end([(f._key, CANCELLED, None) for f in pending])
         if pending:
-            client._send(m.CancelKeys([f._key for f in pending], force))
+            client._send(m.CancelKeys([f._key for f in pending], bool(force)))
         return nothing(client)
 
     def retry(self, futures: Future | Iterable[Future]) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
 from hpclaunch.client.future import STORED, Future
+from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.client.unended import is_program_ending, note_client
 from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
 
@@ -43,16 +44,28 @@ class TaskFuture(concurrent.futures.Future[Any]):
         super().__init__()
         self.task: Future | None = task  # until the result is here
         self._load_lock = threading.RLock()
+        self._is_deferred = False  # callbacks are to be called in the callback thread
         task._client._unended.keep(task)
-        task.add_done_callback(self._on_ended)
+        task._client._watch(task, self._on_ended)
+
+    def _invoke_callbacks(self) -> None:
+        """Call what :meth:`add_done_callback` was given: not in the loop's thread, which that may wait for."""
+        task, call_all = self.task, super()._invoke_callbacks  # type: ignore[misc]
+        if task is None or not task._client._thread.is_here:
+            call_all()
+        elif self._done_callbacks:  # type: ignore[attr-defined]
+            self._is_deferred = True
+            task._client._callback_caller(lambda _: _call_then_end(call_all, task))(task)
 
     def _on_ended(self, task: Future) -> None:
+        """The task has ended; called in the loop's thread, or where this is made."""
         try:
             self._end(task)
         except BaseException:  # SystemExit, of a callback: the futures after this one must be told, too
             log.exception("a future's callback raised")
         finally:
-            task._client._unended.end(task)
+            if not self._is_deferred:
+                task._client._unended.end(task)
 
     def _end(self, task: Future) -> None:
         if task.cancelled():
@@ -144,6 +157,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         task = self.task
         if task is None:
             return
+        timeout = timeout_seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         if not self.done():
             task._client._wait_for((task,), timeout)  # lets others have the thread, if this is in a task
@@ -162,6 +176,16 @@ class TaskFuture(concurrent.futures.Future[Any]):
                     raise  # the result is there, and can be asked for again
                 self._exception = error
             self.task = None
+
+
+def _call_then_end(call_all: Callable[[], None], task: Future) -> None:
+    """Call a future's callbacks in the callback thread; the program's end waits for them, too."""
+    try:
+        call_all()
+    except BaseException:  # SystemExit: the futures after this one must be told, too
+        log.exception("a future's callback raised")
+    finally:
+        task._client._unended.end(task)
 
 
 class ClientExecutor(concurrent.futures.Executor):
@@ -223,6 +247,7 @@ class ClientExecutor(concurrent.futures.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        timeout = timeout_seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         left = self._map_some(fn, calls, chunksize, buffersize)

@@ -22,6 +22,7 @@ from hpclaunch.client.future import Future, future_of
 from hpclaunch.client.parts import Part, as_values
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
+from hpclaunch.comm.texts import escaped
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -315,9 +316,10 @@ def _depth_first(inputs: Mapping[Key, list[Key]]) -> list[Key]:
 def _text(key: Key) -> str:
     """Return a key as text that fits into a task's name."""
     text = "-".join(str(part) for part in key) if isinstance(key, tuple) else str(key)
-    if len(text.encode()) <= 300:
-        return text
-    return text[:200] + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    sent = escaped(text)
+    if len(sent.encode()) <= 300 and sent == text:
+        return sent
+    return sent[:100] + hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 #: Tasks of a graph that Dask orders in any case, and on average the roots before each task of a larger one.
@@ -330,7 +332,7 @@ _HASH = re.compile(r"-[0-9a-f]{6,}")
 def _prefix(key: Key) -> str:
     """Return the kind of work that a key names: ``sum`` for ``("sum-8f3a…", 0, 1)``, ``load`` for ``load-1``."""
     text = str(key[0]) if isinstance(key, tuple) and key else str(key)
-    head = _HASH.split(text, maxsplit=1)[0]
+    head = _HASH.split(escaped(text), maxsplit=1)[0]
     return re.sub(r"-\d+$", "", head)[:60] or "task"
 
 

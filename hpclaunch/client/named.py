@@ -16,14 +16,18 @@ from hpclaunch.client.asking import ask_named
 from hpclaunch.client.awaiting import blocking, in_thread
 from hpclaunch.client.terms import timeout_seconds
 from hpclaunch.comm import serialize
+from hpclaunch.comm.texts import checked_int, checked_text
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
 
 
 def text_of(name: Any) -> str:
-    """Return what the cluster knows a name by: a name that is no text is known by its ``repr``."""
-    return name if isinstance(name, str) else repr(name)
+    """Return what the cluster knows a name by: a name that is no text is known by its ``repr``.
+
+    :raises ValueError: it can't be encoded.
+    """
+    return checked_text("a name", name if isinstance(name, str) else repr(name))
 
 
 class _Named:
@@ -107,7 +111,7 @@ class Semaphore(_Held):
         if not isinstance(max_leases, int) or max_leases < 1:
             raise ValueError(f"max_leases is a whole number of 1 or more, not {max_leases!r}")
         super().__init__(name, client)
-        self.max_leases = max_leases
+        self.max_leases = checked_int("max_leases", max_leases, 1)
         self._leases: list[int] = []
 
     @blocking
@@ -276,7 +280,9 @@ class Queue(_Named):
 
     def __init__(self, name: Any = None, client: Client | None = None, maxsize: int = 0) -> None:
         super().__init__(name, client)
-        self.maxsize = maxsize
+        if not isinstance(maxsize, int):
+            raise TypeError(f"maxsize is how many values a queue takes, 0 for any number, not {maxsize!r:.100}")
+        self.maxsize = checked_int("maxsize", maxsize)
         self._is_known = False  # the cluster knows that there is this object
 
     def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:

@@ -9,6 +9,7 @@ from hpclaunch.client.awaiting import blocking
 from hpclaunch.client.data import keys_of, scheduler_info
 from hpclaunch.client.future import Future
 from hpclaunch.client.held import only_futures
+from hpclaunch.client.terms import worker_names
 from hpclaunch.comm.keys import Key, key_of_text, text_of_key
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class QuestionCalls:
     @blocking
     def has_what(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
         """Return the keys of the large results on each worker."""
-        said = self._ask("has_what", workers=workers)
+        said = self._ask("has_what", workers=worker_names(workers))
         return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
 
     @property
@@ -55,14 +56,14 @@ class QuestionCalls:
     @blocking
     def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
         """Return how many tasks each worker runs at once."""
-        return dict(self._ask("nthreads", workers=workers))
+        return dict(self._ask("nthreads", workers=worker_names(workers)))
 
     ncores = nthreads
 
     @blocking
     def processing(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
         """Return the keys of the tasks that each worker runs or is about to run."""
-        said = self._ask("processing", workers=workers)
+        said = self._ask("processing", workers=worker_names(workers))
         return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
 
     @blocking

@@ -22,6 +22,7 @@ from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import MemoryConnection
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Notice, Reply, Request, Welcome
 from hpclaunch.comm.reports import to_error
+from hpclaunch.comm.texts import pack_arguments
 from hpclaunch.errors import (
     ClusterNotFoundError,
     CommClosedError,
@@ -138,14 +139,16 @@ class HeadSession:
 
         :raises HPCLaunchError: the head's own error, as the class it was there.
         :raises CommClosedError: the head went away before it answered.
+        :raises ValueError: a parameter can't be encoded; TypeError if it is of a kind that can't be sent.
         """
         if self.comm is None or self.comm.is_closed:
             raise CommClosedError(f"the connection to the head is closed{self._because()}")
+        body = pack_arguments(method, params)
         self._last_request += 1
         number = self._last_request
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
-        self.comm.send(Request(number, method, msgspec.msgpack.encode(params)))
+        self.comm.send(Request(number, method, body))
         try:
             return await answer
         finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hpclaunch.client.awaiting import blocking
 from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import MAX_SETUP_BYTES, Failure
+from hpclaunch.comm.texts import checked_text
 from hpclaunch.errors import SetupError, UserError
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class SetUpCalls:
         """
         path = Path(filename)
         if path.suffix not in (".py", ".zip", ".egg", ".whl"):
-            raise UserError(f"{path.name} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+            raise UserError(f"{path.name!r} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+        checked_text("the file's name", path.name)
         _check_size("file", path.name, path.stat().st_size)
         _register(self, "file", path.name, path.read_bytes(), idempotent=False)
 

@@ -58,7 +58,7 @@ class Welcome(_Message, tag=2):
 
     version: int
     name: str
-    python_path: list[str] = []
+    python_path: list[bytes] = []  # as the file system has them, which may be no UTF-8
     heartbeat_seconds: float = 2.0
     inline_limit: int = 65536  # results up to this many bytes travel to the head
 

@@ -70,7 +70,7 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
             work_directory=work_directory,
             worker_command=engine.worker_command(config, directory),
         )
-        rundir.write_file(directory / "job.sh", script.encode(), mode=0o700)
+        rundir.write_file(directory / "job.sh", scripts.encoded(script), mode=0o700)
         head_options.write(
             directory,
             head_options.HeadOptions(
@@ -111,7 +111,7 @@ def prepare_group(config: JobConfig, directory: Path) -> str:
         worker_command=engine.worker_command(config, directory),
     )
     rundir.tickets_path(directory, config.group).mkdir(mode=0o700, exist_ok=True)
-    rundir.write_file(rundir.script_path(directory, config.group), script.encode(), mode=0o700)
+    rundir.write_file(rundir.script_path(directory, config.group), scripts.encoded(script), mode=0o700)
     return script
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
+from hpclaunch.comm.texts import pack
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import balance, claims, wishes
 from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
@@ -30,6 +32,8 @@ from hpclaunch.scheduler.why import why
 if TYPE_CHECKING:
     from hpclaunch.scheduler.peers import Peer
     from hpclaunch.scheduler.server import SchedulerServer
+
+log = logging.getLogger("hpclaunch.scheduler")
 
 #: What a client inside a task may ask of the head, beside all that is in these tables.
 TASKS_MAY_ASK = ("info", "wait_for_workers")
@@ -73,15 +77,18 @@ class Questions:
 
     def take(self, peer: Peer, message: m.Request) -> bool:
         """Answer a client's question, now or later; False: it is not in these tables."""
-        if message.method == "named":
-            self._ask_named(peer, message)
-            return True
-        if message.method in self._now:
+        is_named = message.method == "named"
+        if is_named or message.method in self._now:
             try:
                 params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-                value = _call(self._now[message.method], peer, params)
-                peer.comm.send(m.Reply(message.request, msgspec.msgpack.encode(value)))
-            except HPCLaunchError as error:
+                if is_named:
+                    self._ask_named(peer, message.request, **params)
+                else:
+                    value = _call(self._now[message.method], peer, params)
+                    peer.comm.send(m.Reply(message.request, pack(value)))
+            except Exception as error:  # of one question: what else this client says is still to be heard
+                if not isinstance(error, HPCLaunchError):
+                    log.exception("question %s of %s failed", message.method, peer.hello.name)
                 peer.comm.send(m.Reply(message.request, error=to_report(error)))
             return True
         return False
@@ -214,12 +221,17 @@ class Questions:
 
     # --- named things
 
-    def _ask_named(self, peer: Peer, message: m.Request) -> None:
+    def _ask_named(
+        self, peer: Peer, request: int, ticket: int, kind: str, do: str, name: str, how: dict[str, Any]
+    ) -> None:
         """Note a question for a named thing; it is answered when its turn comes."""
-        asked = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-        client, ticket = peer.hello.name, asked["ticket"]
-        self._tickets[client, ticket] = message.request
-        self._named.on_asked(client, ticket, asked["kind"], asked["do"], asked["name"], **asked["how"])
+        client = peer.hello.name
+        self._tickets[client, ticket] = request
+        try:
+            self._named.on_asked(client, ticket, kind, do, name, **how)
+        except Exception:
+            self._tickets.pop((client, ticket), None)
+            raise
         self._carry_out_named()
 
     def _named_withdrawn(self, peer: Peer, ticket: int) -> None:
@@ -240,7 +252,7 @@ class Questions:
                 request = self._tickets.pop((command.client, command.ticket), None)
                 peer = self._server.client_peer(command.client)
                 if peer is not None and request is not None:
-                    peer.comm.send(m.Reply(request, msgspec.msgpack.encode(command.value)))
+                    peer.comm.send(m.Reply(request, pack(command.value)))
             elif type(command) is Keep:
                 claims.keep(reactor, command.keys)
             elif type(command) is LetGo:
@@ -257,7 +269,7 @@ class Questions:
 
     def _why(self, peer: Peer, key: str) -> str:
         """Return in words how a task stands; empty if it is not known."""
-        return why(self._server.reactor.state, key, time.monotonic())
+        return why(self._server.reactor.state, key, time.monotonic(), self._server.silence.reasons())
 
     def _who_has(self, peer: Peer, keys: list[str] | None = None) -> dict[str, list[str]]:
         tasks = self._server.reactor.state.tasks
@@ -331,7 +343,7 @@ class Questions:
         number = self._last
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[number] = name, answer
-        peer.comm.send(m.Request(number, method, msgspec.msgpack.encode(params)))
+        peer.comm.send(m.Request(number, method, pack(params)))
         try:
             return await answer
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -19,8 +20,9 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
+from hpclaunch.comm.texts import pack
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import claims, pressure, sizes, timeouts, wishes
+from hpclaunch.scheduler import claims, pressure, silence, sizes, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.large_functions import forget_idle
@@ -37,14 +39,11 @@ from hpclaunch.scheduler.retiring import empty
 from hpclaunch.scheduler.rounds import Rounds
 from hpclaunch.scheduler.runs import Runs
 from hpclaunch.scheduler.scattered import on_data_brought
+from hpclaunch.scheduler.silence import Silence
 from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
 
-#: Seconds between two heartbeats of a supervisor.
-HEARTBEAT_SECONDS = 2.0
-#: Seconds without one after which its job is taken as lost: a dead node closes no connection.
-SILENCE_SECONDS = 20.0
 #: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
 BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
@@ -93,6 +92,7 @@ class SchedulerServer:
         self.notices = Notices(self._clients)
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
+        self.silence = Silence(self._workers, self._supervisors)
         self._runs = Runs()
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
@@ -162,8 +162,8 @@ class SchedulerServer:
         return m.Welcome(
             m.PROTOCOL_VERSION,
             self.cluster_id,
-            python_path=self.python_path,
-            heartbeat_seconds=HEARTBEAT_SECONDS,
+            python_path=list(map(os.fsencode, self.python_path)),
+            heartbeat_seconds=silence.HEARTBEAT_SECONDS,
         )
 
     def _join_client(self, peer: Peer) -> None:
@@ -267,7 +267,7 @@ class SchedulerServer:
             return  # of a run of its job that is over
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
-            self._drop_frozen_workers(peer)
+            self.silence.on_heartbeat(peer)
             peer.comm.send(m.Heartbeat())
         elif type(message) is m.WorkerDied:
             self._on_worker_died(peer, message)
@@ -309,7 +309,7 @@ class SchedulerServer:
         try:
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
             value = await self._questions.answer(peer, message.method, params)
-            reply = m.Reply(message.request, msgspec.msgpack.encode(value))
+            reply = m.Reply(message.request, pack(value))
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -466,32 +466,8 @@ class SchedulerServer:
         self._relays.on_tick()
         self._questions.room.serve()
         self.schedule_round()
-        for job_id, peer in list(self._supervisors.items()):
-            if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
-                self._drop_silent_job(job_id)
+        self.silence.on_tick(now)
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
-
-    def _drop_frozen_workers(self, supervisor: Peer) -> None:
-        """Take workers as lost that were stopped (SIGSTOP, a debugger) for as long as a job may be silent.
-
-        What one of them says when it runs again comes on a connection that is over: it makes way for another.
-        """
-        now = time.monotonic()
-        frozen = {name for name, vitals in supervisor.vitals.items() if vitals.stopped}
-        supervisor.frozen = {name: supervisor.frozen.get(name, now) for name in frozen}
-        for name, since in supervisor.frozen.items():
-            peer = self._workers.get(name)
-            if peer is not None and now - since > SILENCE_SECONDS:
-                reason = f"its process has been stopped (SIGSTOP?) for {now - since:.0f} s"
-                log.warning("worker %s: %s", name, reason)
-                peer.comm.abort(reason)  # type: ignore[attr-defined]
-
-    def _drop_silent_job(self, job_id: str) -> None:
-        reason = f"nothing was heard of it for {SILENCE_SECONDS:g} s"
-        log.warning("job %s: %s", job_id, reason)
-        for peer in [self._supervisors[job_id], *self._workers.values()]:
-            if peer.hello.job_id == job_id:
-                peer.comm.abort(reason)  # type: ignore[attr-defined]
 
     def _news(self) -> None:
         self._changed.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from hpclaunch.config.units import format_bytes, format_duration
 from hpclaunch.scheduler import sizes
@@ -33,20 +34,27 @@ from hpclaunch.scheduler.state import (
 _SOME = 5
 #: How the reason begins that a worker lacks something for good.
 _ASKS = "the task asks for "
+_NOT_NAMED = "not one of workers="
 
 
-def why(state: SchedulerState, key: str, now: float) -> str:
-    """Return how a task stands and why; empty if it is not known."""
+def why(state: SchedulerState, key: str, now: float, silent: Mapping[str, str] | None = None) -> str:
+    """Return how a task stands and why; empty if it is not known.
+
+    :param silent: workers of which nothing is heard, and why that is so.
+    """
+    silent = silent or {}
     task = state.tasks.get(key)
     if task is None:
         return ""
     lines = [f"task {key} ({task.function.name}) {_stands(state, task)}"]
     if task.state == READY:
-        lines += _workers(state, task, now)
+        lines += _workers(state, task, now, silent)
     elif task.state == WAITING:
         lines += _inputs(state, task)
     elif task.state == FAILED and task.failure is not None:
         lines.append(f"  {task.failure.text}")
+    at = [task.worker] if task.state == ASSIGNED and task.worker else list(task.holders or ())
+    lines += [f"  worker {worker.name} is silent: {silent[worker.name]}" for worker in at if worker.name in silent]
     lines += [f"  before: {how}" for _, how in task.deaths or ()]
     return "\n".join(lines)
 
@@ -109,13 +117,16 @@ def _root(task: Task) -> Task:
 # --- workers
 
 
-def _workers(state: SchedulerState, task: Task, now: float) -> list[str]:
+def _workers(state: SchedulerState, task: Task, now: float, silent: Mapping[str, str]) -> list[str]:
     """Say what rules the workers out."""
     if not state.workers:
         return ["  no worker is connected"]
     reasons: dict[str, list[str]] = {}
     for worker in state.workers.values():
-        reasons.setdefault(_ruled_out(worker, task, now), []).append(worker.name)
+        reason = _ruled_out(worker, task, now)
+        if worker.name in silent and not reason.startswith((_ASKS, _NOT_NAMED)):
+            reason = f"it is silent: {silent[worker.name]}"
+        reasons.setdefault(reason, []).append(worker.name)
     free = reasons.pop("", [])
     lines = [f"  {_some(names)}: {reason}" for reason, names in reasons.items()]
     if not free and all(reason.startswith(_ASKS) for reason in reasons):
@@ -144,7 +155,7 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     """Return what keeps a worker from taking a task now; empty if nothing does. What lasts longest first."""
     terms = task.terms or t.Terms()
     if terms.workers and not terms.allow_others and not t.is_named(worker, terms.workers):
-        return f"not one of workers={sorted(terms.workers)}"
+        return f"{_NOT_NAMED}{sorted(terms.workers)}"
     lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
     if lacking:
         have = ", ".join(f"{name} {amount:g}" for name, amount in worker.resources.items()) or "none"

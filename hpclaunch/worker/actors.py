@@ -24,6 +24,7 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
 from hpclaunch.worker import shortage
 from hpclaunch.worker.context import Place, here
+from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.ownership import own
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class _Running:
         self._classes = new.classes
         self._executor = executor
         self._reply = reply
+        mend_hooks()
         threading.Thread(target=self._serve, name=f"hpclaunch-actor-{key}", daemon=True).start()
 
     def _serve(self) -> None:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import mmap
 import pickle
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,7 @@ from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.context import Place, WorkerFacts, here
+from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.ownership import own
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ class Executor:
             self._start_thread(slot)
 
     def _start_thread(self, slot: int) -> None:
+        mend_hooks()  # a task has them as it left them, and a thread can't be made without
         place = Place(self, slot)
         self._places.add(place)
         name = f"hpclaunch-task-{slot // SLOT_BYTES}"
@@ -295,6 +298,7 @@ class Executor:
         """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
         queue, run, rejoining = self._queue, self._run, self._rejoining
         place.busy = True
+        mend_hooks()
         with contextlib.suppress(IndexError):
             while True:
                 if rejoining and self._give_way(place):
@@ -348,6 +352,8 @@ class Executor:
             if self._timed and key in self._timed:
                 self._timed.discard(key)
                 self._on_begun(key)
+            if threading.excepthook is None or sys.stdout is None or sys.stderr is None:  # an earlier task's work
+                mend_hooks()
             call = function.shared or function.load()
             if inputs is not None:
                 inputs = _read_back(inputs)
@@ -371,6 +377,7 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+            mend_hooks()
         call = args = kwargs = value = None  # nothing of a task outlives it
         if place.classes:
             place.classes.clear()

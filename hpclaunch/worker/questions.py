@@ -21,8 +21,10 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
+from hpclaunch.comm.texts import pack
 from hpclaunch.errors import UserError
 from hpclaunch.worker.context import Place, here
+from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.setups import SetUps
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class WorkerQuestions:
             if method is None:
                 raise UserError(f"a worker knows no question {message.method!r}. Are both sides one version?")
             value = method(**msgspec.msgpack.decode(message.body, type=dict[str, Any]))
-            return m.Reply(message.request, msgspec.msgpack.encode(value))
+            return m.Reply(message.request, pack(value))
         except Exception as error:  # whatever it is, the head waits for an answer
             return m.Reply(message.request, error=to_report(error))
 
@@ -75,7 +77,7 @@ class WorkerQuestions:
         try:
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
             value = await self._later[message.method](**params)
-            return m.Reply(message.request, msgspec.msgpack.encode(value))
+            return m.Reply(message.request, pack(value))
         except Exception as error:  # whatever it is, the head waits for an answer
             return m.Reply(message.request, error=to_report(error))
 
@@ -94,6 +96,7 @@ class WorkerQuestions:
             here.place = Place(self._executor, -1)  # as that of a task that has stepped aside
             call.set_result(_call(function, args, self._executor.facts))
 
+        mend_hooks()
         threading.Thread(target=run, name="hpclaunch-run", daemon=True).start()
         return await asyncio.wrap_future(call) if wait else [True, _NONE]
 

@@ -162,7 +162,7 @@ class WorkerServer:
         self._begin(comm, welcome)
 
     def _begin(self, comm: Comm, welcome: m.Welcome) -> None:
-        for path in welcome.python_path:
+        for path in map(os.fsdecode, welcome.python_path):
             if path not in sys.path:
                 sys.path.append(path)
         self._head = comm

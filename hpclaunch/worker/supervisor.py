@@ -224,7 +224,7 @@ class Supervisor:
         self._heard = time.monotonic()
         self._heartbeat_seconds = welcome.heartbeat_seconds
         self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
-        sys.path += [path for path in welcome.python_path if path not in sys.path]
+        sys.path += [path for path in map(os.fsdecode, welcome.python_path) if path not in sys.path]
         self._remark(f"reached the head at {address}")
         self._tell_parent("ready")
 
@@ -500,7 +500,7 @@ class Supervisor:
     def _vitals(self, child: _Child) -> m.WorkerVitals:
         """Look at a child as the kernel sees it."""
         try:
-            stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            stat = Path(f"/proc/{child.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return m.WorkerVitals(child.name, child.pid, 0, 0.0)
         ticks = int(stat[11]) + int(stat[12])
