@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
 
 
-def parts_of(message: m.SubmitTasks) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
+def parts_of(message: m.SubmitTasks, size: int) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
     """Cut a message into runs of tasks, in order, that have large arguments or not; give the terms of each run.
 
+    :param size: bytes of all its arguments together.
     :raises ValueError: the message asks for something that can't be asked.
     """
     terms = read(message.terms)
-    if max(map(len, message.args), default=0) < LARGE_BYTES:
+    if size < LARGE_BYTES or max(map(len, message.args)) < LARGE_BYTES:
         yield message, terms
         return
     for is_large, run in groupby(range(len(message.keys)), lambda i: len(message.args[i]) >= LARGE_BYTES):
