@@ -111,9 +111,9 @@ class Reactor:
     def on_tasks_submitted(self, name: str, message: m.SubmitTasks) -> None:
         """A client wants these tasks done."""
         m.check_columns(message.keys, message.args, message.inputs or message.keys)
-        function = self.state.functions[message.function]
-        function.learn_given(sum(map(len, message.args)), len(message.args))
-        for part, terms in sizes.parts_of(message, function):
+        function, size = self.state.functions[message.function], sum(map(len, message.args))
+        function.learn_given(size, len(message.args))
+        for part, terms in sizes.parts_of(message, function, size):
             self._on_submitted(self.state.clients[name], part, terms)
 
     def _on_submitted(self, client: Client, message: m.SubmitTasks, terms: Terms | None) -> None:

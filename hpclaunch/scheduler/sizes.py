@@ -41,16 +41,19 @@ if TYPE_CHECKING:
 _SMALL_BYTES = 1 << 16
 
 
-def parts_of(message: m.SubmitTasks, function: Function) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
+def parts_of(
+    message: m.SubmitTasks, function: Function, size: int
+) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
     """Cut a message into runs of tasks, in order, that have large arguments or not; give the terms of each run.
 
+    :param size: bytes of all its arguments together.
     :raises ValueError: the message asks for something that can't be asked.
     """
     terms = read(message.terms)
     if function.size >= LARGE_BYTES:
         yield message, by_size(terms)
         return
-    if max(map(len, message.args), default=0) < LARGE_BYTES:
+    if size < LARGE_BYTES or max(map(len, message.args)) < LARGE_BYTES:
         yield message, terms
         return
     for is_large, run in groupby(range(len(message.keys)), lambda i: len(message.args[i]) >= LARGE_BYTES):

@@ -159,7 +159,7 @@ def test_large_results_go_from_host_to_host_by_themselves(own_cluster: Make, is_
 def kill_holder(cluster: MiniCluster, client: Client, future: Any) -> None:
     """Kill the whole job whose worker has a result."""
     until(future.done)
-    holder = future._data[0]
+    holder = future._data.places[0]
     for job in cluster.jobs:
         if any(_listens(pid, holder) for pid in _children(job.pid)):
             os.killpg(job.pid, signal.SIGKILL)
