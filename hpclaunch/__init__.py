@@ -27,6 +27,7 @@ _PUBLIC: dict[str, str] = {
     "secede": "hpclaunch.worker.context",
     "worker_client": "hpclaunch.worker.context",
     "register_serialization": "hpclaunch.comm.registry",
+    "WorkerPlugin": "hpclaunch.client.setups",
     "as_completed": "hpclaunch.client.waiting",
     "progress": "hpclaunch.client.progress",
     "wait": "hpclaunch.client.waiting",

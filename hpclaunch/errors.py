@@ -125,6 +125,10 @@ class HeadError(SiteError):
     """The head process could not be started, or ended while it was needed."""
 
 
+class SetupError(UserError):
+    """A plugin or an uploaded file can't set a worker up. Chained to what it raised there, where that is known."""
+
+
 class ClusterNotFoundError(UserError):
     """No running cluster goes by this name, file or address."""
 
@@ -155,6 +159,14 @@ class TaskError(HPCLaunchError):
 
 class KilledWorkerError(TaskError):
     """Too many workers died while they ran this task; the text says how each of them died."""
+
+
+class TooLargeError(TaskError):
+    """What a task is given does not fit into the memory of any worker; the text says sizes and limits."""
+
+
+class ResultTooLargeError(MemoryError, HPCLaunchError):
+    """Results that were asked for do not fit into the memory that is free here; they are still on the cluster."""
 
 
 class SerializationError(TaskError, TypeError):

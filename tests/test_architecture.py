@@ -37,6 +37,7 @@ PURE = {
     "cluster.verdict",
     "cluster.watch",
     "comm.buffers",
+    "comm.class_copies",
     "comm.framing",
     "comm.keys",
     "comm.messages",
@@ -53,8 +54,10 @@ PURE = {
     "scheduler.balance",
     "scheduler.batches",
     "scheduler.actors",
+    "scheduler.checks",
     "scheduler.claims",
     "scheduler.commands",
+    "scheduler.large_functions",
     "scheduler.leaving",
     "scheduler.load",
     "scheduler.multilocks",
@@ -69,6 +72,7 @@ PURE = {
     "scheduler.recall",
     "scheduler.rings",
     "scheduler.restricted",
+    "scheduler.sizes",
     "scheduler.state",
     "scheduler.terms",
     "scheduler.timeouts",
@@ -118,6 +122,7 @@ ALLOWED = {
     "traceback",
     "types",
     "typing",
+    "weakref",
     "xml",
     # not of the standard library
     "cloudpickle",
@@ -141,7 +146,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
-    "threading": {"RLock"},  # no threads
+    "threading": {"local", "RLock"},  # no threads
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
 FILE_CALLS = {

@@ -9,9 +9,7 @@ import contextlib
 import functools
 import hashlib
 import operator
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpclaunch.client import data as data_calls
@@ -29,6 +27,7 @@ from hpclaunch.client.executor import ClientExecutor
 from hpclaunch.client.functions import check_size
 from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
 from hpclaunch.client.questions import QuestionCalls
+from hpclaunch.client.setups import SetUpCalls
 from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
 from hpclaunch.client.waiting import flatten, rebuild
 from hpclaunch.comm import messages as m
@@ -42,7 +41,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
+class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -73,7 +72,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
 
-            cluster, is_own = current_or_new_cluster(**local)
+            cluster, is_own = current_or_new_cluster(asynchronous=asynchronous, **local)
             self._own_cluster = cluster if is_own else None
         elif local:
             raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
@@ -347,6 +346,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         :param errors: "raise" raises the first task's error; "skip" leaves failed tasks out.
         :param direct: accepted, and not needed: large results come from the workers where the network allows it.
         :raises ValueError: a future is another client's.
+        :raises ResultTooLargeError: the results together do not fit into the memory that is free here.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
@@ -441,16 +441,6 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         )
 
     @blocking
-    def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> None:
-        """Send a .py, .zip, .egg or .whl file to all workers, also to those that come later, to be imported there.
-
-        :param load: accepted, and not needed: a module is loaded by the first task that imports it, and again by
-            each upload after that.
-        :raises UserError: it is of another kind, or raised when it was loaded again.
-        """
-        data_calls.upload_file(self, Path(filename))
-
-    @blocking
     def restart(self, timeout: str | float = 30.0, wait_for_workers: bool = True) -> Client:
         """Cancel all tasks of all clients, forget all results and replace all worker processes.
 
@@ -528,14 +518,21 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Client:
+        cluster: Any = self.cluster
+        if getattr(cluster, "asynchronous", False):
+            await cluster  # the workers of a local one are there then
         await self._start()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await in_thread(functools.partial(Client.close, self))
+    async def __aexit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
+        await in_thread(functools.partial(self.__exit__, kind))
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
+        try:
+            if kind is None:  # what its executors were given is not dropped
+                self._unended.wait(self)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         if not self._is_open:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.client.future import Future
@@ -20,6 +19,7 @@ from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import HPCLaunchError, UserError
+from hpclaunch.notes import warn
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -92,7 +92,7 @@ def _put(
     if few:
         client._thread.run(_send(client, few))
     if large:
-        places = client._ask("places", count=len(large), workers=workers)
+        places = client._ask("places", sizes=[value.payload.size for value in large], workers=workers)
         client._thread.run(_begin_to_bring(client, large, places or [("", 0)] * len(large)))
     return futures
 
@@ -171,12 +171,18 @@ def run(
     """Run a function once on each worker; return the results by worker."""
     if on_error not in ("raise", "return", "ignore"):
         raise ValueError(f'on_error is "raise", "return" or "ignore", not {on_error!r}')
-    sent = client._functions.dump(function)
+    called = serialize.dump_inline(function)
     with kept_by_caller():
         data, inputs = serialize.dump_call(args, kwargs or None)
     if inputs:
         raise TypeError("run takes no futures: they are for tasks; use their results")
-    answers = client._ask("run", function=sent.data, args=data, workers=workers, wait=wait)
+    answers = client._ask("run", function=called, args=data, workers=workers, wait=wait)
+    if not answers:
+        name = getattr(function, "__name__", "setup")
+        warn(
+            f"run has called {serialize.function_name(function)} on no worker, because none is connected. Call "
+            f"wait_for_workers() before; register_worker_callbacks({name}) reaches later workers too"
+        )
     results: dict[str, Any] = {}
     for worker, (is_done, *rest) in answers.items():
         if is_done:
@@ -187,16 +193,6 @@ def run(
                 raise error
             results[worker] = error
     return results if wait else None
-
-
-def upload_file(client: Client, filename: str | Path) -> None:
-    """Send a file to all workers, now and later."""
-    path = Path(filename)
-    if path.suffix not in (".py", ".zip", ".egg", ".whl"):
-        raise UserError(f"{path.name} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
-    failures = client._ask("upload_file", name=path.name, data=path.read_bytes())
-    if failures:
-        raise UserError(f"{path.name} can't be loaded on {len(failures)} workers: {failures[0]}")
 
 
 def keys_of(futures: Future | Iterable[Future] | None) -> list[str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +22,14 @@ class EndCalls:
     def _cancel_unstarted(self, keys: list[str]) -> list[str]:
         """Cancel those of some tasks that have not begun; return their keys."""
         return list(_client(self)._ask("cancel_unstarted", keys=keys)) if keys else []
+
+    def _cancel_unstarted_soon(self, keys: list[str]) -> None:
+        """As :meth:`_cancel_unstarted`, without an answer: it may be called in any thread, at any point."""
+        client = _client(self)
+        if keys and not client._closed and not client._thread.is_foreign:
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending
+                asking = client._request("cancel_unstarted", keys=keys)
+                asyncio.run_coroutine_threadsafe(asking, client._thread.loop)
 
     def cancel(self, futures: Future | Iterable[Future], force: bool = False) -> Any:
         """Cancel tasks, and with them all that use their results.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -17,11 +18,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hpclaunch.client.awaiting import allowing_to_block
 from hpclaunch.client.functions import SUBMIT_WORDS
-from hpclaunch.client.future import Future
-from hpclaunch.errors import CommClosedError
+from hpclaunch.client.future import STORED, Future
+from hpclaunch.client.unended import is_program_ending, note_client
+from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
+
+
+log = logging.getLogger("hpclaunch.client")
+
+#: Seconds that the text of a future waits to hear whether its call runs.
+_LOOK_SECONDS = 0.5
 
 
 class _Unread(Exception):
@@ -35,9 +43,18 @@ class TaskFuture(concurrent.futures.Future[Any]):
         super().__init__()
         self.task: Future | None = task  # until the result is here
         self._load_lock = threading.RLock()
+        task._client._unended.keep(task)
         task.add_done_callback(self._on_ended)
 
     def _on_ended(self, task: Future) -> None:
+        try:
+            self._end(task)
+        except BaseException:  # SystemExit, of a callback: the futures after this one must be told, too
+            log.exception("a future's callback raised")
+        finally:
+            task._client._unended.end(task)
+
+    def _end(self, task: Future) -> None:
         if task.cancelled():
             self._note_cancelled()
             return
@@ -87,6 +104,41 @@ class TaskFuture(concurrent.futures.Future[Any]):
         self._load(timeout)
         return super().exception(0)
 
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """Return (done, cancelled, result, exception): what asyncio reads from CPython 3.14 on."""
+        if not self.done():
+            return False, False, None, None
+        if self.cancelled():
+            return True, True, None, None
+        self._load(None)
+        return True, False, self._result, self._exception
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} state={self._state_in_words()}>"
+
+    def _state_in_words(self) -> str:
+        if not self.done():
+            return "running" if self._seems_running() else "pending"
+        if self.cancelled():
+            return "cancelled"
+        task = self.task
+        if task is not None and task._status == STORED:
+            return "finished returned a large result that is not loaded yet"
+        self._load(None)
+        if self._exception is not None:
+            return f"finished raised {type(self._exception).__name__}"
+        return f"finished returned {type(self._result).__name__}"
+
+    def _seems_running(self) -> bool:
+        """Ask the worker, where a text may wait for that, and not for long."""
+        task = self.task
+        if task is None or task._client._thread.is_here:
+            return False
+        try:
+            return bool(task._client._ask("running", _LOOK_SECONDS, keys=[task._key]))
+        except (HPCLaunchError, RuntimeError, TimeoutError):
+            return False
+
     def _load(self, timeout: float | None) -> None:
         """Wait for the end; then put the result or error where the base class has it."""
         task = self.task
@@ -103,9 +155,11 @@ class TaskFuture(concurrent.futures.Future[Any]):
                 with allowing_to_block():
                     self._result = task.result(_left(until))
                 self._exception = None
+            except KeyboardInterrupt:  # the user's: no task ends with one
+                raise
             except BaseException as error:
-                if isinstance(error, TimeoutError) and task.status != "error":
-                    raise
+                if isinstance(error, TimeoutError | ResultTooLargeError) and task.status != "error":
+                    raise  # the result is there, and can be asked for again
                 self._exception = error
             self.task = None
 
@@ -125,6 +179,7 @@ class ClientExecutor(concurrent.futures.Executor):
         self._lock = threading.Lock()  # between submitting and shutting down
         self._futures: weakref.WeakSet[TaskFuture] = weakref.WeakSet()
         self._tasks: weakref.WeakSet[Future] = weakref.WeakSet()
+        note_client(client)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Run ``fn(*args, **kwargs)`` on the cluster.
@@ -152,13 +207,20 @@ class ClientExecutor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """Run ``fn`` for each item (or tuple of items), and give the results in this order.
 
+        The calls are submitted now, and run also if no result is ever asked for. An iterator that is closed, or
+        that has raised, cancels those that have not begun.
+
         :param timeout: seconds from now, after which asking for the next result raises TimeoutError.
         :param chunksize: calls in one task.
-        :param buffersize: calls that are submitted ahead of the result that is asked for; None: all at once.
+        :param buffersize: tasks that are submitted and whose results have not been given; None: all at once. The
+            iterables are read so far only. The iterator raises RuntimeError if the executor is shut down before
+            it has submitted the rest.
         :raises RuntimeError: the executor was shut down.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         until = None if timeout is None else time.monotonic() + timeout
@@ -167,7 +229,7 @@ class ClientExecutor(concurrent.futures.Executor):
         left.reverse()
 
         def more() -> None:
-            if buffersize is not None and not self._is_shut:
+            if buffersize is not None:
                 left[:0] = self._map_some(fn, calls, chunksize, 1)
 
         return _results(left, more, until, chunksize > 1)
@@ -177,16 +239,17 @@ class ClientExecutor(concurrent.futures.Executor):
     ) -> list[Future]:
         """Submit the first of some calls, in so many tasks; None: all of them."""
         rows = list(calls if tasks is None else itertools.islice(calls, chunksize * tasks))
+        if not rows:
+            return []
         with self._lock:
             self._check()
-            if not rows:
-                return []
             if chunksize > 1:
                 chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
                 some = self._client.map(functools.partial(_run_chunk, fn), chunks, **self._options)
             else:
                 some = self._client.map(fn, *zip(*rows, strict=True), **self._options)
             self._tasks.update(some)
+            self._client._unended.keep_all(some)
         return some
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -194,6 +257,7 @@ class ClientExecutor(concurrent.futures.Executor):
 
         :param wait: return when all calls have ended.
         :param cancel_futures: cancel what has not begun.
+        :raises JobsFailedError: ``wait``, and the cluster cannot start workers for them.
         """
         with self._lock:
             self._is_shut = True
@@ -206,8 +270,15 @@ class ClientExecutor(concurrent.futures.Executor):
                 if future.task is not None and future.task._key in cancelled:
                     future._note_cancelled()
         if wait:
-            concurrent.futures.wait(futures)
+            tasks += [task for future in futures if (task := future.task) is not None]
             self._client._wait_for(tasks, None)
+            concurrent.futures.wait(futures)
+
+    @property
+    def _max_workers(self) -> int:
+        """How many calls run at once on the workers that are there; some libraries size their batches by it."""
+        with allowing_to_block():
+            return sum(self._client.nthreads().values())
 
     def __enter__(self) -> Self:
         return self
@@ -215,6 +286,8 @@ class ClientExecutor(concurrent.futures.Executor):
     def _check(self) -> None:
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if is_program_ending():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         if self._client._closed:
             raise concurrent.futures.BrokenExecutor(str(CommClosedError(self._client._closed)))
 
@@ -231,20 +304,20 @@ def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 
 def _results(left: list[Future], more: Callable[[], None], until: float | None, is_chunked: bool) -> Iterator[Any]:
-    """Give the results of tasks, the last one's first; who stops asking, or meets an error, ends the others."""
+    """Give the results of tasks, the last one's first; an end before the last cancels what has not begun."""
     try:
         while left:
+            more()
             with allowing_to_block():
                 value = [left[-1].result(_left(until))]
             left.pop()
-            more()
             if is_chunked:
                 yield from value.pop()
             else:
                 yield value.pop()  # and keep nothing of what was given
     finally:
-        if left and not left[0]._client._closed:
-            left[0]._client.cancel([task for task in left if not task.done()])
+        if left:
+            left[0]._client._cancel_unstarted_soon([task._key for task in left if not task.done()])
 
 
 def _left(until: float | None) -> float | None:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple
 
+from hpclaunch.client.shareable import is_plain_builtin, is_shareable
 from hpclaunch.comm.messages import DefineFunction, ForgetFunctions, Message
 from hpclaunch.comm.serialize import FunctionBytes, dump_function
 from hpclaunch.errors import CommClosedError, SerializationError
 from hpclaunch.notes import warn
 
-_CONSTANTS = (NoneType, bool, int, float, complex, str, bytes, ModuleType, BuiltinFunctionType)
+_CONSTANTS = (NoneType, bool, int, float, complex, str, bytes, ModuleType)
 _MISSING = object()
 
 #: Bytes of arguments of one call, or of a function. They travel in messages, which are not made for bulk data.
@@ -88,9 +89,9 @@ class SentFunctions:
         with self._lock:
             size = self._sizes.pop(function.id, None)
             if size is None:
-                size = len(function.data)
+                size = function.size
                 check_size(size, function.name)
-                self._send(DefineFunction(function.id, function.name, function.data))
+                self._send(DefineFunction(*function))
                 self._total += size
             self._sizes[function.id] = size
             self._in_use[function.id] = self._in_use.get(function.id, 0) + 1
@@ -154,11 +155,11 @@ class FunctionCache:
         :raises SerializationError: it refers to something that can't be pickled.
         """
         if type(function) is not FunctionType or function.__module__ != "__main__":
-            return dump_function(function)
+            return dump_function(function, is_shared=is_shareable(function))
         known = self._known.get(function)
         if known is not None and _is_unchanged(function, known[0]):
             return known[1]
-        data = dump_function(function)
+        data = dump_function(function, is_shared=is_shareable(function))
         snapshot = _snapshot(function)
         if snapshot is not None:
             self._known[function] = snapshot, data
@@ -168,13 +169,20 @@ class FunctionCache:
 def _snapshot(function: FunctionType) -> _Snapshot | None:
     """Return what a function's bytes depend on; None if not all of that can be compared."""
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    if function.__closure__ or function.__dict__ or any(type(one) not in _CONSTANTS for one in defaults):
+    if function.__closure__ or function.__dict__ or not all(map(_is_constant, defaults)):
         return None
     variables = function.__globals__
     names = tuple((name, variables.get(name, _MISSING)) for name in dict.fromkeys(_names(function.__code__)))
-    if any(value is not _MISSING and type(value) not in _CONSTANTS for _, value in names):
+    if not all(value is _MISSING or _is_constant(value) for _, value in names):
         return None
     return _Snapshot(function.__code__, defaults, names)
+
+
+def _is_constant(value: Any) -> bool:
+    """Say whether a value is the same as before as long as it is the same object."""
+    if type(value) is BuiltinFunctionType:
+        return is_plain_builtin(value)
+    return type(value) in _CONSTANTS
 
 
 def _is_unchanged(function: FunctionType, snapshot: _Snapshot) -> bool:

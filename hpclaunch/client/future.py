@@ -43,7 +43,7 @@ class Future:
     _key: str  # what the cluster knows it by
     _client: Client
     _status: int
-    _data: Any  # bytes; holders of a stored result; a Failure; an error
+    _data: Any  # bytes; where a stored result is; a Failure; an error
     _watchers: list[Callable[[Future], None]] | None
 
     def __new__(cls, key: Key, client: Client | None = None) -> Future:
@@ -65,6 +65,8 @@ class Future:
         :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
         :raises TimeoutError: it took longer.
         :raises CancelledError: it was cancelled.
+        :raises ResultTooLargeError: it does not fit into the memory that is free here.
+        :raises TooLargeError: what the task is given does not fit into the memory of any worker.
         :raises KilledWorkerError: too many workers died running it.
         :raises JobsFailedError: the cluster cannot start workers.
         :raises CommClosedError: the connection to the cluster is over.

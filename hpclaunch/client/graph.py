@@ -343,4 +343,4 @@ def _function_of(prefix: str) -> FunctionBytes:
     if not _run_node_bytes:
         _run_node_bytes = serialize.dump_inline(run_node)
     identity = hashlib.blake2b(_run_node_bytes + prefix.encode(), digest_size=16).digest()
-    return FunctionBytes(identity, prefix, _run_node_bytes)
+    return FunctionBytes(identity, prefix, _run_node_bytes, is_shared=True)

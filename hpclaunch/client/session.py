@@ -51,6 +51,7 @@ class HeadSession:
         self._on_lost = on_lost
         self._on_notice: Callable[[HPCLaunchError], None] | None = None
         self._early_notice: HPCLaunchError | None = None
+        self.on_recovered: Callable[[], None] | None = None  # told that what a notice said is over
         self.on_warning: Callable[[str], None] | None = None  # told what the user should know, and can live with
         self.comm: Comm | None = None
         self.welcome: Welcome | None = None
@@ -207,6 +208,11 @@ class HeadSession:
         if type(message) is Notice and message.kind == "warning":
             if self.on_warning is not None:
                 self.on_warning(message.error.text)
+            return True
+        if type(message) is Notice and message.kind == "recovered":
+            self._early_notice = None
+            if self.on_recovered is not None:
+                self.on_recovered()
             return True
         if type(message) is Notice:
             error = to_error(message.error)

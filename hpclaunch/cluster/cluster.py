@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import operator
 import os
@@ -28,6 +29,7 @@ from hpclaunch import rundir
 from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
+from hpclaunch.client.unended import wait_for_calls
 from hpclaunch.cluster.adaptation import read_policy
 from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
@@ -58,7 +60,8 @@ class JobQueueCluster:
     :param config_name: the section below ``jobqueue:`` to use, such as a site's own.
     :param name: the cluster's name, by which it is found; the jobs' name in the batch system is ``job_name``.
     :param asynchronous: for programs with an event loop: calls that block, such as ``scale`` and ``close``, return
-        awaitables. Making the cluster itself, which takes a fraction of a second, does block.
+        awaitables. Making the cluster itself, which takes a fraction of a second, does block; the workers of a
+        local one are there when it has been awaited.
     :param arguments: any configuration key (``_`` for ``-``), in today's or dask-jobqueue's older spelling.
     :raises ConfigError: a value can't be used; the text says which, where it came from and what to write.
     :raises HeadError: the head could not be started.
@@ -84,6 +87,7 @@ class JobQueueCluster:
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
         self._arguments = {**_with_scheduler_options(dict(arguments)), "n_workers": 0, "groups": {}}
+        self._awaited = self.config.n_workers if self.config.batch_system == "local" else 0
         self._groups: dict[str, JobConfig] = {}
         self._scripts: dict[str, str] = {}
         self._thread: LoopThread = loop_thread()
@@ -99,10 +103,21 @@ class JobQueueCluster:
                 self.add_group(group, **keys)
             if self.config.n_workers:
                 self.scale(self.config.n_workers)
+            if not asynchronous:
+                self._be_ready()
         except BaseException:
             self.close()
             raise
         self.asynchronous = asynchronous
+
+    def _be_ready(self) -> None:
+        """Wait once for the workers to start with, where no batch system's queue is between us and them.
+
+        :raises JobsFailedError: they can't start.
+        """
+        if self._awaited:
+            self.wait_for_workers(self._awaited)
+        self._awaited = 0
 
     def _begin(self) -> None:
         """Prepare the run directory and start the head."""
@@ -126,12 +141,13 @@ class JobQueueCluster:
         self._session = self._thread.run(opening)
         on_notice = weakref.WeakMethod(self._on_notice)  # the connection must not keep us
 
-        def hear(error: HPCLaunchError) -> None:
+        def hear(error: HPCLaunchError | None = None) -> None:
             method = on_notice()
             if method is not None:
                 method(error)
 
         self._session.listen(hear)
+        self._session.on_recovered = hear
 
     # --- size
 
@@ -317,7 +333,7 @@ class JobQueueCluster:
             f"{self.config.death_timeout:g} s. The end of its log:\n{log_tail(self.directory)}"
         )
 
-    def _on_notice(self, error: HPCLaunchError) -> None:
+    def _on_notice(self, error: HPCLaunchError | None) -> None:
         self._error = error
 
     # --- the end
@@ -363,15 +379,21 @@ class JobQueueCluster:
     ) -> None:
         leave(self)
         with allowing_to_block():
-            self.close()
+            self._leave(kind)
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._here().__await__()
 
     async def _here(self) -> Self:
+        try:
+            await in_thread(self._be_ready)
+        except BaseException:
+            await in_thread(self.close)
+            raise
         return self
 
     async def __aenter__(self) -> Self:
+        await self._here()
         enter(self)
         return self
 
@@ -379,7 +401,15 @@ class JobQueueCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         leave(self)
-        await in_thread(self.close)
+        await in_thread(functools.partial(self._leave, kind))
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """End a ``with`` block: what executors were given is not dropped, unless the block has failed."""
+        try:
+            if kind is None:
+                wait_for_calls(self)
+        finally:
+            self.close()
 
     if not TYPE_CHECKING:
 
@@ -426,6 +456,8 @@ class SLURMCluster(JobQueueCluster):
 class LocalCluster(JobQueueCluster):
     """Workers on this machine: each is a job of the local batch system, run from the same kind of script.
 
+    The workers are connected when the constructor returns; of an asynchronous one, when it has been awaited.
+
     :param n_workers: workers to start with; None is one per core.
     :param threads_per_worker: threads of each worker.
     :param processes: False has the workers as threads of this very process, for debugging.
@@ -466,6 +498,7 @@ class LocalCluster(JobQueueCluster):
         self.directory = Path("/nonexistent")
         self._script = "# processes=False: the workers are threads of this process, there is no job\n"
         self.facts = {"id": self.name, "name": self.name, "addresses": ["memory"], "security": False}
+        self.facts["result_memory"] = self.config.result_memory
         self._connect(begin())
         self._finalizer = weakref.finalize(self, _end_inner, self._thread, self._inner)
         self._status = "running"

@@ -112,7 +112,7 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
         if not buffers:
             return _loads(data)
         return _loads(data, [copy_of(b) if memoryview(b).readonly else b for b in buffers])
-    except SerializationError:  # of something in it, which it names
+    except (SerializationError, MemoryError):  # of something in it, which it names; or there is no room for it
         raise
     except Exception as error:
         raise SerializationError(_why_not("unpickled", what, error)) from error
@@ -159,20 +159,34 @@ def _why_not(done: str, what: str, error: BaseException) -> str:
 
 
 class FunctionBytes(NamedTuple):
-    """A function ready to travel: its id is a hash of its bytes."""
+    """A function ready to travel: its id is a hash of its bytes, and of how calls use it."""
 
     id: bytes
     name: str
     data: bytes
+    buffers: list[bytes] = []  # large ones that the pickle refers to: arrays that it holds
+    is_shared: bool = False  # all calls on a worker may share one copy; else each unpickles its own
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.data) + sum(map(len, self.buffers))
 
 
-def dump_function(function: Callable[..., Any]) -> FunctionBytes:
+def dump_function(function: Callable[..., Any], *, is_shared: bool = False) -> FunctionBytes:
     """Pickle a function: by name if its module can be imported, by value if it is in ``__main__`` or local.
 
+    Its buffers are copies: what the client does to an array later does not change it.
+
+    :param is_shared: nothing in it can change, see :mod:`hpclaunch.client.shareable`.
     :raises SerializationError: it refers to something that can't be pickled.
     """
-    data = dump_inline(function)
-    return FunctionBytes(hashlib.blake2b(data, digest_size=16).digest(), function_name(function), data)
+    data, views = dump_value(function)
+    buffers = [bytes(view) for view in views]
+    digest = hashlib.blake2b(b"shared" if is_shared else b"", digest_size=16)
+    for piece in (data, *buffers):
+        digest.update(piece)
+    return FunctionBytes(digest.digest(), function_name(function), bytes(data), buffers, is_shared)
 
 
 def function_name(function: Callable[..., Any]) -> str:

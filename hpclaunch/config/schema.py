@@ -79,6 +79,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     adaptive: dict[str, Any]  # defaults of adapt(), by argument
     groups: dict[str, Any]  # more kinds of jobs: name -> keys that differ
     engine: str  # "embedded", "dask", "ray"
+    result_memory: float | None  # the part of a client's free memory that results may have; None is not checked
     memory_target: float | None  # fractions of the worker's memory; None is "false" in YAML
     memory_spill: float | None
     memory_pause: float | None
@@ -374,6 +375,7 @@ KEYS: dict[str, Key] = {
     "adaptive": Key(_adaptive),
     "groups": Key(_groups),
     "engine": Key(_choice("embedded", "dask", "ray")),
+    "result_memory": Key(_fraction),
     "memory_target": Key(_fraction),
     "memory_spill": Key(_fraction),
     "memory_pause": Key(_fraction),

@@ -29,6 +29,7 @@ class HeadHooks(NamedTuple):
     # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
     job_left: Callable[[str, str], None] = lambda job, reason: None
     # job id, why it will have no more workers; "": the connection to its supervisor is lost
+    coming: Callable[[], Sequence[int]] = tuple  # memory limits of the workers that may yet come; 0 is none
 
 
 class RunningEngine(Protocol):

@@ -56,6 +56,7 @@ class EmbeddedEngine:
             on_client_left=hooks.client_left,
             on_job_ends=hooks.job_ends,
             on_job_left=hooks.job_left,
+            coming=hooks.coming,
         )
         server.rounds.allow_staying_awake()
         listener = Listener(cluster_id, context, server.on_peer)

@@ -5,8 +5,8 @@ configuration describes (its name is empty); ``add_group`` adds others. Each has
 tickets of its own; log files and worker names are told apart by the batch system's job ids.
 
 Has the same face towards the head as one :class:`~hpclaunch.head.jobs.JobManager`. Which work is whose: work that
-asks for resources belongs to the first group whose workers have them; all other work to the first group that
-adapts.
+asks for resources, or is given much data, belongs to the first group whose workers have these resources and that
+much memory; all other work to the first group that adapts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ class Group:
         self.past: Adaptive | None = None  # the last one, for its log and what it has learned
 
     def fits(self, work: ReadyWork) -> bool:
-        """Say whether a worker of this group has what the work asks for."""
-        return all(self.config.resources.get(name, 0) >= amount for name, amount in work.resources)
+        """Say whether a worker of this group has what the work asks for, and memory for what it is given."""
+        limit = self.config.memory_per_worker
+        return (not limit or work.memory <= limit) and all(
+            self.config.resources.get(name, 0) >= amount for name, amount in work.resources
+        )
 
 
 class Groups:
@@ -155,6 +158,14 @@ class Groups:
     def wanted_workers(self) -> int:
         """How many workers there are to be."""
         return sum(group.manager.wish * group.config.processes for group in self._groups.values())
+
+    def coming(self) -> list[int]:
+        """Return the memory limits of the workers that may yet be started, in bytes; 0 is none.
+
+        Those of a group that can start no more do not count.
+        """
+        groups = self._groups.values()
+        return [group.config.memory_per_worker for group in groups if group.manager.failure is None]
 
     @property
     def failure(self) -> JobsFailedError | None:

@@ -121,6 +121,7 @@ class Head:
             self._on_client_left,
             self._on_job_ends,
             self._on_job_left,
+            lambda: self.jobs.coming(),
         )
         self.engine = await engine.start(
             self.directory,
@@ -145,6 +146,7 @@ class Head:
             "started": time.time(),
             "owner_pid": options.owner_pid,
             "owner_start": options.owner_start,
+            "result_memory": config.result_memory,
             "memory": {level: getattr(config, f"memory_{level}") for level in MEMORY_KEYS},
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())

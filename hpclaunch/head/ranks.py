@@ -34,6 +34,7 @@ class _Rank:
         self.workers: set[str] = set()
         self.since = now
         self.story: list[str] = []
+        self.has_joined = False
         self.ended = ""  # why it will have no more workers
         self.vanished: asyncio.TimerHandle | None = None  # runs while its connection is lost
 
@@ -72,6 +73,10 @@ class Ranks:
         """How many workers there are to be."""
         return len(self._ranks) * self._processes
 
+    def coming(self) -> list[int]:
+        """Return the memory limits of the workers that may yet come, in bytes; 0 is none, or not known."""
+        return [] if all(rank.has_joined for rank in self._ranks.values()) else [0]
+
     async def run(self) -> None:
         """Do nothing until cancelled: ranks come by themselves."""
         await asyncio.get_running_loop().create_future()
@@ -97,7 +102,7 @@ class Ranks:
         if rank.vanished is not None:
             rank.vanished.cancel()
             rank.vanished = None
-        rank.host, rank.since = host, now
+        rank.host, rank.since, rank.has_joined = host, now, True
         rank.story.append(f"+{now - self._begin:.1f} s  worker {worker} connected to {head_address}")
 
     def worker_left(self, job: str, worker: str, reason: str) -> None:

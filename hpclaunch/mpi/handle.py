@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import loop_thread
+from hpclaunch.client.unended import wait_for_calls
 from hpclaunch.cluster.current import forget, set_lasting
 from hpclaunch.cluster.table import JobTable
 from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
@@ -130,7 +131,11 @@ class MPICluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:  # what executors were given is not dropped, unless the block has failed
+                wait_for_calls(self)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         if self._session is None:

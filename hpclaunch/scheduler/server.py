@@ -20,10 +20,11 @@ from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import claims, pressure, timeouts, wishes
+from hpclaunch.scheduler import claims, pressure, sizes, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
-from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
+from hpclaunch.scheduler.large_functions import forget_idle
+from hpclaunch.scheduler.load import Load, WorkerInfo, infos_of, load_of, worker_of
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
@@ -50,17 +51,15 @@ _CLIENTS = ("client", "task")
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
-Nothing = Callable[..., None]
-
-
 class SchedulerServer:
     """The embedded scheduler as a part of the head.
 
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
-    :param on_job_left: called with (job_id, why no more workers come, or "": its supervisor's connection ended).
+    :param on_job_left: called with (job_id, why no more workers come; "": its supervisor's connection ended).
     :param on_client_left: called with the name of a client whose connection is over.
+    :param coming: returns the memory limits, in bytes, of the workers that the cluster may yet start; 0 is none.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
 
@@ -76,7 +75,9 @@ class SchedulerServer:
         on_client_left: Callable[[str], None] = lambda name: None,
         on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
         on_job_left: Callable[[str, str], None] = lambda job, reason: None,
+        coming: Callable[[], Sequence[int]] = tuple,
     ) -> None:
+        self._coming = coming
         self.cluster_id = cluster_id
         self.python_path = python_path or []
         self.reactor = Reactor(allowed_failures=allowed_failures)
@@ -134,7 +135,9 @@ class SchedulerServer:
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
-            m.TaskBegun: self._on_task_begun,
+            m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
+                self.reactor, peer.hello.name, msg.key, time.monotonic()
+            ),
             m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
 
@@ -178,23 +181,14 @@ class SchedulerServer:
             raise HandshakeError(f"a worker named {hello.name} is connected already")
         self._explain_loss(hello.name, None, "its process was replaced", "worker")
         self._workers[hello.name] = peer
-        worker = Worker(
-            hello.name,
-            hello.job_id,
-            max(1, hello.threads),
-            host=hello.host,
-            address=hello.addresses[0] if hello.addresses else "",
-            memory_limit=hello.memory_limit,
-        )
         now = time.monotonic()
-        worker.offer(hello.resources)
-        if hello.seconds_left > 0:
-            worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        worker = worker_of(hello, now)
+        self._questions.setups.on_worker_joining(worker)
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
-        self._failure = None
+        if not worker.refuses:
+            self.forgive()
         self._on_worker_joined(hello)
-        self._loop.call_soon(self._questions.on_worker_joined, peer)  # behind the welcome, before the first task
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
         self._news()
@@ -350,9 +344,6 @@ class SchedulerServer:
                 return peer
         return None
 
-    def _on_task_begun(self, peer: Peer, message: m.TaskBegun) -> None:
-        timeouts.on_task_begun(self.reactor, peer.hello.name, message.key, time.monotonic())
-
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         pressure.on_worker_paused(self.reactor, peer.hello.name, message)
         self._patience.heard(peer.hello.name, message)
@@ -395,14 +386,15 @@ class SchedulerServer:
         by = "others" if message.is_by_others else "worker"
         blame = "nobody" if peer.hello.job_id in self._stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
+        guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
             self._questions.on_worker_gone(message.name, how)
             self._relays.lose(old)
-            self._lose(message.name, peer.hello.job_id, message.running, whole, blame)
+            self._lose(message.name, peer.hello.job_id, guilty, whole, blame)
         else:
-            self._explain_loss(message.name, message.running, whole, blame)
+            self._explain_loss(message.name, guilty, whole, blame)
 
     def _explain_loss(self, name: str, running: list[str] | None, how: str, blame: str) -> None:
         """Carry out the loss of a worker whose connection broke a moment ago."""
@@ -423,6 +415,10 @@ class SchedulerServer:
         self._news()
         self.schedule_round()
 
+    def is_stopping(self, job_id: str) -> bool:
+        """Say whether a job was told to end."""
+        return job_id in self._stopping
+
     # --- rounds
 
     def _round(self) -> None:
@@ -434,7 +430,11 @@ class SchedulerServer:
         commands = self.reactor.take_commands()
         if (state.ready.count or state.held) and (state.idle or state.open):
             commands += place(state, time.monotonic())
-            for text in complaints(state) if state.overlong else ():
+            texts = complaints(state) if state.overlong else []
+            if state.oversized:
+                texts += sizes.refuse_oversized(self.reactor, self._coming())
+                commands += self.reactor.take_commands()
+            for text in texts:
                 self.warn(text)
         if commands:
             self.carry_out(commands)
@@ -458,14 +458,17 @@ class SchedulerServer:
             if peer is not None:
                 peer.comm.put(command.message)
                 spoken_to.add(peer.comm)
+                if type(command.message) is m.ExpectTask:
+                    peer.comm.flush()
         for comm in spoken_to:  # now, not a tick later: a round trip has four of these
             comm.flush()
 
     def _on_tick(self) -> None:
         now = time.monotonic()
         self.reactor.on_tick(now)
+        self.reactor.commands += forget_idle(self.reactor.state, now)
         if complaint := self._patience.complaint(self.reactor.state, now):
-            self._say_failure(MemoryFullError(complaint))
+            self._say("failure", MemoryFullError(complaint))
         self.replacing.on_tick()
         self._relays.on_tick()
         self._questions.room.serve()
@@ -513,13 +516,8 @@ class SchedulerServer:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        now = time.monotonic()
-        infos = []
-        for name, peer in self._workers.items():
-            supervisor = self._supervisors.get(peer.hello.job_id)
-            vitals = supervisor.vitals.get(name) if supervisor is not None else None
-            infos.append(info_of(peer.hello, self.reactor.state.workers.get(name), vitals, now))
-        return infos
+        vitals = {name: of for supervisor in self._supervisors.values() for name, of in supervisor.vitals.items()}
+        return infos_of(self._workers.values(), self.reactor.state, vitals, time.monotonic())
 
     async def wait_for_change(self) -> None:
         """Return when a worker has joined or left."""
@@ -570,15 +568,17 @@ class SchedulerServer:
     def notify(self, error: HPCLaunchError) -> None:
         """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
         self._failure = error
-        self._say_failure(error)
+        self._say("failure", error)
 
-    def _say_failure(self, error: HPCLaunchError) -> None:
+    def _say(self, kind: str, error: HPCLaunchError) -> None:
         for peer in self._clients.values():
-            peer.comm.send(m.Notice("failure", to_report(error)))
+            peer.comm.send(m.Notice(kind, to_report(error)))
 
     def forgive(self) -> None:
-        """Forget the failure that clients were told of: somebody tries again."""
-        self._failure = None
+        """Forget the failure that clients were told of, and tell them: the cluster works, or tries again."""
+        if self._failure is not None:
+            self._failure = None
+            self._say("recovered", HPCLaunchError("the cluster works, or tries again"))
 
     async def close(self, reason: str) -> None:
         """Tell every peer to end, and close all connections."""

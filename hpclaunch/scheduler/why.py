@@ -10,6 +10,7 @@ import math
 import re
 
 from hpclaunch.config.units import format_bytes, format_duration
+from hpclaunch.scheduler import sizes
 from hpclaunch.scheduler import terms as t
 from hpclaunch.scheduler.state import (
     ASSIGNED,
@@ -20,6 +21,7 @@ from hpclaunch.scheduler.state import (
     NAMES,
     PAUSED,
     READY,
+    UNREADY,
     WAITING,
     SchedulerState,
     Task,
@@ -153,9 +155,16 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     if not t.can_end(worker, seconds, now):
         left = format_duration(max(0.0, worker.deadline - now))
         return f"its job ends in {left}, and the task takes {format_duration(seconds)}"
+    if not sizes.has_room_at_all(worker, task):
+        return (
+            f"the task is given {sizes.least_bytes(task) / 1e6:.0f} MB, and it has {worker.room / 1e6:.0f} MB "
+            "free for that at most"
+        )
     if worker.refuses & PAUSED:
         limit = f" of {format_bytes(worker.memory_limit)}" if worker.memory_limit else ""
         return f"its memory{limit} is full"
+    if worker.refuses & UNREADY:
+        return worker.unready or "it is being set up"
     if worker.refuses:
         return "its connection is lost"
     return _busy(worker, task, terms)
@@ -167,6 +176,8 @@ def _busy(worker: Worker, task: Task, terms: t.Terms) -> str:
         return f"other tasks use its {', '.join(used)}"
     if task.key in worker.assigned:
         return "it has yet to answer for an earlier task of this name"
+    if terms.by_size and not sizes.has_room_now(worker, task):
+        return f"other tasks were given much of its {worker.room / 1e6:.0f} MB of memory"
     if not has_room(worker):
         seconds = worker.backlog / worker.threads
         about = f", about {format_duration(seconds)} of work" if 1 <= seconds < math.inf else ""

@@ -47,6 +47,33 @@ class ControlGroup:
                     limits.append(int((directory / name).read_text()))
         return min((limit for limit in limits if limit < _ENDLESS), default=0)
 
+    def free(self) -> int | None:
+        """Return the bytes that the group, and those above it, may still have; None: there is no limit.
+
+        Pages of files that it could give up at once are free.
+        """
+        found = [
+            room
+            for directory in self._directories
+            for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+            if (room := _room_in(directory, *names)) is not None
+        ]
+        return min(found, default=None)
+
+
+def _room_in(directory: Path, limit_name: str, usage_name: str) -> int | None:
+    try:
+        limit, usage = (int((directory / name).read_text()) for name in (limit_name, usage_name))
+    except (OSError, ValueError):  # the limit may be the word "max"
+        return None
+    if limit >= _ENDLESS:
+        return None
+    idle = 0
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        stat = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+        idle = int(stat.get("total_inactive_file") or stat["inactive_file"])
+    return limit - usage + idle
+
 
 def oom_kills_of_machine(vmstat: Path = Path("/proc/vmstat")) -> int | None:
     """Return how many processes the kernel has ended for want of memory; None: it does not say."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch.comm.class_copies import Table
 from hpclaunch.comm.keys import key_of_text
 from hpclaunch.errors import CancelledError
 
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 class Place:
     """One execution thread: what it runs, and where its slot begins; -1 while its task is aside."""
 
-    __slots__ = ("busy", "executor", "key", "slot", "thread", "unheard")
+    __slots__ = ("busy", "classes", "executor", "key", "slot", "thread", "unheard")
 
     def __init__(self, executor: Executor, slot: int) -> None:
         self.executor = executor
         self.slot = slot
         self.key = ""
         self.busy = False  # looks for tasks, or runs one
+        self.classes: Table = {}  # of its task; see hpclaunch.comm.class_copies
         self.thread: threading.Thread | None = None
         self.unheard: Client | None = None  # has said something that the head must hear before the task's end
 
@@ -52,6 +54,7 @@ class WorkerFacts:
         self.host = host
         self.threads = self.nthreads = threads
         self.memory_limit = memory_limit  # bytes; 0 is none
+        self.plugins: dict[str, Any] = {}  # by name: those that this process was set up by
 
     def get_current_task(self) -> Any:
         """Return the key of the task that calls this.

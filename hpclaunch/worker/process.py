@@ -40,6 +40,7 @@ def serve(
     memory: dict[str, Any],
     spill_directory: Path,
     is_part_of_rank: bool = False,
+    cluster_facts: dict[str, Any] | None = None,
 ) -> None:
     """Be a worker until told to end.
 
@@ -51,10 +52,7 @@ def serve(
     """
     end_with_parent(parent)
     faulthandler.enable(all_threads=False)  # a crash in native code leaves its Python lines in the job's output
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
+    _leave_signals_to_supervisor(is_part_of_rank=is_part_of_rank)
     dask_in_tasks.register(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
@@ -69,6 +67,7 @@ def serve(
             memory=memory,
             spill_directory=spill_directory,
             on_no_memory=on_no_memory,
+            facts=cluster_facts,
         )
         try:
             await worker.join(head_address, listen_host)
@@ -87,6 +86,13 @@ def serve(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         slots[-1] = runner.run(run())
+
+
+def _leave_signals_to_supervisor(*, is_part_of_rank: bool) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
 
 
 def _end_without_memory(slots: mmap.mmap) -> Callable[[], None]:

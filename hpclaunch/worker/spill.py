@@ -33,9 +33,15 @@ def new_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
 
 
+def uploads_beside(directory: Path) -> Path:
+    """Return the name of the directory for files that clients upload to the worker."""
+    return directory.with_name(directory.name.replace(_PREFIX, "hpclaunch-uploads-", 1))
+
+
 def remove_directory(directory: Path) -> None:
     """Remove what an ended worker has left."""
     shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(uploads_beside(directory), ignore_errors=True)
 
 
 class Spilled(NamedTuple):

@@ -30,10 +30,11 @@ from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking, was_refused
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import deaths, process, restarts
+from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
-from hpclaunch.worker.executor import SLOT_BYTES, has_run, read_slots
-from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.executor import read_slots
+from hpclaunch.worker.memory import limits_of, room_of
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
 from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
@@ -51,6 +52,9 @@ _REFUSED_SECONDS = 2.0
 
 #: Seconds between two looks at the memory of workers that are to be ended when they have too much.
 _LOOK_SECONDS = 0.2
+
+#: What clients in tasks are told of the cluster.
+_FACTS_FOR_TASKS = ("result_memory",)
 
 _STATUS_STOPPED = ("T", "t")
 
@@ -318,7 +322,7 @@ class Supervisor:
         child.lives += 1
         child.restart_at = 0.0
         child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
-        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES + 2)
+        child.slots = mmap.mmap(-1, shared_bytes(options.threads))
         child.started = time.monotonic()
         child.spill_directory = new_directory()
         child.printed = output_size()
@@ -349,6 +353,7 @@ class Supervisor:
                     "job_id": options.job_id,
                     "threads": options.threads,
                     "memory_limit": self._limits.memory,
+                    "room": room_of(self._limits, memory_of()),
                     "resources": options.resources,
                     "seconds_left": max(0.001, options.ends - time.time()) if options.ends else 0.0,
                     "lifetime": self._lifetime if child.lives > 1 else 0.0,
@@ -357,6 +362,7 @@ class Supervisor:
                 memory=self._memory,
                 spill_directory=child.spill_directory,
                 is_part_of_rank=options.rank_pid is not None,
+                cluster_facts={key: self.facts[key] for key in _FACTS_FOR_TASKS if key in self.facts},
             )
             code = 0
         except BaseException:
@@ -394,8 +400,11 @@ class Supervisor:
         end = child.slots[-1]
         is_crash = end in deaths.CRASHES
         printed = output_tail(child.printed) if is_crash else ""
-        running = read_slots(bytes(child.slots), self.options.threads) if is_crash else []
-        death = self._examine(child, Death(end, code, peak, running, child.too_large))
+        slots, threads = bytes(child.slots), self.options.threads
+        running = read_slots(slots, threads) if is_crash else []
+        receiving = read_arrivals(slots, threads) if is_crash else []
+        death = self._examine(child, Death(end, code, peak, running, child.too_large, receiving=receiving))
+        receiving = receiving if death.is_by_arrivals and not child.replaced else []
         how = deaths.how(death, self._limits)
         advice = deaths.advice(death, memory=self.options.memory, processes=self.options.processes)
         if child.replaced:
@@ -403,8 +412,8 @@ class Supervisor:
         if end != deaths.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
         is_young = time.monotonic() - child.started < _YOUNG_SECONDS and end != deaths.TOLD_TO_END
-        is_young = is_young and not has_run(bytes(child.slots), self.options.threads)
-        child.young_deaths = child.young_deaths + 1 if is_young and not child.replaced else 0
+        is_futile = is_young and not (running or receiving or child.replaced or has_run_tasks(slots, threads))
+        child.young_deaths = child.young_deaths + 1 if is_futile else 0
         child.replaced = ""
         was_killed = bool(child.slots[-2]) and code == -signal.SIGKILL and not death.is_about_memory
         child.own_deaths = child.own_deaths + 1 if child.young_deaths and not was_killed else 0
@@ -419,6 +428,7 @@ class Supervisor:
                 signal=-code if code < 0 else None,
                 peak_rss=peak,
                 running=running,
+                receiving=receiving,
                 is_by_others=death.is_by_others,
                 restarted=restart,
                 detail=how,

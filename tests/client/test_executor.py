@@ -333,7 +333,8 @@ def test_shutdown_cancels_what_has_not_begun(client: Client, gate: Gate) -> None
 def test_a_closed_client_is_a_broken_executor(client: Client, gate: Gate) -> None:
     executor = client.get_executor()
     future = executor.submit(work.note_and_wait, *gate.args)
-    client.close()
+    with pytest.warns(UserWarning, match="are dropped"):
+        client.close()
     with pytest.raises(concurrent.futures.BrokenExecutor, match="closed"):
         executor.submit(work.inc, 1)
     assert "closed" in str(future.exception(10))

@@ -243,10 +243,10 @@ def test_results_that_are_lost_with_the_head(own_cluster: Make, tmp_path: Path) 
 def test_a_large_array_is_mapped_and_not_copied_on_one_host(client: Client) -> None:
     made = client.submit(work.big_array, 20_000_000)
     value = made.result(20)
-    assert work.memory_of(value) == "mmap"
+    assert work.memory_of(value) == "OwnPages"
     value[0] = 7  # ours alone
     elsewhere = client.map(work.memory_of, [made] * 8)
-    assert "mmap" in client.gather(elsewhere)
+    assert "OwnPages" in client.gather(elsewhere)
     assert made.result(20)[0] == 1
 
 

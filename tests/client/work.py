@@ -381,3 +381,7 @@ class Crashing:
 
     def read_nowhere(self) -> None:
         read_nowhere()
+
+
+def reciprocal(number: float) -> float:
+    return 1 / number

@@ -131,6 +131,19 @@ async def test_a_worker_without_a_ticket_is_the_clusters_own(tmp_path: Path) -> 
 
 
 @in_loop
+async def test_work_that_is_given_much_has_the_group_grow_whose_workers_have_the_memory(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        most = rig.groups.group("").config.memory_per_worker
+        rig.groups.add("roomy", msgspec.structs.replace(config(memory=str(4 * most)), group="roomy"))
+        assert rig.groups.coming() == [most, most, 4 * most]
+        for name in ("", "roomy"):
+            rig.groups.adapt(Policy(maximum=2, interval=0.01), name)
+        rig.demand = Demand([ReadyWork((), 5, 500.0, 2 * most)], 0, {})
+        await until(lambda: len(rig.kinds()) == 2)
+        assert {group for group, _ in rig.kinds().values()} == {"roomy"}
+
+
+@in_loop
 async def test_work_has_the_group_grow_that_fits(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         for name in ("", "gpu"):

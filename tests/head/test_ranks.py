@@ -91,6 +91,15 @@ def test_their_number_is_fixed() -> None:
         asyncio.run(ranks.scale(5))
 
 
+def test_more_memory_may_come_until_all_have_joined() -> None:
+    ranks = make()
+    ranks.worker_joined("rank2", "rank2-0", "node1", "10.0.0.1:4000")
+    assert ranks.coming() == [0]
+    ranks.worker_joined("rank3", "rank3-0", "node2", "10.0.0.1:4000")
+    ranks.worker_left("rank2", "rank2-0", "its process was killed")
+    assert ranks.coming() == []
+
+
 def test_logs_say_where_the_output_is() -> None:
     assert make().logs().keys() == {"rank2", "rank3"}
     with pytest.raises(UserError, match="rank7"):

@@ -116,6 +116,9 @@ class SimStorage:
         self._carry_out()
         self._cluster.loop.call_later(0.2, self._measure)
 
+    def wait_for_room(self, size: int) -> None:
+        """Nothing waits: a thread is a timer."""
+
     def do(self, command: WriteResult | DeleteFile) -> None:
         self._cluster.loop.call_later(self._cluster.rng.choice((0.0, 0.01, 0.3)), self._end, command)
 

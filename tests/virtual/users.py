@@ -298,7 +298,7 @@ class User:
 def _make_actor() -> Any:
     from hpclaunch.worker.actors import NewActor
 
-    return NewActor(None)
+    return NewActor(None, {})
 
 
 def reset_moods(seed: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hpclaunch.worker.executor import SLOT_BYTES, has_run
 from hpclaunch.worker.restarts import MOST_OF_JOB, MOST_OF_RANK, is_hopeless, pause
 
 
@@ -24,11 +23,3 @@ def test_a_job_gives_up_for_the_head_to_submit_another(own: int) -> None:
 def test_a_rank_gives_up_only_where_its_workers_end_by_themselves() -> None:
     assert [is_hopeless(n, n, is_rank=True) for n in (MOST_OF_RANK - 1, MOST_OF_RANK)] == [False, True]
     assert not any(is_hopeless(n, 0, is_rank=True) for n in range(1, 1000))
-
-
-def test_a_slot_tells_whether_it_ever_had_a_task() -> None:
-    slots = bytearray(2 * SLOT_BYTES + 2)
-    assert not has_run(bytes(slots), 2)
-    slots[SLOT_BYTES : SLOT_BYTES + 5] = b"\3\0inc"
-    slots[SLOT_BYTES : SLOT_BYTES + 2] = b"\0\0"  # it has ended
-    assert has_run(bytes(slots), 2)
