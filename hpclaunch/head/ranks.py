@@ -35,6 +35,7 @@ class _Rank:
         self.has_joined = False
         self.since = now
         self.story: list[str] = []
+        self.has_joined = False
         self.ended = ""  # why it will have no more workers
         self.vanished: asyncio.TimerHandle | None = None  # runs while its connection is lost
 

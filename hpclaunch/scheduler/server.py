@@ -26,7 +26,7 @@ from hpclaunch.scheduler import claims, pressure, silence, sizes, timeouts, wish
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.large_functions import forget_idle
-from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of, worker_of
+from hpclaunch.scheduler.load import Load, WorkerInfo, infos_of, load_of, worker_of
 from hpclaunch.scheduler.notices import Notices
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
@@ -57,7 +57,7 @@ class SchedulerServer:
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
-    :param on_job_left: called with (job_id, why no more workers come, or "": its supervisor's connection ended).
+    :param on_job_left: called with (job_id, why no more workers come; "": its supervisor's connection ended).
     :param on_client_left: called with the name of a client whose connection is over.
     :param coming: returns the memory limits, in bytes, of the workers that the cluster may yet start; 0 is none.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
@@ -485,13 +485,8 @@ class SchedulerServer:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        now = time.monotonic()
-        infos = []
-        for name, peer in self._workers.items():
-            supervisor = self._supervisors.get(peer.hello.job_id)
-            vitals = supervisor.vitals.get(name) if supervisor is not None else None
-            infos.append(info_of(peer.hello, self.reactor.state.workers.get(name), vitals, now))
-        return infos
+        vitals = {name: of for supervisor in self._supervisors.values() for name, of in supervisor.vitals.items()}
+        return infos_of(self._workers.values(), self.reactor.state, vitals, time.monotonic())
 
     async def wait_for_change(self) -> None:
         """Return when a worker has joined or left."""

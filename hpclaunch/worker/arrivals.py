@@ -18,10 +18,7 @@ _LENGTH_BYTES = 2
 
 
 def shared_bytes(threads: int) -> int:
-    """Return how much shared memory a worker has.
-
-    Slots, arrivals, and two bytes: whether its process has reached the head, and how it ended.
-    """
+    """Return how much shared memory a worker has: slots, arrivals, whether it has joined, and how it ended."""
     return (threads + PLACES) * SLOT_BYTES + 2
 
 

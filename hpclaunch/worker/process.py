@@ -52,7 +52,7 @@ def serve(
     """
     end_with_parent(parent)
     faulthandler.enable(all_threads=False)  # a crash in native code leaves its Python lines in the job's output
-    _set_signals(is_part_of_rank=is_part_of_rank)
+    _leave_signals_to_supervisor(is_part_of_rank=is_part_of_rank)
     dask_in_tasks.register(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
@@ -88,7 +88,7 @@ def serve(
         slots[-1] = runner.run(run())
 
 
-def _set_signals(*, is_part_of_rank: bool) -> None:
+def _leave_signals_to_supervisor(*, is_part_of_rank: bool) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)
