@@ -106,7 +106,11 @@ class SchedulerServer:
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
-        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
+        self._handlers = self._handlers_for_clients()
+        self._worker_handlers = self._handlers_for_workers()
+
+    def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
+        return {
             m.DefineFunction: lambda peer, msg: wishes.on_function_sent(self.reactor, peer.hello.name, msg),
             m.ForgetFunctions: lambda peer, msg: wishes.on_functions_forgotten(self.reactor, peer.hello.name, msg),
             m.SubmitTasks: self._on_submit,
@@ -123,7 +127,6 @@ class SchedulerServer:
             m.Fetch: self._relays.fetch,
             m.ActorCall: self._relays.call,
         }
-        self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_workers(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
