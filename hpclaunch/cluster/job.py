@@ -161,6 +161,11 @@ class Job:
         """Whether it counts toward the wish."""
         return self.state in LIVE
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether accounting says that it never ran, though its script has ended: that was an earlier run."""
+        return self.exit_code is not None and self.usage is not None and not self.usage.wall_seconds
+
     def move(self, state: State, now: float, text: str) -> None:
         """Take one step of the table. Raise IllegalTransitionError if the table does not have it."""
         if state not in ARROWS[self.state]:

@@ -447,7 +447,8 @@ class Ledger:
         self._prove(job, now)
         ending = job.doom or reasons.why_ended(job.evidence(), self.terms)
         confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
-        job.is_assumed = not confirmed or job.is_told  # who was told to end may have been put back
+        # One that was told to end, or has ended and never ran, as accounting says, may be in the queue again.
+        job.is_assumed = not confirmed or job.is_told or job.is_contradicted
         self._end(job, ending, now)
         if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
             self._commands.append(c.Cancel((job.id,)))
