@@ -19,6 +19,7 @@ from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 
 T = TypeVar("T")
 
@@ -109,7 +110,8 @@ def ps() -> None:
 @click.option("--story", is_flag=True, help="Show all that happened to each job.")
 def jobs(name: str, story: bool) -> None:
     """Show the jobs of cluster NAME."""
-    table = JobTable(ask(rundir.find_cluster(name), "jobs"))
+    directory = rundir.find_cluster(name)
+    table = JobTable(ask(directory, "jobs"), ask(directory, "job_notes"))
     click.echo(table.stories() if story else str(table))
     click.echo(count_states(table))
 
@@ -126,6 +128,8 @@ def why(name: str, what: str) -> None:
         raise UserError(f"cluster {name!r} knows no task and no job {what!r}; `hpclaunch jobs {name}` lists jobs")
     if said:
         click.echo(said)
+        if WAITS_FOR_WORKER in said:
+            click.echo("".join(f"  {note}\n" for note in ask(directory, "job_notes")), nl=False)
     for job in JobTable(table).told():
         click.echo(job)
 

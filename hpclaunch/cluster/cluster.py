@@ -159,6 +159,8 @@ class JobQueueCluster:
         wanted = self._jobs_for(self._config_of(group), n, jobs, cores, memory)
         self._error = None
         self._ask("scale", jobs=wanted, **_named(group))
+        for note in self._ask("job_notes"):
+            warn(note)
 
     @blocking
     def adapt(self, *, group: str | None = None, worker_key: None = None, **arguments: Any) -> None:
@@ -263,7 +265,7 @@ class JobQueueCluster:
     @blocking
     def jobs(self) -> JobTable:
         """Return this cluster's jobs with the story of each; prints as a table."""
-        return JobTable(self._ask("jobs"))
+        return JobTable(self._ask("jobs"), self._ask("job_notes"))
 
     @blocking
     def logs(self, job_id: str | None = None) -> dict[str, str]:
