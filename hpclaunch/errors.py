@@ -109,7 +109,7 @@ class LimitReachedError(SubmitError):
     ``job_ids`` are those that it took; ``limit`` says which limit it is, in words.
     """
 
-    def __init__(self, what: str, *, job_ids: Sequence[str], limit: str, **facts: Any) -> None:
+    def __init__(self, what: str, *, job_ids: Sequence[str] = (), limit: str = "", **facts: Any) -> None:
         super().__init__(what, **facts)
         self.job_ids = list(job_ids)
         self.limit = limit
