@@ -49,7 +49,7 @@ _SAME = {
     "local": {},
 }
 #: Options that would break what we count on, and what to do instead.
-_REFUSED = {
+REFUSED = {
     "slurm": {
         "--array": "hpclaunch counts the elements of its job arrays itself; use scale(jobs=...)",
         "--wait": "sbatch would not return before the jobs have ended",
@@ -186,7 +186,7 @@ class Directives:
             option.key: line for line in skip for option in _options_of("job-directives-skip", line, batch_system)
         }
         self._hits: set[str] = set()
-        for key, why in _REFUSED[batch_system].items():
+        for key, why in REFUSED[batch_system].items():
             if key in self._given:
                 raise ScriptError(f"job-extra-directives: {key} can't be used: {why}")
         if batch_system == "slurm":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Sequence
+from typing import Any
 
 
 class HPCLaunchError(Exception):
@@ -100,6 +101,18 @@ class CommandError(SiteError):
 
 class SubmitError(CommandError):
     """The batch system did not take a job."""
+
+
+class LimitReachedError(SubmitError):
+    """A limit on the number of jobs is reached: the batch system took some of them, or none, and no more.
+
+    ``job_ids`` are those that it took; ``limit`` says which limit it is, in words.
+    """
+
+    def __init__(self, what: str, *, job_ids: Sequence[str] = (), limit: str = "", **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.job_ids = list(job_ids)
+        self.limit = limit
 
 
 class StatusError(CommandError):

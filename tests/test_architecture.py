@@ -27,6 +27,7 @@ PURE = {
     "cluster.adaptive",
     "cluster.backoff",
     "cluster.book",
+    "cluster.ceiling",
     "cluster.commands",
     "cluster.expiry",
     "cluster.following",
@@ -34,6 +35,7 @@ PURE = {
     "cluster.ledger",
     "cluster.reasons",
     "cluster.scaling",
+    "cluster.submissions",
     "cluster.verdict",
     "cluster.watch",
     "comm.buffers",
@@ -88,6 +90,7 @@ PURE = {
 
 # What pure modules may import. Of these a few can do more than compute; USED_PURELY says what of them is allowed.
 ALLOWED = {
+    "abc",
     "ast",
     "__future__",
     "bisect",

@@ -29,6 +29,8 @@ class QuestionCalls:
         """
         key = task._key if isinstance(task, Future) else text_of_key(task)
         said = str(self._ask("why", key=key))
+        if "waits for a worker" in said:
+            said = "\n".join([said, *(f"  {note}" for note in self._ask("job_notes"))])
         return said or f"task {key} is not known: its futures were released, or it was never submitted"
 
     @blocking

@@ -75,6 +75,7 @@ class Facts(NamedTuple):
     waiting: int = 0  # tasks that wait for inputs
     trouble: str = ""  # why nothing can be submitted now; empty if it can
     ended_seconds: float = 0.0  # run by jobs that have ended
+    is_retry: bool = False  # what was refused, and was said to be, may be tried again
 
 
 class Shape(NamedTuple):
@@ -135,7 +136,8 @@ class Adaptive:
             decision = self._grow(facts, live, wish, why, now)
         else:
             decision = self._shrink(facts, live, wish, why, now)
-        self._note(decision, len(live), now)
+        if not (facts.is_retry and decision.submit):
+            self._note(decision, len(live), now)
         return decision
 
     def take_over(self, before: Adaptive) -> None:

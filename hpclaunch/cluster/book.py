@@ -36,6 +36,10 @@ class Book:
         """Return how many jobs count toward the wish."""
         return sum(job.is_live and not job.is_expiring for job in self.alive())
 
+    def count(self) -> int:
+        """Return how many jobs the batch system may have now, those on their way out too."""
+        return sum(1 for _ in self.alive())
+
     def up_count(self) -> int:
         """Return how many jobs have workers."""
         return sum(bool(job.workers) for job in self.jobs.values())
@@ -64,13 +68,16 @@ class Book:
         self.tickets[self.generation] = [self._new(now) for _ in range(count)]
         return self.generation
 
-    def close_ticket(self, ticket: int, ids: Sequence[str], now: float) -> list[str]:
-        """Name the jobs of a submission; return the names that are new."""
+    def close_ticket(self, ticket: int, ids: Sequence[str], now: float, *, is_all: bool = True) -> list[str]:
+        """Name the jobs of a submission; return the names that are new.
+
+        :param is_all: False if the batch system did not take the others: there are none such then.
+        """
         waiting = self.tickets.pop(ticket)
         new = [job_id for job_id in ids if job_id not in self.jobs]
         for job_id in new:
             self._name(waiting.pop(0) if waiting else self._nameless(now), job_id, now, "queued")
-        for other in self.tickets.values():  # a job that was met early was taken from the wrong ticket
+        for other in self.tickets.values() if is_all else ():  # one that was met early came from the wrong ticket
             other += waiting
             break
         return new

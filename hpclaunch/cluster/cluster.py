@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from hpclaunch import rundir
+from hpclaunch.batch.environment import inherit
 from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
@@ -82,7 +83,7 @@ class JobQueueCluster:
         if section is None:
             raise ConfigError("say which section to use: JobQueueCluster(config_name=...)", key="config-name")
         self.asynchronous = False  # until it is made
-        self.config: JobConfig = load(section, _with_scheduler_options(arguments)).job
+        self.config: JobConfig = inherit(load(section, _with_scheduler_options(arguments)).job)
         if name is not None and not (isinstance(name, str) and name.isprintable()):
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
@@ -174,6 +175,8 @@ class JobQueueCluster:
         wanted = self._jobs_for(self._config_of(group), n, jobs, cores, memory)
         self._error = None
         self._ask("scale", jobs=wanted, **_named(group))
+        for note in self._ask("job_notes"):
+            warn(note)
 
     @blocking
     def adapt(self, *, group: str | None = None, worker_key: None = None, **arguments: Any) -> None:
@@ -278,7 +281,7 @@ class JobQueueCluster:
     @blocking
     def jobs(self) -> JobTable:
         """Return this cluster's jobs with the story of each; prints as a table."""
-        return JobTable(self._ask("jobs"))
+        return JobTable(self._ask("jobs"), self._ask("job_notes"))
 
     @blocking
     def logs(self, job_id: str | None = None) -> dict[str, str]:
@@ -528,7 +531,8 @@ def group_config(section: str, name: str, arguments: dict[str, Any]) -> JobConfi
         check_group_name(name)
     except ValueError as error:
         raise ConfigError(f"groups: {error}", key="groups") from None
-    return msgspec.structs.replace(load(section, _with_scheduler_options(arguments)).job, group=name)
+    config = inherit(load(section, _with_scheduler_options(arguments)).job)
+    return msgspec.structs.replace(config, group=name)
 
 
 def _named(group: str | None) -> dict[str, str]:

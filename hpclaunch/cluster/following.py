@@ -23,21 +23,30 @@ class FollowingLedger(Ledger):
         super().__init__(terms, rng, limits)
         self.ended_seconds = 0.0  # run by all jobs that have ended
         self._quota: int | None = None  # jobs that are still to be submitted; None: the wish is kept
+        self._worth = 0  # jobs that the work is worth, while it follows
 
     def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[c.Command]:
         """Somebody wishes for so many jobs; see :meth:`Ledger.on_scale`."""
         self._quota = None
         return super().on_scale(wish, now, idle)
 
-    def on_adapted(self, submit: int, release: Iterable[str], reason: str, now: float) -> list[c.Command]:
-        """Adaptive scaling wants so many jobs more, and these let go."""
-        self._quota = submit
+    def on_adapted(
+        self, submit: int, release: Iterable[str], reason: str, now: float, *, worth: int = 0
+    ) -> list[c.Command]:
+        """Adaptive scaling wants so many jobs more, and these let go.
+
+        :param worth: so many jobs the work is worth, whether or not they can be had.
+        """
+        self._quota, self._worth = submit, worth
         ending = Ending(Kind.CANCELLED, f"not wanted any more ({reason})")
         for job_id in release:
             job = self.jobs.get(job_id)
             if job is not None and job.is_live:
                 self._let_go(job, ending, now)
         return self._flush(now)
+
+    def _wanted(self) -> int:
+        return self.wish if self._quota is None else self._worth
 
     def _end(self, job: Job, ending: Ending, now: float) -> None:
         self.ended_seconds += job.used_seconds(now)
@@ -54,5 +63,6 @@ class FollowingLedger(Ledger):
                 self._wait_until = verdict.not_before
             else:
                 count, self._quota = self._quota, 0
-                self._submit(count, now)
+                self._submit_what_fits(count, now)
+                self._wait_until = None  # the next decision comes soon
         self.wish = sum(job.is_live for job in self.book.alive())

@@ -27,18 +27,17 @@ from hpclaunch.batch.base import JobState, JobStatus, JobUsage
 from hpclaunch.cluster import commands as c
 from hpclaunch.cluster import reasons
 from hpclaunch.cluster.book import Book
+from hpclaunch.cluster.ceiling import Ceiling
 from hpclaunch.cluster.expiry import Expiry
 from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
 from hpclaunch.cluster.reasons import Ending, Kind, Terms
 from hpclaunch.cluster.scaling import decide
+from hpclaunch.cluster.submissions import CLOSED, Submissions
 from hpclaunch.cluster.verdict import Verdict
 from hpclaunch.cluster.watch import Watch
 
-#: The end of every job that is alive when the cluster closes.
-_CLOSED = Ending(Kind.CANCELLED, "the cluster was closed")
 
-
-class Ledger:
+class Ledger(Submissions):
     """Jobs and the wish. Every ``on_<fact>`` applies one fact and returns what is to be done now.
 
     :param terms: what every job was promised, for the sentences.
@@ -56,6 +55,7 @@ class Ledger:
         self.verdict = Verdict(terms, rng, self.limits.submit_rate)
         self.watch = Watch(self.limits, rng)
         self.expiry = Expiry(self.limits.drain_margin)
+        self.ceiling = Ceiling(rng)
         self.silent_since: float | None = None
         self.silence_text = self.refusal_text = ""
         self._idle: tuple[str, ...] = ()
@@ -84,6 +84,18 @@ class Ledger:
         earliest = min(times, default=math.inf)
         return None if earliest == math.inf or self.is_closing else earliest
 
+    def notes(self) -> list[str]:
+        """Return what holds for the cluster as a whole and is to be said beside the table of jobs."""
+        missing = self._wanted() - self.book.live_count()
+        if missing <= 0 or self.ceiling.jobs is None or self.is_closing:
+            return []
+        return [
+            f"{missing} more job{'s are' if missing > 1 else ' is'} wanted: {self.ceiling.text(self.terms.title)}"
+        ]
+
+    def _wanted(self) -> int:
+        return self.wish
+
     # --- the wish
 
     def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[c.Command]:
@@ -94,6 +106,7 @@ class Ledger:
         self.wish = wish
         self._idle = tuple(idle)
         self.verdict.reset()
+        self.ceiling.reset()
         return self._flush(now)
 
     def on_close(self, now: float) -> list[c.Command]:
@@ -106,7 +119,7 @@ class Ledger:
         self.watch.stop()
         for job in self.jobs.values():
             if job.is_live:
-                self._condemn(job, _CLOSED, now, None)
+                self._condemn(job, CLOSED, now, None)
             job.cancel_due = None
         return self._take()
 
@@ -118,35 +131,6 @@ class Ledger:
         self.wish = max(self.wish, self.book.live_count())
         self._commands.append(c.Journal("submitted", tuple(new)))
         self.watch.stir(now)
-        return self._flush(now)
-
-    # --- submissions
-
-    def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[c.Command]:
-        """The batch system took a submission and named its jobs."""
-        new = self.book.close_ticket(ticket, ids, now)
-        self._commands.append(c.Journal("submitted", tuple(new)))
-        self.verdict.refusals.reset()
-        self.refusal_text = ""
-        self.watch.stir(now)
-        self.watch.expect_queue(now)
-        for job_id in new if self.is_closing else ():
-            self._condemn(self.jobs[job_id], _CLOSED, now, None)
-        return self._flush(now)
-
-    def on_submit_failed(self, ticket: int, text: str, now: float, *, wish: int | None = None) -> list[c.Command]:
-        """A submission was refused.
-
-        :param wish: the wish before, if the one who wished was told. It is his turn then: the wish falls back
-            to what there is, and nothing is tried again until he wishes anew.
-        """
-        del self.book.tickets[ticket]
-        if wish is not None:
-            self.wish = min(wish, sum(job.is_live for job in self.book.alive()))
-        elif not self.is_closing:
-            self.refusal_text = text
-            up = self.book.up_count()
-            self._commands += self.verdict.on_refused(text, now, newest=self.book.generation, others_up=up)
         return self._flush(now)
 
     # --- workers
@@ -535,8 +519,7 @@ class Ledger:
             idle=self._idle,
         )
         self._wait_until = decision.wait_until
-        if decision.submit:
-            self._submit(decision.submit, now)
+        self._submit_what_fits(decision.submit, now)
         ending = Ending(Kind.CANCELLED, f"not wanted any more ({decision.reason})")
         for job_id in (*decision.cancel, *decision.retire):
             self._let_go(self.jobs[job_id], ending, now)
@@ -547,10 +530,6 @@ class Ledger:
         self._condemn(job, ending, now, now + retire + goodbye if job.workers else now)
         if job.workers:
             self._commands.append(c.RetireWorkers(job.id, ending.text, retire, goodbye))
-
-    def _submit(self, count: int, now: float) -> None:
-        self.verdict.submissions.take(now)
-        self._commands.append(c.Submit(self.book.open_ticket(count, now), count))
 
     def _ask(self, now: float) -> None:
         """Ask what is due: accounting, the batch system, the jobs' files."""

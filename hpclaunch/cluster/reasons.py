@@ -168,6 +168,13 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
+def in_one_line(text: str) -> str:
+    """Return what a refusal says and the batch system's own last words for it, in one line."""
+    words = [line.strip().removeprefix("|").strip() for line in text.splitlines() if line.strip().startswith("|")]
+    said = [word for word in words if word and word != "Exiting."]
+    return f"{first_line(text)}: {said[-1]}" if said else first_line(text)
+
+
 def about(size: int) -> str:
     """Return a measured number of bytes, rounded for a person: ``26 GB``, ``1.3 GB``."""
     step = 10**8 if size >= 10**9 else 10**5

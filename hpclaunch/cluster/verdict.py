@@ -24,7 +24,7 @@ class Verdict:
         self.submissions = Bucket(submit_rate)
         self.deaths = Backoff(rng)
         self.removals = Backoff(rng)
-        self.refusals = Backoff(rng, cap_seconds=30.0, limit=24, patient_limit=48)
+        self.refusals = Backoff(rng, cap_seconds=30.0, limit=24)
         self.failure = ""
         self.is_stopped = False  # also while the last log is being read for the error
         self._is_about_silence = False
@@ -64,10 +64,10 @@ class Verdict:
             return self._give_up(job, ending, backoff.rounds, others_up)
         return [] if is_removal else [ReadLog(job.id)]
 
-    def on_refused(self, text: str, now: float, *, newest: int, others_up: int) -> list[Command]:
-        """A submission that nobody waits for was refused."""
+    def on_refused(self, text: str, now: float, *, newest: int) -> list[Command]:
+        """A submission that nobody waits for was refused, and there is no job that could work meanwhile."""
         self.refusals.on_failure(newest, newest, now)
-        if self.is_stopped or not self.refusals.is_exhausted(others_up=others_up > 0):
+        if self.is_stopped or not self.refusals.is_exhausted(others_up=False):
             return []
         return self._stop(
             f"{self._terms.title} refused to take jobs {self.refusals.rounds} times in a row.\n{text}"

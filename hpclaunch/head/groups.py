@@ -137,7 +137,7 @@ class Groups:
             release = (*decision.cancel, *decision.retire)
             if decision.submit or release:
                 log.info("adapt%s: %s", f" {group.name}" if group.name else "", decision.reason)
-            group.manager.adapted(decision.submit, release, decision.reason)
+            group.manager.adapted(decision.submit, release, decision.reason, worth=decision.wish)
 
     async def _adapt(self) -> None:
         while True:
@@ -191,6 +191,14 @@ class Groups:
     def table(self) -> list[JobRow]:
         """Return all jobs with their stories, by group and in order of submission."""
         return [row for group in self._groups.values() for row in group.manager.table()]
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the cluster as a whole, each group's by its name."""
+        return [
+            f"group {name}: {note}" if name else note
+            for name, group in self._groups.items()
+            for note in group.manager.notes()
+        ]
 
     def logs(self, job_id: str | None = None) -> dict[str, str]:
         """Return the output of one job, or of all; see :meth:`JobManager.logs`."""

@@ -139,6 +139,10 @@ class InProcessHead:
             for job_id, (worker, since) in self._workers.items()
         ]
 
+    def job_notes(self) -> list[str]:
+        """There are no limits here."""
+        return []
+
     def job_logs(self, job_id: str | None) -> dict[str, str]:
         """Return what there is of logs: workers in this process print where it prints."""
         jobs = [job_id] if job_id is not None else list(self._workers)

@@ -259,6 +259,10 @@ class Head:
         rows: list[dict[str, Any]] = msgspec.to_builtins(self.jobs.table())
         return rows
 
+    def job_notes(self) -> list[str]:
+        """Return what is to be said of the jobs as a whole, such as limits that are reached."""
+        return self.jobs.notes()
+
     def job_logs(self, job_id: str | None) -> dict[str, str]:
         """Return the output of one job, or of all."""
         return self.jobs.logs(job_id)

@@ -159,6 +159,10 @@ class Ranks:
             for name, rank in self._ranks.items()
         ]
 
+    def notes(self) -> list[str]:
+        """Nothing is to be said of the cluster as a whole."""
+        return []
+
     def logs(self, job: str | None = None) -> dict[str, str]:
         """Return where the output of a rank is: what it prints is the parallel job's own output.
 

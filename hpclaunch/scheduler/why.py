@@ -32,6 +32,8 @@ from hpclaunch.scheduler.state import (
 
 #: Inputs, and workers of one kind, that are told of one by one.
 _SOME = 5
+#: What is said of a task that a job more might run.
+WAITS_FOR_WORKER = "waits for a worker"
 #: How the reason begins that a worker lacks something for good.
 _ASKS = "the task asks for "
 _NOT_NAMED = "not one of workers="
@@ -70,7 +72,7 @@ def _stands(state: SchedulerState, task: Task) -> str:
     if task.state == WAITING:
         return f"waits for {task.missing} of its {len(task.inputs)} inputs"
     if task.state == READY:
-        return "has all that it needs, and waits for a worker"
+        return f"has all that it needs, and {WAITS_FOR_WORKER}"
     return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": nobody needs its result now")
 
 
