@@ -28,6 +28,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
 from hpclaunch.cluster.expiry import margin_of
+from hpclaunch.config import shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
@@ -47,9 +48,6 @@ THREAD_VARIABLES = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
-#: Words as a shell splits them: quoted, escaped or plain, with variables, and nothing that runs a command.
-_PART = r"""(?:'[^']*'|"(?:\\.|[^"\\`$]|\$(?!\())*"|\\.|\$(?!\()|[^\s'"\\`$();<>|&])"""
-_WORDS = re.compile(rf"(?!\#){_PART}+(?:\s+(?!\#){_PART}+)*")
 #: Shells that read our first lines as bash does, and so can hand over to bash.
 _LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
 
@@ -69,10 +67,8 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     """Return the command that a job runs: the workers' supervisor.
 
     Words are text to be quoted, or :class:`ShellCode`.
-
-    :raises ScriptError: an item of worker-extra-args is not words of a command.
     """
-    command = [config.python, "-m", "hpclaunch.worker", "--directory", str(directory)]
+    command = [*python_words(config), "-m", "hpclaunch.worker", "--directory", str(directory)]
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
@@ -82,7 +78,12 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
         command += ["--local-directory", _on_node(config.local_directory)]
     if config.resources:
         command += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
-    return [*command, *(_arguments(line) for line in config.worker_extra_args if line.strip())]
+    return [*command, *(ShellCode(word) for word in config.worker_extra_args)]
+
+
+def python_words(config: JobConfig) -> list[ShellCode]:
+    """Return the command that starts Python in a job; ``apptainer exec IMAGE python`` has several words."""
+    return [ShellCode(word) for word in shellwords.split(config.python)]
 
 
 def render(
@@ -323,19 +324,6 @@ def _on_node(path: str) -> ShellCode:
     text = re.sub(r"^~(?=/|$)", "$HOME", path)
     escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*\}))', r"\\\1", text)
     return ShellCode(f'"{escaped}"')
-
-
-def _arguments(line: str) -> ShellCode:
-    """Return further arguments, which may have quotes and variables, as one would type them.
-
-    :raises ScriptError: they would end the command or be another one.
-    """
-    text = line.strip()
-    match = _WORDS.match(text)
-    rest = text[match.end() if match else 0 :].lstrip()
-    if rest:
-        raise ScriptError(f"worker-extra-args: {line!r}: {rest[0]!r} is not part of an argument; quote it")
-    return ShellCode(text)
 
 
 def _sge_word(value: object) -> str:

@@ -34,6 +34,7 @@ from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import SLOT_BYTES, read_slots
 from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.preload import preload
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
 from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
@@ -71,6 +72,7 @@ class Options(NamedTuple):
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
     ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
+    preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
 class _Child:
@@ -135,6 +137,8 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self._connect()
+            if self._head is not None:
+                preload(self.options.preload)
             gc.collect()
             gc.freeze()  # so that collections in the children leave shared pages alone
             while not self._end_reason:

@@ -1,0 +1,98 @@
+"""What real sites and their users' files do to jobs, on the real batch systems."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tests.real.conftest import RealBed
+
+#: How much a job of each bed may ask for.
+SMALL = {
+    "slurm": {"memory": "400 MB", "interface": "lo"},
+    "sge": {"memory": "900 MB", "resource-spec": "h_vmem=900M"},
+}
+
+
+def configure(real: RealBed, text: str) -> str:
+    """Write a user's file; return the words with which a program uses it."""
+    lines = [f"{key}: {value}" for key, value in SMALL[real.name].items()]
+    body = "\n".join([*lines, textwrap.dedent(text).strip()])
+    path = real.bed.directory / "jobqueue.yaml"
+    path.write_text(f"jobqueue:\n  {real.name}:\n{textwrap.indent(body, '    ')}\n")
+    return f"os.environ['HPCLAUNCH_CONFIG'] = {str(path)!r}"
+
+
+def test_a_file_with_options_of_dask_workers(real: RealBed) -> None:
+    use = configure(
+        real,
+        """
+        cores: 1
+        walltime: '00:20:00'
+        extra: ["--lifetime", "55m", "--lifetime-stagger 4m", "--no-dashboard", "--nthreads 3", "--nworkers", "2"]
+        env-extra: null
+        job-extra: {}
+        header-skip: ['job-name']
+        """,
+    )
+    (real.bed.directory / "mine.py").write_text("import builtins\nbuiltins.is_preloaded = True\n")
+    said = real.run(f"""
+        {use}
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            cluster = JobQueueCluster(config_name="{real.name}")
+        with cluster, Client(cluster) as client:
+            cluster.scale(jobs=1)
+            cluster.wait_for_workers(2, timeout=60)
+            say(threads=[worker["threads"] for worker in cluster.workers()],
+                notes=[str(note.message) for note in notes], job_name="job-name" in cluster.job_script())
+    """)
+    assert said["threads"] == [3, 3]
+    assert [note for note in said["notes"] if "--no-dashboard" in note]
+    assert not said["job_name"]
+
+
+def test_modules_of_preload_are_there_and_a_missing_one_is_told(real: RealBed) -> None:
+    path = real.bed.directory / "mine.py"
+    path.write_text("import builtins\nbuiltins.mine = 42\n")
+    said = real.run(f"""
+        import builtins
+        with make(worker_extra_args=["--preload {path}"]) as cluster, Client(cluster) as client:
+            cluster.scale(jobs=1)
+            value = client.submit(lambda: __import__("builtins").mine).result(timeout=60)
+        with make(worker_extra_args=["--preload no_such_module"]) as cluster:
+            cluster.scale(jobs=1)
+            late = time.monotonic() + 60
+            ended = lambda: [job for job in cluster.jobs() if job["state"] == "ended"]
+            while not ended() and time.monotonic() < late:
+                time.sleep(0.1)
+            say(value=value, reason=ended()[0]["reason"])
+    """)
+    assert said["value"] == 42
+    assert "--preload no_such_module: ModuleNotFoundError" in said["reason"]
+
+
+def test_a_lifetime_ends_a_job_in_order_and_another_takes_its_place(real: RealBed) -> None:
+    said = real.run("""
+        with make(worker_extra_args=["--lifetime 12s"]) as cluster, Client(cluster) as client:
+            cluster.scale(jobs=1)
+            results = client.gather(client.map(lambda x: (time.sleep(0.5), x)[1], range(60)))
+            say(right=results == list(range(60)), stories=[job["story"] for job in cluster.jobs()])
+    """)
+    assert said["right"]
+    assert len(said["stories"]) >= 2
+    assert any("drained" in line for line in said["stories"][0])
+
+
+def test_python_in_a_container(real: RealBed) -> None:
+    """A script stands for apptainer: it has its own arguments, and starts what comes after the image."""
+    container = real.bed.directory / "apptainer"
+    container.write_text('#!/bin/bash\n[ "$1 $2" = "exec image.sif" ] || exit 9\nshift 2\nIN_CONTAINER=yes "$@"\n')
+    container.chmod(0o755)
+    said = real.run(f"""
+        python = "{container} exec image.sif " + sys.executable
+        with make(python=python) as cluster, Client(cluster) as client:
+            cluster.scale(jobs=1)
+            inside = client.submit(os.getenv, "IN_CONTAINER").result(timeout=60)
+            say(inside=inside)
+    """)
+    assert said["inside"] == "yes"
