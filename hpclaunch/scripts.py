@@ -28,7 +28,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
 from hpclaunch.cluster.expiry import margin_of
-from hpclaunch.config import shellwords
+from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
@@ -180,7 +180,14 @@ def _values(config: JobConfig, directives: Directives, resources: str) -> dict[s
         "shell": shell,
         "is_bash": shell.endswith("bash"),
         "thread_variables": THREAD_VARIABLES,
+        "job_variables": _job_variables(config),
     }
+
+
+def _job_variables(config: JobConfig) -> list[str]:
+    """Return the variables that the job must have set, for its paths mean something else without them."""
+    words = [config.local_directory or "", config.python, *config.worker_extra_args]
+    return [name for name in paths.variables(" ".join(words)) if name != "TMPDIR"]
 
 
 def _warn_of_useless_skips(directives: Directives) -> None:
@@ -320,9 +327,12 @@ def _shell_quote(value: object) -> str:
 
 
 def _on_node(path: str) -> ShellCode:
-    """Return a path in which ``~`` and ``$NAME`` are the job's own, and nothing else is special."""
+    """Return a path in which ``~``, ``~user`` and ``$NAME`` are the job's own, and nothing else is special."""
     text = re.sub(r"^~(?=/|$)", "$HOME", path)
-    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*\}))', r"\\\1", text)
+    if other := re.match(r"~[A-Za-z_][A-Za-z0-9_.-]*(?=/|$)", text):  # bash knows it, outside of quotes
+        return ShellCode(other[0] + _on_node(text[other.end() :])) if other[0] != text else ShellCode(text)
+    text = re.sub(r"\$TMPDIR\b|\$\{TMPDIR\}", "${TMPDIR:-/tmp}", text)
+    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*(?:\}|:-/tmp\})))', r"\\\1", text)
     return ShellCode(f'"{escaped}"')
 
 

@@ -43,6 +43,8 @@ PURE = {
     "comm.registry",
     "comm.serialize",
     "comm.unpickling",
+    "config.paths",
+    "config.readings",
     "config.schema",
     "config.shellwords",
     "config.units",

@@ -26,6 +26,9 @@ from hpclaunch.config.layers import (
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ScriptError, SiteError
 
+#: What a file may leave open, for its scripts to be rendered.
+_STAND_INS = {"cores": 1, "memory": "1 GB"}
+
 
 @click.group()
 def config() -> None:
@@ -110,15 +113,20 @@ def _script_mistakes(file: Path) -> list[ConfigError]:
     from hpclaunch import scripts
 
     tree = read_tree([file], {})
-    found = []
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HPCLAUNCH_")}
+    found: list[ConfigError] = []
     for name, place in tree.places.items():
         if name == "default" or not place.startswith(f"{file}:"):
             continue
         if name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]:
             continue
         values = merged_section(tree, name, {}, [])
-        open_keys = {"cores": 1, "memory": "1 GB"}
-        loaded = load(name, {k: v for k, v in open_keys.items() if values[k].value is None}, env={}, paths=[file])
+        missing = {key: one for key, one in _STAND_INS.items() if values[key].value is None}
+        try:
+            loaded = load(name, missing, env=env, paths=[file])
+        except ConfigError as error:
+            found += getattr(error, "errors", [error])
+            continue
         if loaded.job.batch_system == "mpi":
             continue
         try:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hpclaunch.config import schema, worker_options
+from hpclaunch.config import paths as paths_
+from hpclaunch.config import readings, schema, worker_options
 from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
 from hpclaunch.config.machine import Machine, this_machine
 from hpclaunch.config.schema import KEYS, MEMORY_KEYS, JobConfig
@@ -82,6 +83,7 @@ def load(
         raise_all(errors)
     typed = _typed(values, errors)
     origins = {key: value.origin for key, value in values.items()}
+    _expand_paths(typed, origins, environment, errors)
     _fill_in(name, typed, origins, machine or this_machine(), user_file(environment), errors)
     raise_all(errors)
     _say_what_has_no_effect(typed, origins)
@@ -309,6 +311,9 @@ def _typed(values: Section, errors: list[ConfigError]) -> dict[str, Any]:
             typed[key] = known.read(value)
         except ValueError as error:
             errors.append(ConfigError(f"{shown}: {error}", origin=origin, key=shown))
+        else:
+            if said := readings.two_readings(key, value, values["batch_system"].value):
+                warn(f"{origin}: {shown}: {said}")
     for key, text in schema.rules(typed):
         origin = values[key].origin if key in values else None
         shown = schema.written(key)
@@ -337,6 +342,20 @@ def _take_worker_options(typed: dict[str, Any], values: Section, errors: list[Co
             reasons.setdefault(why, []).append(option)
         text = "; ".join(f"{', '.join(options)} ({why})" for why, options in reasons.items())
         warn(f"{origin}: worker-extra-args: without effect here: {text}")
+
+
+def _expand_paths(
+    typed: dict[str, Any], origins: Mapping[str, str], env: Mapping[str, str], errors: list[ConfigError]
+) -> None:
+    """Replace the variables of paths that are used here; those of the job's own paths are the job's."""
+    for key in paths_.LOGIN_KEYS:
+        if typed.get(key) is None:
+            continue
+        shown = schema.written(key)
+        try:
+            typed[key] = paths_.expand(typed[key], env)
+        except ValueError as error:
+            errors.append(ConfigError(f"{shown}: {error}", origin=origins.get(key), key=shown))
 
 
 def _fill_in(

@@ -161,7 +161,9 @@ def _bytes(value: Any) -> int:
         raise ValueError(f'must be a size such as "24 GB", not {_kind(value)}')
     size = parse_bytes(value)
     if size < 1 << 20:
-        raise ValueError(f"{value!r} is less than 1 MiB; did you forget the unit? Write {value} GB")
+        raise ValueError(
+            f'{value!r} is less than 1 MiB; did you forget the unit? Write "{value} MB" or "{value} GB"'
+        )
     if size > LARGEST_SIZE:
         raise ValueError(f"{value!r} is more than {format_bytes(LARGEST_SIZE)}")
     return size

@@ -105,6 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.rank_pid is not None:
         end_with_parent(options.rank_pid, signal.SIGTERM)
     if options.local_directory is not None:
+        if options.rank_pid is not None:  # no shell has read it
+            options.local_directory = Path(os.path.expandvars(options.local_directory.expanduser()))
         try:
             options.local_directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

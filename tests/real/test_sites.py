@@ -96,3 +96,70 @@ def test_python_in_a_container(real: RealBed) -> None:
             say(inside=inside)
     """)
     assert said["inside"] == "yes"
+
+
+def test_paths_mean_the_same_everywhere(real: RealBed) -> None:
+    """Each spelling of the same directories, in each key, and nothing is called like a variable."""
+    for home in ("~", "$HOME", "${HOME}"):
+        said = real.run(f"""
+            os.chdir({str(real.bed.directory)!r})
+            mine = os.path.relpath({str(real.bed.directory)!r}, os.path.expanduser("~"))
+            mine = "{home}/" + mine
+            logs, local, shared = mine + "/logs of $USER", mine + "/local", mine + "/shared"
+            cluster = make(log_directory=logs, local_directory=local, shared_temp_directory=shared)
+            with cluster, Client(cluster) as client:
+                cluster.scale(jobs=1)
+                say(tmp=client.submit(os.getenv, "TMPDIR").result(timeout=60), run=str(cluster.directory))
+        """)
+        assert said["tmp"] == f"{real.bed.directory}/local"
+        assert said["run"].startswith(f"{real.bed.directory}/shared/")
+    user = real.bed.user_name
+    logs = real.bed.directory / f"logs of {user}"
+    assert len(list(logs.glob("*.log"))) == 3
+    assert not [path for path in real.bed.directory.rglob("*") if "$" in path.name or path.name == "~"]
+
+
+def test_a_variable_that_only_the_job_lacks_is_named(real: RealBed) -> None:
+    said = real.run("""
+        os.environ["ONLY_HERE"] = "/tmp"
+        with make(local_directory="$ONLY_HERE/x", job_script_prologue=["unset ONLY_HERE"]) as cluster:
+            cluster.scale(jobs=1)
+            late = time.monotonic() + 60
+            ended = lambda: [job for job in cluster.jobs() if job["state"] == "ended"]
+            while not ended() and time.monotonic() < late:
+                time.sleep(0.1)
+            say(reason=ended()[0]["reason"])
+    """)
+    assert "ONLY_HERE is not set in this job on" in said["reason"]
+
+
+BASHRC = """
+case $- in *i*) ;; *) MODULES=on ;; esac
+export PATH="$HOME/bin:$PATH:$NO_SUCH_VARIABLE"
+module() {
+    echo "module: $*" >&2
+    [ "$2" != missing ] || { echo "Lmod has detected the following error: unknown module $2" >&2; return 1; }
+    export LOADED="$LOADED:$2"
+}
+[ -f /no/such/file ] && . /no/such/file
+"""
+
+
+def test_a_prologue_as_people_have_it(real: RealBed) -> None:
+    """A file whose last line is not true, modules that print, and a module that is missing, told by its line."""
+    (real.bed.directory / "bashrc").write_text(BASHRC)
+    said = real.run(f"""
+        lines = ["source {real.bed.directory}/bashrc", "module load gcc", "module load openmpi"]
+        with make(job_script_prologue=lines) as cluster, Client(cluster) as client:
+            cluster.scale(jobs=1)
+            loaded = client.submit(os.getenv, "LOADED").result(timeout=60)
+        with make(job_script_prologue=[*lines, "module load missing", "module load cuda"]) as cluster:
+            cluster.scale(jobs=1)
+            late = time.monotonic() + 60
+            ended = lambda: [job for job in cluster.jobs() if job["state"] == "ended"]
+            while not ended() and time.monotonic() < late:
+                time.sleep(0.1)
+            say(loaded=loaded, reason=ended()[0]["reason"])
+    """)
+    assert said["loaded"] == ":gcc:openmpi"
+    assert "exit code 1 from: module load missing" in said["reason"]
