@@ -50,7 +50,7 @@ _SAME = {
     "local": {},
 }
 #: Options that would break what we count on, and what to do instead.
-_REFUSED = {
+REFUSED = {
     "slurm": {
         "--array": "hpclaunch counts the elements of its job arrays itself; use scale(jobs=...)",
         "--wait": "sbatch would not return before the jobs have ended",
@@ -192,7 +192,7 @@ class Directives:
                 said = _options_of("job-directives-skip", line, batch_system)
                 self._skipped.update({option.key: line for option in said})
         self._hits: set[str] = set()
-        for key, why in _REFUSED[batch_system].items():
+        for key, why in REFUSED[batch_system].items():
             if key in self._given:
                 raise ScriptError(f"job-extra-directives: {key} can't be used: {why}")
         if batch_system == "slurm":

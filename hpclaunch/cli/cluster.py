@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from hpclaunch import rundir
+from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
@@ -38,7 +39,7 @@ def up(section: str, cluster_name: str | None, count: int, bounds: tuple[int, in
     from hpclaunch.cluster.cluster import group_config
     from hpclaunch.cluster.current import user_python_path
 
-    config = load(section, given(options)).job
+    config = inherit(load(section, given(options)).job)
     groups = {
         group: group_config(section, group, {**given(options), "groups": {}, **keys})
         for group, keys in config.groups.items()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import yaml
 
+from hpclaunch.batch.environment import interference
 from hpclaunch.config import schema
 from hpclaunch.config.documents import Value
 from hpclaunch.config.layers import (
@@ -49,6 +50,8 @@ def show(section: str | None, origin: bool) -> None:
     for title, values in shown.items():
         click.echo(f"  {title}:")
         _print_values({key: value for key, value in values.items() if key not in tree.memory}, "    ", origin)
+        if origin:
+            _print_environment(title)
     click.echo("distributed:\n  worker:\n    memory:")
     memory = {key.removeprefix("memory_"): value for key, value in tree.memory.items()}
     _print_values(memory, "      ", origin)
@@ -59,6 +62,17 @@ def _print_values(values: dict[str, Value], indent: str, origin: bool) -> None:
     width = max((len(line) for line, _ in lines), default=0)
     for line, where in lines:
         click.echo(f"{line:<{width}}  # {where}" if origin else line)
+
+
+def _print_environment(section: str) -> None:
+    """Print, as comments, what else the batch system would heed, and what becomes of it."""
+    try:
+        job = load(section, {"cores": 1, "memory": "1 GB"}).job  # where a file leaves them to arguments
+        settings = interference(job, os.environ, Path.cwd())
+    except (ConfigError, ScriptError, OSError):
+        return  # a section that others build on
+    for setting in settings:
+        click.echo(f"    # {setting.fate}: {setting.text}")
 
 
 def _yaml(value: Any) -> str:

@@ -14,6 +14,7 @@ import click
 
 from hpclaunch import batch, rundir, scripts
 from hpclaunch.batch.base import JobState, JobUsage
+from hpclaunch.batch.environment import inherit
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.config.layers import load
@@ -81,7 +82,7 @@ def script(
 
 
 def _worker_script(section: str, options: dict[str, Any]) -> str:
-    config = load(section, options).job
+    config = inherit(load(section, options).job)
     directory = rundir.base_directory(config.shared_temp_directory) / f"{config.name}-{_NUMBER}"
     return scripts.render(
         config,
@@ -110,7 +111,7 @@ def _ranks_script(
     options.setdefault("cores", 1)
     options.setdefault("processes", 1)
     options.setdefault("name", Path(program[0]).stem.replace(" ", "-") or "ranks")
-    config = load(section, options).job
+    config = inherit(load(section, options).job)
     if not Path(program[0]).is_file():
         raise UserError(f"there is no program {program[0]}")
     command = [*scripts.python_words(config), *program]

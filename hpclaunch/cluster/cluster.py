@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from hpclaunch import rundir
+from hpclaunch.batch.environment import inherit
 from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
 from hpclaunch.client.session import HeadSession
 from hpclaunch.client.sync import LoopThread, loop_thread
@@ -79,7 +80,7 @@ class JobQueueCluster:
         if section is None:
             raise ConfigError("say which section to use: JobQueueCluster(config_name=...)", key="config-name")
         self.asynchronous = False  # until it is made
-        self.config: JobConfig = load(section, _with_scheduler_options(arguments)).job
+        self.config: JobConfig = inherit(load(section, _with_scheduler_options(arguments)).job)
         if name is not None and not (isinstance(name, str) and name.isprintable()):
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
@@ -495,7 +496,8 @@ def group_config(section: str, name: str, arguments: dict[str, Any]) -> JobConfi
         check_group_name(name)
     except ValueError as error:
         raise ConfigError(f"groups: {error}", key="groups") from None
-    return msgspec.structs.replace(load(section, _with_scheduler_options(arguments)).job, group=name)
+    config = inherit(load(section, _with_scheduler_options(arguments)).job)
+    return msgspec.structs.replace(config, group=name)
 
 
 def _named(group: str | None) -> dict[str, str]:

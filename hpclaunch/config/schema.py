@@ -37,6 +37,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     section: str  # the section it came from: "sge", "slurm", "local" or a site's own name
     group: str = ""  # the group of jobs that it describes; empty: that of the section itself
+    inherited_directives: tuple[str, ...] = ()  # from the user's environment; see batch.environment
     batch_system: str  # "sge", "slurm", "local"; "mpi": the ranks of a running job
     name: str  # job name in the batch system
     cores: int
