@@ -75,7 +75,7 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:
-        command += ["--local-directory", _on_node(config.local_directory)]
+        command += ["--local-directory", on_node(config.local_directory)]
     if config.resources:
         command += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
     return [*command, *(ShellCode(word) for word in config.worker_extra_args)]
@@ -326,11 +326,11 @@ def _shell_quote(value: object) -> str:
     return value if isinstance(value, ShellCode) else shlex.quote(str(value))
 
 
-def _on_node(path: str) -> ShellCode:
+def on_node(path: str) -> ShellCode:
     """Return a path in which ``~``, ``~user`` and ``$NAME`` are the job's own, and nothing else is special."""
     text = re.sub(r"^~(?=/|$)", "$HOME", path)
     if other := re.match(r"~[A-Za-z_][A-Za-z0-9_.-]*(?=/|$)", text):  # bash knows it, outside of quotes
-        return ShellCode(other[0] + _on_node(text[other.end() :])) if other[0] != text else ShellCode(text)
+        return ShellCode(other[0] + on_node(text[other.end() :])) if other[0] != text else ShellCode(text)
     text = re.sub(r"\$TMPDIR\b|\$\{TMPDIR\}", "${TMPDIR:-/tmp}", text)
     escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*(?:\}|:-/tmp\})))', r"\\\1", text)
     return ShellCode(f'"{escaped}"')

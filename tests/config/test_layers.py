@@ -510,7 +510,13 @@ def test_the_reference_has_every_key_with_a_comment() -> None:
 
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
-    assert set(JobConfig.__struct_fields__) == {*KEYS, "section", "group", "worker_threads"}
+    assert set(JobConfig.__struct_fields__) == {
+        *KEYS,
+        "section",
+        "group",
+        "worker_threads",
+        "inherited_directives",
+    }
 
 
 def test_arc4_as_a_site() -> None:

@@ -1,0 +1,106 @@
+"""``hpclaunch doctor`` on the real batch systems, with the faults that a new site has."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.real.conftest import RealBed
+from tests.testbed.beds import Result, wait_until
+
+SMALL = ("--cores", "1", "--memory", "200 MB")
+
+
+def doctor(real: RealBed, *words: str) -> Result:
+    """Run it for a small job; return what it said. The bed's fixture looks for what is left."""
+    command = [real.bed.python, "-m", "hpclaunch", "doctor", real.name, *SMALL, *words]
+    done = real.bed.run(command, timeout=200)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_all_is_well(real: RealBed) -> None:
+    done = doctor(real)
+    assert done.exit_code == 0, done
+    assert "Jobs work here." in done.stdout
+    for subject in (
+        "queue",
+        "a job as configured",
+        "shared directory",
+        "Python in the job",
+        "node to head",
+        "clocks",
+    ):
+        assert f"ok   {subject} " in done.stdout, done.stdout
+    assert {"slurm": "walltime-limit: '01:00:00'", "sge": "memory-resource: h_vmem"}[real.name] in done.stdout
+
+
+FAULTS = {
+    "unshared directory": (
+        ["--shared-temp-directory", "/scratch/mine"],
+        "BAD  shared directory",
+        "shared-temp-directory:",
+    ),
+    "no Python": (["--python", "/nowhere/python"], "BAD  Python in the job", "python: /path"),
+    "Python without hpclaunch": (["--python", "/usr/bin/python3"], "BAD  Python in the job", "python: /path"),
+    "wrong queue": (["--queue", "nosuch"], "BAD  queue", "queue: "),
+    "prologue": (["--job-script-prologue", "source /nowhere/init.sh"], "BAD  prologue", "source /nowhere/init.sh"),
+    "log directory": (["--log-directory", "/scratch/logs"], "BAD  shared directory", "log-directory"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named(real: RealBed, name: str) -> None:
+    words, named, advised = FAULTS[name]
+    done = doctor(real, *words)
+    assert done.exit_code == 1, done
+    assert named in done.stdout, done.stdout
+    assert advised in done.stdout, done.stdout
+    assert done.stdout.count("BAD  ") == 1, done.stdout
+
+
+def test_a_blocked_address(real: RealBed) -> None:
+    if real.name == "slurm":
+        pytest.skip("this bed's nodes share the loopback of the login host")
+    done = doctor(real, "--interface", "lo")
+    assert done.exit_code == 1, done
+    assert "BAD  node to head" in done.stdout
+    assert "Connection refused" in " ".join(done.stdout.split())
+    assert "interface: eth0" in done.stdout
+
+
+HOLD = {"slurm": ("--hold", "it is held"), "sge": ("-h", "hold state")}
+
+
+def test_a_job_that_never_starts(real: RealBed) -> None:
+    directive, reason = HOLD[real.name]
+    done = doctor(real, "--job-extra-directives", directive, "--timeout", "6s")
+    assert done.exit_code == 1, done
+    assert "BAD  job" in done.stdout
+    assert reason in " ".join(done.stdout.split())
+
+
+def test_ctrl_c_leaves_nothing(real: RealBed) -> None:
+    words = [real.name, *SMALL, "--job-extra-directives", HOLD[real.name][0]]
+    driver = real.bed.popen([real.bed.python, "-m", "hpclaunch", "doctor", *words])
+    wait_until(real.bed.jobs, "the job to be submitted")
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "its job and files are gone" in said
+    assert not real.bed.jobs()
+    assert not real.bed.run_directories()
+
+
+def test_more_than_the_site_allows(real: RealBed) -> None:
+    """Found without a wait in the queue, and with what to write instead."""
+    words = {
+        "slurm": ["--walltime", "3-00:00:00"],
+        "sge": ["--queue", "short.q", "--walltime", "03:00:00"],
+    }[real.name]
+    done = doctor(real, *words)
+    assert done.exit_code == 1, done
+    assert "BAD  limits" in done.stdout
+    assert {"slurm": "walltime: '01:00:00'", "sge": "walltime: '00:05:00'"}[real.name] in done.stdout
