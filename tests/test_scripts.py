@@ -516,6 +516,35 @@ def test_an_activation_that_fails_is_named_by_its_line(job: Job, tmp_path: Path)
         assert "A=" not in job.log
 
 
+HOOK = """\
+false
+export HOOKED=yes
+grep -q x /dev/null
+conda() { if [ "$2" = good ]; then export A=1; else return 3; fi; }
+false
+true
+"""
+
+
+def test_a_text_given_to_eval_is_its_own_business_and_its_end_is_not(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text(HOOK)
+    (tmp_path / "bad").write_text("export A=1\nfalse\n")
+    hook = f'eval "$(cat {tmp_path}/hook)"'
+    good = job.script(["bash", "-c", "echo $HOOKED $A"], job_script_prologue=[hook, "conda activate good", "true"])
+    assert job.run(good) == 0
+    assert job.log == "yes 1\n"
+    for lines, code, said in (
+        ([hook, "conda activate bad", "true"], 3, "conda activate bad"),
+        ([hook, "true", "(exit 9)", "true"], 9, "(exit 9)"),
+        ([f"{hook} && conda activate bad"], 3, f"{hook} && conda activate bad"),
+        ([f'eval "$(cat {tmp_path}/bad)"', "true", "true"], 1, f'eval "$(cat {tmp_path}/bad)"'),
+        ([hook, "x=$(false)", "true"], 1, "x=$(false)"),
+        ([hook, "exit 6"], 6, "exit 6"),
+    ):
+        assert job.run(job.script(["echo", "worker"], job_script_prologue=lines)) == code, lines
+        assert job.log.endswith(f"exit code {code} from: {said}\n")
+
+
 def test_what_the_prologue_sets_for_itself_is_not_set_for_what_follows(job: Job) -> None:
     path = job.script(
         ["sh", "-c", "exit 5"],

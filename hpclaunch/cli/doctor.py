@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from hpclaunch import rundir, scripts
 from hpclaunch.batch.environment import inherit
@@ -173,6 +174,9 @@ async def _try(config: JobConfig, base: Path, seconds: float, findings: list[Fin
             findings.append(finding)
         if any(one.grade is Grade.BAD and one.subject in ("batch system", "queue") for one in findings):
             return
+        allowed = [one.write["walltime"] for one in findings if "walltime" in one.write]
+        if allowed:  # the trial is to run all the same
+            config = msgspec.structs.replace(config, walltime=int(parse_duration(allowed[0])))
         names = {address: name for name, found in interfaces().items() for address in found}
         trial = Trial(
             config, directory, transport, seconds=seconds, addresses=addresses, interfaces=names, say=_teller()

@@ -58,7 +58,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 # --- job-script-prologue: a line that fails ends the job. What fails inside a sourced file is that file's business.
-hpclaunch_script="$0" hpclaunch_line= hpclaunch_told= hpclaunch_inner=
+hpclaunch_script="$0" hpclaunch_line= hpclaunch_told= hpclaunch_inner= hpclaunch_eval=
 case "$0" in /*) ;; *) hpclaunch_script="$PWD/$0" ;; esac
 hpclaunch_tell() { # what is to be said of the line
     local text=
@@ -66,19 +66,33 @@ hpclaunch_tell() { # what is to be said of the line
     text="${text[0]:-line $hpclaunch_line}"
     echo "hpclaunch: job-script-prologue: $1 from: ${text#"${text%%[![:space:]]*}"}" >&2
 }
+hpclaunch_at() { # line and command that is about to run; those of a text given to eval have numbers of their own
+    local text=
+    if [ "$1" -le 1 ]; then return 0; fi
+    if [ -n "$hpclaunch_eval" ]; then
+        { mapfile -t -s "$(($1 - 1))" -n 1 text < "$hpclaunch_script"; } 2> /dev/null
+        case "${text[0]:-}" in *"${2%%[[:space:]]*}"*) ;; *) return 0 ;; esac
+    fi
+    hpclaunch_eval= hpclaunch_line="$1"
+    case "$2" in "eval "*) hpclaunch_eval=yes ;; esac
+}
 hpclaunch_failed() { # exit code and command; from main, a line has failed, else a command of a file that it sources
     if [ "${FUNCNAME[1]}" != main ]; then hpclaunch_inner="$hpclaunch_line $2"; return 0; fi
-    case "$2" in "source "* | ". "*) if hpclaunch_is_read "$1" "$2"; then return 0; fi ;; esac
-    hpclaunch_tell "exit code $1"
+    case "$2" in
+        "source "* | ". "*) if hpclaunch_is_read "$1" "$2"; then return 0; fi ;;
+        "eval "*) ;; # the whole of it has failed
+        *) if [ -n "$hpclaunch_eval" ]; then return 0; fi ;;
+    esac
     case "$1 $2" in "127 module "* | "127 ml "* | "127 conda "* | "127 mamba "*)
         echo "hpclaunch: this job's shell does not have ${2%% *}: source what defines it first, such as" \
             "/etc/profile.d/modules.sh or etc/profile.d/conda.sh, or write shebang: '#!/bin/bash -l'" >&2 ;;
     esac
+    hpclaunch_tell "exit code $1"
     hpclaunch_told=yes
     exit "$1"
 }
 hpclaunch_is_read() { # whether a file was sourced to its end, and its last status is all there is to say
-    local code="$1" command="$2" directory
+    local code="$1" directory
     case "$-" in *e*) return 1 ;; esac
     eval "set -- ${2#* }" 2> /dev/null || return 1
     if [ "${1#*/}" = "$1" ]; then
@@ -94,7 +108,7 @@ hpclaunch_is_read() { # whether a file was sourced to its end, and its last stat
 hpclaunch_left() { # exit code; the script ends within the prologue, by exit, an unset variable or set -e
     if [ -n "$hpclaunch_line" ] && [ -z "$hpclaunch_told" ]; then hpclaunch_tell "the job ends with exit code $1"; fi
 }
-trap 'if [ "$LINENO" -gt 1 ]; then hpclaunch_line="$LINENO"; fi' DEBUG
+trap 'hpclaunch_at "$LINENO" "$BASH_COMMAND"' DEBUG
 trap 'hpclaunch_failed "$?" "$BASH_COMMAND"' ERR
 module load anaconda
 source activate work
