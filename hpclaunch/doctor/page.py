@@ -14,7 +14,8 @@ from hpclaunch.doctor.findings import Finding, Grade
 
 _WIDTH = 80
 _SUBJECT = 22
-_COLOURS = {Grade.OK: "32", Grade.NOTE: "33;1", Grade.BAD: "31;1"}
+#: Yellow can't be read on white, nor blue on black.
+_COLOURS = {Grade.OK: "32", Grade.NOTE: "35;1", Grade.BAD: "31;1"}
 
 
 def page(title: str, findings: Sequence[Finding], *, section: str, file: str, is_coloured: bool) -> str:

@@ -135,7 +135,7 @@ def test_colours_only_mark_and_are_the_terminals_own() -> None:
     plain = page("t", SHOWN, section="s", file="f", is_coloured=False)
     coloured = page("t", SHOWN, section="s", file="f", is_coloured=True)
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
-    assert set(re.findall(r"\x1b\[([0-9;]*)m", coloured)) == {"0", "1", "32", "33;1", "31;1"}
+    assert set(re.findall(r"\x1b\[([0-9;]*)m", coloured)) == {"0", "1", "32", "35;1", "31;1"}
 
 
 def test_a_page_without_faults() -> None:

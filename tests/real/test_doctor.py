@@ -94,6 +94,35 @@ def test_ctrl_c_leaves_nothing(real: RealBed) -> None:
     assert not real.bed.run_directories()
 
 
+SLOW = """#!/bin/bash
+case "$*" in *--test-only*|*"-w v"*) exec /usr/bin/{command} "$@" ;; esac
+touch {started}
+while [ ! -e {go} ]; do sleep 0.05; done
+exec /usr/bin/{command} "$@"
+"""
+
+
+def test_ctrl_c_while_a_job_is_being_submitted(real: RealBed) -> None:
+    """The batch system has it a moment later: the doctor waits for its number, and cancels it."""
+    command = {"slurm": "sbatch", "sge": "qsub"}[real.name]
+    tools, started, go = real.bed.directory, real.bed.directory / "started", real.bed.directory / "go"
+    (tools / command).write_text(SLOW.format(command=command, started=started, go=go))
+    (tools / command).chmod(0o755)
+    words = [real.name, *SMALL, "--job-extra-directives", HOLD[real.name][0]]
+    driver = real.bed.popen(
+        [real.bed.python, "-m", "hpclaunch", "doctor", *words], env={"PATH": f"{tools}:/usr/bin:/bin"}
+    )
+    wait_until(started.exists, "the submission to begin")
+    driver.send_signal(signal.SIGINT)
+    assert driver.stderr is not None
+    assert "cancelling its job" in driver.stderr.readline()
+    go.touch()
+    driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert not real.bed.jobs()
+    assert not real.bed.run_directories()
+
+
 def test_more_than_the_site_allows(real: RealBed) -> None:
     """Found without a wait in the queue, and with what to write instead."""
     words = {
