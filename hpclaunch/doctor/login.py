@@ -128,52 +128,68 @@ async def of_batch_system(config: JobConfig, script: Path, transport: Transport)
 
 
 async def _slurm(config: JobConfig, script: Path, transport: Transport) -> AsyncIterator[Finding]:
-    done = await transport.run(["sinfo", "--noheader", "--format=%P|%a|%l|%c|%m|%G"], timeout=_ASK_SECONDS)
+    done = await transport.run(["squeue", "--me", "--noheader"], timeout=_ASK_SECONDS)
     if done.exit_code != 0:
         yield _silent("Slurm", done)
         return
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 5]
-    queues = {row[0].rstrip("*"): row for row in rows}
-    default = next((row[0].rstrip("*") for row in rows if row[0].endswith("*")), "")
-    name = config.queue or default
-    queue = _queue(config.queue, name, list(queues), "partition")
-    yield queue
-    if queue.grade is Grade.BAD:
-        return
-    for part in name.split(","):
-        if part in queues:
-            limit = slurm_seconds(queues[part][2])
-            for finding in _time(config, f"partition {part}", limit):
-                yield finding
+    done = await transport.run(["sinfo", "--noheader", "--format=%P|%l"], timeout=_ASK_SECONDS)
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 1]
+    if done.exit_code == 0 and rows:
+        for finding in _partitions(config, rows):
+            yield finding
+            if finding.subject == "queue" and finding.grade is Grade.BAD:
+                return
+    else:
+        yield _untold("sinfo", "partitions")
     done = await transport.run(["sbatch", "--test-only", str(script)], timeout=_ASK_SECONDS)
     yield _verdict(done, "sbatch --test-only", done.exit_code == 0)
 
 
+def _partitions(config: JobConfig, rows: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Look for the partition of the jobs, and at its limit of time."""
+    limits = {row[0].rstrip("*"): row[1] for row in rows}
+    name = config.queue or next((row[0].rstrip("*") for row in rows if row[0].endswith("*")), "")
+    yield _queue(config.queue, name, list(limits), "partition")
+    for part in name.split(","):
+        if part in limits:
+            yield from _time(config, f"partition {part}", slurm_seconds(limits[part]))
+
+
 async def _sge(config: JobConfig, script: Path, transport: Transport) -> AsyncIterator[Finding]:
-    done = await transport.run(["qconf", "-sql"], timeout=_ASK_SECONDS)
+    done = await transport.run(["qstat"], timeout=_ASK_SECONDS)
     if done.exit_code != 0:
         yield _silent("Grid Engine", done)
         return
+    done = await transport.run(["qconf", "-sql"], timeout=_ASK_SECONDS)
     queues = done.stdout.split()
-    queue = _queue(config.queue, config.queue or "", queues, "queue")
-    yield queue
-    if queue.grade is Grade.BAD:
-        return
+    if done.exit_code == 0 and queues:
+        queue = _queue(config.queue, config.queue or "", queues, "queue")
+        yield queue
+        if queue.grade is Grade.BAD:
+            return
+    else:
+        yield _untold("qconf", "queues")
+    if config.queue in queues:
+        done = await transport.run(["qconf", "-sq", config.queue], timeout=_ASK_SECONDS)
+        found = re.search(r"^h_rt\s+(\S+)", done.stdout, re.MULTILINE)
+        for finding in _time(config, f"queue {config.queue}", sge_seconds(found[1]) if found else None):
+            yield finding
+    async for finding in _sge_resources(config, transport):
+        yield finding
+    done = await transport.run(["qsub", "-w", "v", str(script)], timeout=_ASK_SECONDS)
+    yield _verdict(done, "qsub -w v", done.exit_code == 0 and "found suitable" in done.stdout + done.stderr)
+
+
+async def _sge_resources(config: JobConfig, transport: Transport) -> AsyncIterator[Finding]:
+    """Look for the parallel environment, and at what the site hands out."""
     done = await transport.run(["qconf", "-spl"], timeout=_ASK_SECONDS)
     names = done.stdout.split()
     if done.exit_code == 0 and config.cores > 1 and config.parallel_environment not in names:
         text = f"there is no {config.parallel_environment!r}; there are {', '.join(names) or 'none'}"
         write = {"parallel-environment": next((one for one in names if "smp" in one or "shared" in one), "NAME")}
         yield Finding("parallel environment", Grade.BAD, text, "A job of several cores needs one.", write)
-    if config.queue in queues:
-        done = await transport.run(["qconf", "-sq", config.queue], timeout=_ASK_SECONDS)
-        found = re.search(r"^h_rt\s+(\S+)", done.stdout, re.MULTILINE)
-        for finding in _time(config, f"queue {config.queue}", sge_seconds(found[1]) if found else None):
-            yield finding
     async for finding in _sge_memory(config, transport):
         yield finding
-    done = await transport.run(["qsub", "-w", "v", str(script)], timeout=_ASK_SECONDS)
-    yield _verdict(done, "qsub -w v", done.exit_code == 0 and "found suitable" in done.stdout + done.stderr)
 
 
 async def _sge_memory(config: JobConfig, transport: Transport) -> AsyncIterator[Finding]:
@@ -192,6 +208,10 @@ async def _sge_memory(config: JobConfig, transport: Transport) -> AsyncIterator[
 def _silent(title: str, done: Completed) -> Finding:
     words = " ".join((done.stderr or done.stdout).split()) or "no answer"
     return Finding("batch system", Grade.BAD, f"{title} does not answer: {words}", "Try again when it does.")
+
+
+def _untold(command: str, what: str) -> Finding:
+    return Finding("queue", Grade.NOTE, f"{command} does not answer here, so {what} and limits are not known")
 
 
 def _queue(asked: str | None, name: str, there: Sequence[str], word: str) -> Finding:
