@@ -29,7 +29,6 @@ from hpclaunch.doctor.page import is_well, page
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HPCLaunchError, UserError
 from hpclaunch.head.addresses import host_addresses, interfaces
-from hpclaunch.notes import warn
 from hpclaunch.transport.local import LocalTransport
 
 #: What is asked for where the configuration leaves it open, and what the page advises then.
@@ -132,7 +131,9 @@ def _configuration(section: str, options: dict[str, Any], findings: list[Finding
             work_directory=Path.cwd(),
             worker_command=engines.by_name(config.engine).worker_command(config, directory),
         )
-        config = inherit(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is told with the rest of the environment
+            config = inherit(config)
     except (HPCLaunchError, OSError) as error:
         for one in getattr(error, "errors", [error]):
             findings.append(Finding("configuration", Grade.BAD, str(one)))
@@ -153,6 +154,8 @@ async def _try(config: JobConfig, base: Path, seconds: float, findings: list[Fin
     wanted = config.scheduler_options
     try:
         addresses = _addresses(config, wanted)
+        if config.batch_system != "local" and all(ipaddress.ip_address(one).is_loopback for one in addresses):
+            findings.append(Finding("addresses", Grade.NOTE, "this host offers only loopback to workers"))
         made = rundir.make_parents(base)
         directory = rundir.create(rundir.choose(base, "doctor"), is_listed=False)
     except (ConfigError, OSError) as error:
@@ -196,8 +199,6 @@ def _addresses(config: JobConfig, wanted: dict[str, Any]) -> list[str]:
         return ["127.0.0.1"]
     found = host_addresses(interface, host)
     beyond = [one for one in found if not ipaddress.ip_address(one).is_loopback]
-    if not beyond and config.batch_system != "local":
-        warn("this host offers only loopback to workers")
     return beyond or found
 
 

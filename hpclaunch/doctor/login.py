@@ -17,7 +17,7 @@ from hpclaunch.batch.environment import Fate, interference
 from hpclaunch.cluster.reasons import about
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import format_duration
-from hpclaunch.directives import sge_seconds, slurm_seconds
+from hpclaunch.directives import options, sge_seconds, slurm_seconds
 from hpclaunch.doctor.findings import LEAST_SPACE, Finding, Grade, of_umask
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.transport.base import Transport
@@ -145,11 +145,22 @@ async def _slurm(config: JobConfig, script: Path, transport: Transport) -> Async
     yield _verdict(done, "sbatch --test-only", done.exit_code == 0)
 
 
+def _asked_queue(config: JobConfig) -> str | None:
+    """Return the queue that jobs ask for: the user's own directives win over the key."""
+    key = {"slurm": "--partition", "sge": "-q"}[config.batch_system]
+    lines = (*config.job_extra_directives, *config.inherited_directives)
+    said = [
+        one.value for line in lines if line.strip() for one in options(line, config.batch_system) if one.key == key
+    ]
+    return said[0] if said else config.queue
+
+
 def _partitions(config: JobConfig, rows: Sequence[Sequence[str]]) -> Iterator[Finding]:
     """Look for the partition of the jobs, and at its limit of time."""
     limits = {row[0].rstrip("*"): row[1] for row in rows}
-    name = config.queue or next((row[0].rstrip("*") for row in rows if row[0].endswith("*")), "")
-    yield _queue(config.queue, name, list(limits), "partition")
+    asked = _asked_queue(config)
+    name = asked or next((row[0].rstrip("*") for row in rows if row[0].endswith("*")), "")
+    yield _queue(asked, name, list(limits), "partition")
     for part in name.split(","):
         if part in limits:
             yield from _time(config, f"partition {part}", slurm_seconds(limits[part]))
@@ -161,18 +172,18 @@ async def _sge(config: JobConfig, script: Path, transport: Transport) -> AsyncIt
         yield _silent("Grid Engine", done)
         return
     done = await transport.run(["qconf", "-sql"], timeout=_ASK_SECONDS)
-    queues = done.stdout.split()
+    queues, asked = done.stdout.split(), _asked_queue(config)
     if done.exit_code == 0 and queues:
-        queue = _queue(config.queue, config.queue or "", queues, "queue")
+        queue = _queue(asked, asked or "", queues, "queue")
         yield queue
         if queue.grade is Grade.BAD:
             return
     else:
         yield _untold("qconf", "queues")
-    if config.queue in queues:
-        done = await transport.run(["qconf", "-sq", config.queue], timeout=_ASK_SECONDS)
+    if asked in queues:
+        done = await transport.run(["qconf", "-sq", asked], timeout=_ASK_SECONDS)
         found = re.search(r"^h_rt\s+(\S+)", done.stdout, re.MULTILINE)
-        for finding in _time(config, f"queue {config.queue}", sge_seconds(found[1]) if found else None):
+        for finding in _time(config, f"queue {asked}", sge_seconds(found[1]) if found else None):
             yield finding
     async for finding in _sge_resources(config, transport):
         yield finding

@@ -300,6 +300,8 @@ class Trial:
         advice = (
             "Its directives or the queue may be wrong, or the cluster is full: try again with a longer --timeout."
         )
+        if "never run" in why:
+            advice = "Change what your configuration asks for."
         return Finding("job", Grade.BAD, text, advice)
 
     # --- the network

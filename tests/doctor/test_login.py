@@ -70,6 +70,8 @@ def test_slurm_as_it_should_be() -> None:
         ),
         ({"queue": "long"}, "limits", Grade.NOTE, "long allows 7-00:00:00", {"walltime-limit": "7-00:00:00"}),
         ({"walltime": "2d"}, "limits", Grade.BAD, "your walltime is 2-00:00:00", {"walltime": "1-00:00:00"}),
+        ({"job_extra_directives": ["-p long"]}, "queue", Grade.OK, "long", {}),
+        ({"job_extra_directives": ["--partition=x"]}, "queue", Grade.BAD, "'x'; there are", {"queue": "main"}),
         ({"walltime": "30d", "queue": "open"}, "queue", Grade.OK, "open", {}),
     ],
 )
@@ -86,6 +88,7 @@ def test_slurms_queues(
     [
         ({}, "memory", Grade.NOTE, "hands out h_vmem, and", {"memory-resource": "h_vmem"}),
         ({"queue": "nosuch"}, "queue", Grade.BAD, "no queue 'nosuch'", {"queue": "all.q"}),
+        ({"job_extra_directives": ["-q short.q"]}, "limits", Grade.BAD, "00:05:00", {"walltime": "00:05:00"}),
         ({"queue": "short.q"}, "limits", Grade.BAD, "allows 00:05:00", {"walltime": "00:05:00"}),
         (
             {"cores": 4},

@@ -71,6 +71,27 @@ def test_a_blocked_address(real: RealBed) -> None:
     assert "interface: br0" in done.stdout  # the bed's network
 
 
+def test_what_the_environment_does_is_told(real: RealBed) -> None:
+    """Variables of sbatch or a file of default requests, a locale that is not there, an old PYTHONPATH."""
+    env = {"LC_ALL": "xx_XX.UTF-8", "PYTHONPATH": "/old", "SBATCH_PARTITION": "short"}
+    requests = real.bed.home / ".sge_request"
+    if real.name == "sge":
+        requests.write_text("-q short.q\n-V\n")
+    try:
+        command = [real.bed.python, "-m", "hpclaunch", "doctor", real.name, *SMALL, "--walltime", "4m"]
+        done = real.bed.run(command, timeout=200, env=env)
+    finally:
+        requests.unlink(missing_ok=True)
+    said = " ".join(done.stdout.split())
+    assert done.exit_code == 0, done
+    assert {"slurm": "$SBATCH_PARTITION adds --partition=short", "sge": ".sge_request:1 adds -q short.q"}[
+        real.name
+    ] in said
+    assert f"ok queue {'short' if real.name == 'slurm' else 'short.q'}" in said
+    assert "unset PYTHONPATH" in said
+    assert "export LC_ALL=C.UTF-8" in said
+
+
 HOLD = {"slurm": ("--hold", "it is held"), "sge": ("-h", "hold state")}
 
 
