@@ -18,6 +18,7 @@ there, so that the cluster is found by its name. Both halves use this module; it
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -69,22 +70,29 @@ def base_directory(configured: str | None = None) -> Path:
         ) from None
 
 
-def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
-    """Make a new run directory for a cluster of this name.
-
-    :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
-    :raises ConfigError: it can't be made there.
-    """
+def choose(base: Path, name: str) -> Path:
+    """Return the path of a new run directory for a cluster of this name; nothing is made."""
     import secrets  # it takes a while to import, and whoever joins a cluster makes no directory
 
-    directory = base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
+    return base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
+
+
+def create(directory: Path, *, is_listed: bool = True) -> Path:
+    """Make a run directory, whose path :func:`choose` gave, and return it.
+
+    :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
+    :raises ConfigError: it can't be made there; nothing of it is left.
+    """
+    base = directory.parent
+    made: list[Path] = []
     try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = make_parents(base)
         for path in (directory, directory / "jobs", directory / "logs"):
             path.mkdir(mode=0o700)
             path.chmod(0o700)  # a loose umask cannot widen mkdir's mode, but a strict one may narrow it
     except OSError as error:
         remove(directory)
+        unmake(made)
         raise ConfigError(
             f"the cluster's files can't be put into {base}: {error.strerror}. Set shared-temp-directory to a "
             "directory of yours on a file system that the nodes share",
@@ -95,6 +103,32 @@ def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
             base_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
             _link_of(directory).symlink_to(directory)
     return directory
+
+
+def make_parents(directory: Path, *, mode: int = 0o700) -> list[Path]:
+    """Make a directory and those above it that are missing, all of them or none; return those that were made.
+
+    :raises OSError: one can't be made.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            path.mkdir(mode=mode, exist_ok=True)
+            made.append(path)
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    except OSError:
+        unmake(made)
+        raise
+    return made
+
+
+def unmake(made: list[Path]) -> None:
+    """Remove directories that :func:`make_parents` has made, as far as nothing is in them."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):  # another process has put something there
+            path.rmdir()
 
 
 def _link_of(directory: Path) -> Path:

@@ -28,6 +28,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
 from hpclaunch.cluster.expiry import margin_of
+from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
@@ -47,9 +48,6 @@ THREAD_VARIABLES = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
-#: Words as a shell splits them: quoted, escaped or plain, with variables, and nothing that runs a command.
-_PART = r"""(?:'[^']*'|"(?:\\.|[^"\\`$]|\$(?!\())*"|\\.|\$(?!\()|[^\s'"\\`$();<>|&])"""
-_WORDS = re.compile(rf"(?!\#){_PART}+(?:\s+(?!\#){_PART}+)*")
 #: Shells that read our first lines as bash does, and so can hand over to bash.
 _LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
 
@@ -69,20 +67,23 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     """Return the command that a job runs: the workers' supervisor.
 
     Words are text to be quoted, or :class:`ShellCode`.
-
-    :raises ScriptError: an item of worker-extra-args is not words of a command.
     """
-    command = [config.python, "-m", "hpclaunch.worker", "--directory", str(directory)]
+    command = [*python_words(config), "-m", "hpclaunch.worker", "--directory", str(directory)]
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:
-        command += ["--local-directory", _on_node(config.local_directory)]
+        command += ["--local-directory", on_node(config.local_directory)]
     if config.resources:
         command += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
-    return [*command, *(_arguments(line) for line in config.worker_extra_args if line.strip())]
+    return [*command, *(ShellCode(word) for word in config.worker_extra_args)]
+
+
+def python_words(config: JobConfig) -> list[ShellCode]:
+    """Return the command that starts Python in a job; ``apptainer exec IMAGE python`` has several words."""
+    return [ShellCode(word) for word in shellwords.split(config.python)]
 
 
 def render(
@@ -179,7 +180,14 @@ def _values(config: JobConfig, directives: Directives, resources: str) -> dict[s
         "shell": shell,
         "is_bash": shell.endswith("bash"),
         "thread_variables": THREAD_VARIABLES,
+        "job_variables": _job_variables(config),
     }
+
+
+def _job_variables(config: JobConfig) -> list[str]:
+    """Return the variables that the job must have set, for its paths mean something else without them."""
+    words = [config.local_directory or "", config.python, *config.worker_extra_args]
+    return [name for name in paths.variables(" ".join(words)) if name != "TMPDIR"]
 
 
 def _warn_of_useless_skips(directives: Directives) -> None:
@@ -323,24 +331,14 @@ def _shell_quote(value: object) -> str:
     return value if isinstance(value, ShellCode) else shlex.quote(str(value))
 
 
-def _on_node(path: str) -> ShellCode:
-    """Return a path in which ``~`` and ``$NAME`` are the job's own, and nothing else is special."""
+def on_node(path: str) -> ShellCode:
+    """Return a path in which ``~``, ``~user`` and ``$NAME`` are the job's own, and nothing else is special."""
     text = re.sub(r"^~(?=/|$)", "$HOME", path)
-    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*\}))', r"\\\1", text)
+    if other := re.match(r"~[A-Za-z_][A-Za-z0-9_.-]*(?=/|$)", text):  # bash knows it, outside of quotes
+        return ShellCode(other[0] + on_node(text[other.end() :])) if other[0] != text else ShellCode(text)
+    text = re.sub(r"\$TMPDIR\b|\$\{TMPDIR\}", "${TMPDIR:-/tmp}", text)
+    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*(?:\}|:-/tmp\})))', r"\\\1", text)
     return ShellCode(f'"{escaped}"')
-
-
-def _arguments(line: str) -> ShellCode:
-    """Return further arguments, which may have quotes and variables, as one would type them.
-
-    :raises ScriptError: they would end the command or be another one.
-    """
-    text = line.strip()
-    match = _WORDS.match(text)
-    rest = text[match.end() if match else 0 :].lstrip()
-    if rest:
-        raise ScriptError(f"worker-extra-args: {line!r}: {rest[0]!r} is not part of an argument; quote it")
-    return ShellCode(text)
 
 
 def _sge_word(value: object) -> str:

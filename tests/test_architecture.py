@@ -47,9 +47,15 @@ PURE = {
     "comm.serialize",
     "comm.texts",
     "comm.unpickling",
+    "config.paths",
+    "config.readings",
     "config.schema",
+    "config.shellwords",
     "config.units",
+    "config.worker_options",
     "directives",
+    "doctor.findings",
+    "doctor.page",
     "errors",
     "mpi.arguments",
     "mpi.launch",
@@ -181,7 +187,7 @@ FILE_CALLS = {
 # Which half a module belongs to, by its first word. The rest is listed one by one.
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
-JOINING = {"head", "engines", "cli", "mpi"}
+JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
 SHARED = {"", "config.units", "errors", "data_files", "notes", "on_import", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.

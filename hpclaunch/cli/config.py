@@ -15,6 +15,7 @@ from hpclaunch.batch.environment import interference
 from hpclaunch.config import schema
 from hpclaunch.config.documents import Value
 from hpclaunch.config.layers import (
+    Loaded,
     check_file,
     find_files,
     load,
@@ -25,6 +26,9 @@ from hpclaunch.config.layers import (
 )
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ScriptError, SiteError
+
+#: What a file may leave open, for its scripts to be rendered.
+_STAND_INS = {"cores": 1, "memory": "1 GB"}
 
 
 @click.group()
@@ -101,10 +105,13 @@ def init(section: str) -> None:
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Look for mistakes in FILE: unknown keys, wrong types and units, values that contradict each other."""
+    """Look for mistakes in FILE: unknown keys, wrong types and units, values that contradict each other.
+
+    What can't stand in a job script is found too, since a script of each section is rendered.
+    """
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        errors = check_file(file)
+        errors = check_file(file) or _script_mistakes(file)
     for text in dict.fromkeys(str(note.message) for note in notes):
         click.echo(f"note: {text}")
     for error in errors:
@@ -113,3 +120,44 @@ def check(file: Path) -> None:
         click.echo(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''} in {file}", err=True)
         sys.exit(1)
     click.echo(f"{file}: no mistakes")
+
+
+def _script_mistakes(file: Path) -> list[ConfigError]:
+    """Return what is wrong with the job scripts of a file's sections, as `hpclaunch script` would say."""
+    from hpclaunch import scripts
+
+    tree = read_tree([file], {})
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HPCLAUNCH_")}
+    found: list[ConfigError] = []
+    for name, place in tree.places.items():
+        if name == "default" or not place.startswith(f"{file}:"):
+            continue
+        if name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]:
+            continue
+        values = merged_section(tree, name, {}, [])
+        missing = {key: one for key, one in _STAND_INS.items() if values[key].value is None}
+        try:
+            loaded = load(name, missing, env=env, paths=[file])
+        except ConfigError as error:
+            found += getattr(error, "errors", [error])
+            continue
+        if loaded.job.batch_system == "mpi":
+            continue
+        try:
+            directory = Path("/nowhere") / f"{loaded.job.name}-00000000"
+            scripts.render(loaded.job, cluster_id=directory.name, directory=directory, work_directory=Path("/"))
+        except ScriptError as error:
+            key = _blamed(str(error), loaded)
+            origin = loaded.origins[key] if key else place
+            found.append(ConfigError(f"section {name}: {error}", origin=origin, key=key.replace("_", "-")))
+    return found
+
+
+def _blamed(text: str, loaded: Loaded) -> str:
+    """Return the key that an error names or whose value it quotes; empty if it does neither."""
+    named = text.partition(":")[0].replace("-", "_")
+    if named in loaded.origins:
+        return named
+    values = {key: getattr(loaded.job, key, None) for key in loaded.origins}
+    texts = {key: value for key, value in values.items() if isinstance(value, str) and value}
+    return next((key for key, value in texts.items() if repr(value) in text), "")

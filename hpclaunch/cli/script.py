@@ -124,9 +124,9 @@ def _ranks_script(
     config = inherit(load(section, options).job)
     if not Path(program[0]).is_file():
         raise UserError(f"there is no program {program[0]}")
-    command = [config.python, *program]
+    command = [*scripts.python_words(config), *program]
     if no_mpi:
-        command = [config.python, "-m", "hpclaunch", "run", *program]
+        command = [*scripts.python_words(config), "-m", "hpclaunch", "run", *program]
         launcher = launcher or {"slurm": "srun", "sge": "exec"}.get(config.batch_system, "")
     text = scripts.render_ranks(config, count=ranks, command=command, launcher=launcher, has_memory=has_memory)
     return config, text

@@ -46,7 +46,11 @@ class Book:
 
     def has_watched(self) -> bool:
         """Return whether there are jobs that nobody but the batch system can tell us about."""
-        return any(job.id and not job.workers for job in self.alive())
+        return any(job.id and not job.workers for job in self.alive()) or bool(self.unlisted())
+
+    def unlisted(self) -> list[str]:
+        """Return the ids of jobs that have ended, and of which no listing has confirmed that."""
+        return [job.id for job in self.jobs.values() if job.state is State.ENDED and job.is_unlisted]
 
     def to_cancel(self) -> list[str]:
         """Return the ids of all jobs that may still be there, also those whose end nobody confirmed."""

@@ -68,6 +68,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     listed: float = 1.5  # the same, when the listing itself says how the job ended
     missing_polls: int = 3  # listings in a row without the job
     requeue: float = 10.0  # a job listed as queued so soon after its start is an old listing
+    returning: float = 300.0  # one that has ended may still be put back in the queue
     retire: float = 60.0  # for running tasks, when a job is let go
     goodbye: float = 3.0  # for the job script's own end, after its workers have closed
     startup: float = 120.0  # from the start of a job to its first worker
@@ -139,6 +140,7 @@ class Job:
     usage: JobUsage | None = None
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
     is_assumed: bool = False  # nobody confirmed its end
+    is_unlisted: bool = False  # no listing has confirmed its end, which its exit-code file or accounting tells
     used_before: float = 0.0  # seconds of runs before it was put back
     was_put_back: bool = False  # and what accounting says of that is no news
     started: float | None = None  # this run, as its start file says, by its node's clock
@@ -160,11 +162,6 @@ class Job:
     def is_live(self) -> bool:
         """Whether it counts toward the wish."""
         return self.state in LIVE
-
-    @property
-    def is_contradicted(self) -> bool:
-        """Whether accounting says that it never ran, though its script has ended: that was an earlier run."""
-        return self.exit_code is not None and self.usage is not None and not self.usage.wall_seconds
 
     def move(self, state: State, now: float, text: str) -> None:
         """Take one step of the table. Raise IllegalTransitionError if the table does not have it."""
@@ -198,7 +195,7 @@ class Job:
         self.running_since = self.alone_since = self.over_since = self.usage_due = self.cancel_due = None
         self.exit_code = self.listed_end = self.usage = None
         self.misses = 0
-        self.is_assumed = self.is_stuck = self.is_expiring = self.is_told = False
+        self.is_assumed = self.is_unlisted = self.is_stuck = self.is_expiring = self.is_told = False
         self.was_put_back = True
         self.doom = self.ends_at = self.started = self.joined = None
 

@@ -205,7 +205,9 @@ class Ledger(Submissions):
         changed = False
         for job_id, status in statuses.items():
             job = self.jobs.get(job_id)
-            if job is not None and job.state is not State.ENDED and job.changed <= asked_at:
+            if job is not None and job.state is State.ENDED:
+                self._on_ended_listed(job, status, asked_at, now)
+            elif job is not None and job.changed <= asked_at:
                 changed |= self._on_listed(job, status, now)
         self.watch.on_listed(now, changed=changed, watched=self.book.has_watched())
         return self._flush(now)
@@ -340,6 +342,22 @@ class Ledger(Submissions):
             return False
         return self._on_listed_alive(job, status, now)
 
+    def _on_ended_listed(self, job: Job, status: JobStatus, asked_at: float, now: float) -> None:
+        """A listing has a job whose script had come to its end: it is over, or the batch system has put it back.
+
+        Grid Engine does so for exit code 99, and keeps a job in an error state for 100.
+        """
+        if status.state is JobState.ENDED:
+            job.is_unlisted = False
+        elif status.state is JobState.UNKNOWN:  # most batch systems do not list what is over, or may miss a job
+            job.is_unlisted = job.is_unlisted and asked_at - job.since < self.limits.returning
+        elif status.state not in (JobState.QUEUED, JobState.STUCK) or not job.is_unlisted:
+            return
+        elif asked_at - job.since >= self.limits.requeue:  # else the listing may be late
+            job.is_unlisted, job.is_assumed = False, True
+            job.note("in the queue again after its end, and cancelled", now)
+            self._commands.append(c.Cancel((job.id,)))
+
     def _on_listed_alive(self, job: Job, status: JobStatus, now: float) -> bool:
         before = job.state, job.is_stuck
         match status.state:
@@ -431,8 +449,8 @@ class Ledger(Submissions):
         self._prove(job, now)
         ending = job.doom or reasons.why_ended(job.evidence(), self.terms)
         confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
-        # One that was told to end, or has ended and never ran, as accounting says, may be in the queue again.
-        job.is_assumed = not confirmed or job.is_told or job.is_contradicted
+        job.is_assumed = not confirmed or job.is_told  # who was told to end may have been put back
+        job.is_unlisted = job.listed_end is None and not job.is_assumed
         self._end(job, ending, now)
         if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
             self._commands.append(c.Cancel((job.id,)))
@@ -541,7 +559,7 @@ class Ledger(Submissions):
         named = [job for job in self.book.alive() if job.id]
         questions = self.watch.questions(
             now,
-            watched=[job.id for job in named if not job.workers],
+            watched=[job.id for job in named if not job.workers] + self.book.unlisted(),
             connected=[job.id for job in named if job.workers],
             waiting=[job.id for job in named if job.state is State.QUEUED and not job.is_explained],
         )

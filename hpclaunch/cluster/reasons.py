@@ -277,11 +277,11 @@ def _without_trace(evidence: Evidence, terms: Terms) -> Ending:
 
 
 def _names_python(line: str, terms: Terms) -> bool:
-    return terms.python in line or re.search(r"\bpython[\d.]*\b", line) is not None
+    return any(word in line for word in terms.python.split()) or re.search(r"\bpython[\d.]*\b", line) is not None
 
 
 def _permission_hint(line: str, terms: Terms) -> str:
-    what = terms.python if terms.python in line else "a file or directory that the job needs"
+    what = terms.python if terms.python.split()[-1] in line else "a file or directory that the job needs"
     return (
         f"On the compute node the user may not read {what} (home directories may be closed there): put the python "
         "environment where the nodes can read it and name it by the key `python`, and set `shared-temp-directory` "

@@ -73,7 +73,7 @@ class Part:
 
         base = Path(tempfile.gettempdir())
         _remove_dead(base)
-        directory = rundir.create(base, PREFIX + name, is_listed=False)
+        directory = rundir.create(rundir.choose(base, PREFIX + name), is_listed=False)
         self._directories.append(directory)
         for file, data in files.items():
             rundir.write_file(directory / file, data)

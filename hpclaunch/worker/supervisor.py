@@ -34,7 +34,9 @@ from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import read_slots
+from hpclaunch.worker.interface import interface_address
 from hpclaunch.worker.memory import limits_of, room_of
+from hpclaunch.worker.preload import preload
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
 from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
@@ -77,6 +79,7 @@ class Options(NamedTuple):
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
     ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
+    preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
 class _Child:
@@ -144,6 +147,8 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self._connect()
+            if self._head is not None:
+                preload(self.options.preload)
             gc.collect()
             gc.freeze()  # so that collections in the children leave shared pages alone
             while not self._end_reason:
@@ -223,7 +228,7 @@ class Supervisor:
         self._address = address
         self._heard = time.monotonic()
         self._heartbeat_seconds = welcome.heartbeat_seconds
-        self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
+        self._listen_host = interface_address(self.options.interface) or self._head.local_host()
         sys.path += [path for path in map(os.fsdecode, welcome.python_path) if path not in sys.path]
         self._remark(f"reached the head at {address}")
         self._tell_parent("ready")
@@ -579,18 +584,3 @@ def _read_facts(directory: Path) -> dict[str, Any]:
             f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "
             "that login and compute nodes share: set shared-temp-directory to one, or the cluster was closed"
         ) from None
-
-
-def _interface_address(interface: str | None) -> str:
-    """Return the IPv4 address of a network interface of this host; empty if it has none."""
-    if not interface:
-        return ""
-    import fcntl
-    import struct
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            answer = fcntl.ioctl(sock, 0x8915, struct.pack("256s", interface.encode()[:15]))  # SIOCGIFADDR
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])

@@ -822,3 +822,35 @@ def test_accounting_of_a_job_that_never_ran_says_so(world: World) -> None:
     world.batch.end("1.1", reason="cancelled by qdel")
     world.pass_time(5.0)
     assert world.ledger.jobs["1.1"].story_lines()[-1].endswith("accounting: it never ran")
+
+
+@pytest.mark.parametrize("is_stuck", [True, False])
+def test_a_job_that_is_in_the_queue_again_after_its_end_is_cancelled(is_stuck: bool) -> None:
+    """Grid Engine puts a job back for exit code 99, and into an error state for 100."""
+    world = World()
+    world.scale(1)
+    world.run()
+    (job_id,) = world.batch.jobs
+    world.batch.start(job_id)
+    world.batch.end(job_id, 100)
+    world.batch.put_back(job_id)
+    if is_stuck:
+        world.batch.stick(job_id)
+    world.pass_time(60.0)
+    assert world.states()[job_id] == "ended"
+    assert job_id in [one for command in world.log if isinstance(command, c.Cancel) for one in command.ids]
+    assert not world.batch.jobs[job_id].is_alive
+
+
+def test_a_job_that_is_over_is_not_asked_for_for_ever() -> None:
+    world = World()
+    world.scale(1)
+    world.run()
+    (job_id,) = world.batch.jobs
+    world.batch.start(job_id)
+    world.batch.end(job_id, 0)
+    world.scale(0)
+    world.pass_time(900.0)
+    before = len(world.batch.polls)
+    world.pass_time(3600.0)
+    assert len(world.batch.polls) == before
