@@ -834,6 +834,7 @@ def test_a_job_that_is_in_the_queue_again_after_its_end_is_cancelled(is_stuck: b
     world.batch.start(job_id)
     world.batch.end(job_id, 100)
     world.batch.put_back(job_id)
+    world.batch.jobs[job_id].is_listed = True
     if is_stuck:
         world.batch.stick(job_id)
     world.pass_time(60.0)
