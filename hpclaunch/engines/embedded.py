@@ -58,7 +58,7 @@ class EmbeddedEngine:
             coming=hooks.coming,
             on_job_left=hooks.job_left,
         )
-        server.rounds.allow_staying_awake()
+        server.ticks.allow_staying_awake()
         listener = Listener(cluster_id, context, server.on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)
