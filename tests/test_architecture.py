@@ -23,6 +23,7 @@ PURE = {
     "batch.local",
     "batch.sge",
     "batch.slurm",
+    "clocks",
     "cluster.adaptation",
     "cluster.adaptive",
     "cluster.backoff",
@@ -189,7 +190,7 @@ LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
-SHARED = {"", "config.units", "errors", "data_files", "notes", "on_import", "rundir"}
+SHARED = {"", "clocks", "config.units", "errors", "data_files", "notes", "on_import", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}
 

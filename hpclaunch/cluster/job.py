@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from hpclaunch import clocks
 from hpclaunch.batch.base import JobUsage
 from hpclaunch.cluster.reasons import Ending, Evidence, Terms, accounted, tail, why_ended
 from hpclaunch.errors import IllegalTransitionError
@@ -144,6 +145,7 @@ class Job:
     used_before: float = 0.0  # seconds of runs before it was put back
     was_put_back: bool = False  # and what accounting says of that is no news
     started: float | None = None  # this run, as its start file says, by its node's clock
+    clock_ahead: float = 0.0  # seconds by which its node's clock is ahead of ours
     joined: float | None = None  # when the first worker of this run came
 
     ends_at: float | None = None  # the end of its walltime
@@ -178,6 +180,13 @@ class Job:
         """Add a line to the story, and count the job as changed."""
         self.changed = now
         self.story.append((now, text))
+
+    def on_clock(self, host: str, ahead: float, now: float) -> None:
+        """The clock of its host is so many seconds ahead of ours; a large difference is noted once."""
+        text = clocks.note_of(host, ahead)
+        if text and abs(self.clock_ahead) <= clocks.NOTED:
+            self.note(text, now)
+        self.clock_ahead = ahead
 
     def used_seconds(self, now: float) -> float:
         """Return how long it has run, all its runs together."""
@@ -238,7 +247,7 @@ class Job:
             return False
         if self.started is not None:
             return started != self.started
-        return self.joined is not None and started > self.joined + _SKEW_SECONDS
+        return self.joined is not None and started - self.clock_ahead > self.joined + _SKEW_SECONDS
 
     def evidence(self) -> Evidence:
         """Return what is known about its end."""

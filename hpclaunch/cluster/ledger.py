@@ -173,6 +173,13 @@ class Ledger(Submissions):
             job.ends_at = now + seconds_left
         return self._flush(now)
 
+    def on_clock_told(self, job_id: str, host: str, ahead: float, now: float) -> list[c.Command]:
+        """The clock of a job's host is so many seconds ahead of ours."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            job.on_clock(host, ahead, now)
+        return self._take()
+
     def on_worker_left(self, job_id: str, worker: str, reason: str, now: float) -> list[c.Command]:
         """The connection to a worker ended."""
         job = self.jobs.get(job_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import Listener
 from hpclaunch.config.schema import JobConfig
@@ -50,7 +52,7 @@ class EmbeddedEngine:
             cluster_id,
             python_path=options.get("python_path", []),
             allowed_failures=options.get("allowed_failures", 3),
-            on_worker_joined=lambda h: hooks.worker_joined(h.job_id, h.name, h.host, h.head_address),
+            on_worker_joined=lambda hello: _tell_joined(hooks, hello),
             on_worker_left=hooks.worker_left,
             on_request=hooks.request,
             on_client_left=hooks.client_left,
@@ -62,6 +64,12 @@ class EmbeddedEngine:
         listener = Listener(cluster_id, context, server.on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)
+
+
+def _tell_joined(hooks: HeadHooks, hello: m.Hello) -> None:
+    hooks.worker_joined(hello.job_id, hello.name, hello.host, hello.head_address)
+    if hello.time:
+        hooks.clock_told(hello.job_id, hello.host, hello.time - time.time())
 
 
 class RunningEmbedded:

@@ -182,6 +182,10 @@ class Groups:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._of_job(job_id).manager.job_ends(job_id, seconds_left, why)
 
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._of_job(job_id).manager.clock_told(job_id, host, ahead)
+
     def worker_left(self, job_id: str, worker: str, reason: str) -> None:
         """The connection to a worker ended."""
         self._of_job(job_id).manager.worker_left(job_id, worker, reason)

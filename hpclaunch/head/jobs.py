@@ -190,6 +190,10 @@ class JobManager:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._feed(self._ledger.on_job_ends(job_id, seconds_left, why, self._clock()))
 
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._feed(self._ledger.on_clock_told(job_id, host, ahead, self._clock()))
+
     def worker_left(self, job_id: str, worker_name: str, reason: str) -> None:
         """The connection to a worker ended."""
         self._feed(self._ledger.on_worker_left(job_id, worker_name, reason, self._clock()))

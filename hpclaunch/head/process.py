@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, rundir
+from hpclaunch import batch, clocks, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.cluster.commands import RetireWorkers
@@ -122,6 +122,7 @@ class Head:
             self._on_job_ends,
             lambda: self.jobs.coming(),
             self._on_job_left,
+            self._on_clock_told,
         )
         self.engine = await engine.start(
             self.directory,
@@ -305,6 +306,12 @@ class Head:
     def _on_job_left(self, job_id: str, reason: str) -> None:
         if isinstance(self.jobs, Ranks):
             self.jobs.rank_left(job_id, reason)
+
+    def _on_clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        if text := clocks.note_of(host, ahead):
+            log.warning("%s", text)
+        if isinstance(self.jobs, Groups):
+            self.jobs.clock_told(job_id, host, ahead)
 
     def _on_client_left(self, name: str) -> None:
         if name == self.options.script_client:

@@ -70,15 +70,16 @@ def _per_worker(text: str, job_memory: int) -> int:
     return int(number * job_memory if number <= 1 else number)
 
 
-def _end(options: argparse.Namespace, now: float) -> float:
-    """Return the unix time at which the job is to be over: its walltime's end, or that of its lifetime."""
+def _end(options: argparse.Namespace, unix_now: float, now: float) -> float:
+    """Return when the job is to be over, by the clock of ``now``, for its walltime or lifetime; 0: no end."""
+    walltime_end: float = now + options.ends - unix_now if options.ends else 0.0
     if not options.lifetime:
-        return float(options.ends)
+        return walltime_end
     import random
 
     stagger = random.uniform(-options.lifetime_stagger, options.lifetime_stagger)
     end: float = now + max(1.0, options.lifetime + stagger)
-    return min(end, float(options.ends)) if options.ends else end
+    return min(end, walltime_end) if walltime_end else end
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.interface,
                 rank_pid=options.rank_pid,
                 resources=options.resources,
-                ends=_end(options, time.time()),
+                ends=_end(options, time.time(), time.monotonic()),
                 ready_fd=options.ready_fd,
                 preload=tuple(options.preload),
             )

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -566,5 +567,12 @@ class WorkerServer:
 def make_hello(name: str, cluster_id: str, **facts: Any) -> m.Hello:
     """Return the greeting of a worker in this process."""
     return m.Hello(
-        m.PROTOCOL_VERSION, "worker", name, cluster_id, host=socket.gethostname(), pid=os.getpid(), **facts
+        m.PROTOCOL_VERSION,
+        "worker",
+        name,
+        cluster_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        time=time.time(),
+        **facts,
     )

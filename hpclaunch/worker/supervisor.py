@@ -78,7 +78,7 @@ class Options(NamedTuple):
     rank_pid: int | None = None  # the rank of a parallel job that this belongs to: it hears the signals
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
-    ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
+    ends: float = 0.0  # time.monotonic() at which the job ends; 0 if no end is known
     preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
@@ -132,7 +132,7 @@ class Supervisor:
         self._group = ControlGroup()
         self._oom_kills = self._group.oom_kills()
         self._ready_fd = options.ready_fd
-        self._lifetime = max(0.001, options.ends - time.time()) if options.ends else 0.0
+        self._lifetime = max(0.001, options.ends - time.monotonic()) if options.ends else 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -360,7 +360,7 @@ class Supervisor:
                     "memory_limit": self._limits.memory,
                     "room": room_of(self._limits, memory_of()),
                     "resources": options.resources,
-                    "seconds_left": max(0.001, options.ends - time.time()) if options.ends else 0.0,
+                    "seconds_left": max(0.001, options.ends - time.monotonic()) if options.ends else 0.0,
                     "lifetime": self._lifetime if child.lives > 1 else 0.0,
                 },
                 parent=supervisor,

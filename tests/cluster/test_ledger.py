@@ -855,3 +855,22 @@ def test_a_job_that_is_over_is_not_asked_for_for_ever() -> None:
     before = len(world.batch.polls)
     world.pass_time(3600.0)
     assert len(world.batch.polls) == before
+
+
+@pytest.mark.parametrize("ahead", [3 * 86400.0, -3 * 86400.0, 30.0])
+def test_a_start_file_by_a_clock_that_is_off_is_not_taken_for_another_run(world: World, ahead: float) -> None:
+    """The worker connects before the head sees the start file, whose time is the node's."""
+    world.scale(1)
+    world.run()
+    world.batch.start("1.1")
+    world.join("1.1")
+    world.do(world.ledger.on_clock_told("1.1", "node1", ahead, world.now))
+    world.do(world.ledger.on_files({"1.1": JobFiles(world.now + ahead - 1, "node1")}, world.now))
+    world.join("1.1", "w1")
+    world.do(world.ledger.on_clock_told("1.1", "node1", ahead, world.now))
+    story = "\n".join(world.ledger.jobs["1.1"].story_lines())
+    assert "put back" not in story
+    assert story.count("the clock of node1 is 3.0 days") == (abs(ahead) > 60)
+    world.leave("1.1", "w1")
+    world.pass_time(60.0)
+    assert world.states()["1.1"] == "up"
