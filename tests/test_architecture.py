@@ -187,10 +187,10 @@ FILE_CALLS = {
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
-COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
+COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
-SHARED = {"", "clocks", "config.units", "errors", "data_files", "notes", "on_import", "rundir"}
+SHARED = {"", "cgroup", "clocks", "config.units", "errors", "data_files", "notes", "on_import", "rundir"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}
 

@@ -14,11 +14,11 @@ import msgspec
 from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
-from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 
 T = TypeVar("T")

@@ -12,28 +12,29 @@ import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpclaunch.client import data as data_calls
-from hpclaunch.client import graph, graphs
-from hpclaunch.client.absent import heed_words, why_absent
-from hpclaunch.client.actor import submit_actor
-from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, wait_all
-from hpclaunch.client.copies import CopyCalls
+from hpclaunch.client.calls import scatter as data_calls
+from hpclaunch.client.calls.actors import submit_actor
+from hpclaunch.client.calls.cancel import EndCalls
+from hpclaunch.client.calls.inspect import QuestionCalls
+from hpclaunch.client.calls.replicas import CopyCalls
+from hpclaunch.client.calls.setups import SetUpCalls
+from hpclaunch.client.coordination.datasets import DatasetCalls
 from hpclaunch.client.core import ClientCore
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
-from hpclaunch.client.cycles import making_many
-from hpclaunch.client.datasets import DatasetCalls
-from hpclaunch.client.ending import EndCalls
-from hpclaunch.client.executor import ClientExecutor
-from hpclaunch.client.functions import check_size
-from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
-from hpclaunch.client.questions import QuestionCalls
-from hpclaunch.client.setups import SetUpCalls
-from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds, worker_names
-from hpclaunch.client.waiting import flatten, rebuild
+from hpclaunch.client.futures.future import CANCELLED, DONE, PENDING, STORED, Future
+from hpclaunch.client.futures.waiting import flatten, rebuild
+from hpclaunch.client.gc_pause import making_many
+from hpclaunch.client.graphs import plan as graph
+from hpclaunch.client.graphs import submit as graphs
+from hpclaunch.client.integrations.dask_names import heed_words, why_absent
+from hpclaunch.client.integrations.executor import ClientExecutor
+from hpclaunch.client.submission.functions import check_size
+from hpclaunch.client.submission.options import check_counts, make_terms, timeout_seconds, worker_names
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.errors import CommClosedError, UserError
+from hpclaunch.link.facade import after, blocking, in_thread, is_awaiting, wait_all
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
 _MAP_CHUNK = 4096
@@ -118,7 +119,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
             before that. Else it is learned from the function's earlier calls.
         :param timeout: how long it may run; after that it is ended, and fails with TaskTimeoutError.
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
-            :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
+            :class:`~hpclaunch.client.calls.actors.Actor`, whose methods call it there.
         :param actors: the same as ``actor``.
         :param restarts: how often an actor is made anew when its worker is lost.
         :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.

@@ -1,10 +1,8 @@
 """What a client is made of: its connection to the head, its futures, and what goes in and out for them.
 
 Threads: the user's threads pickle, make futures and put messages into ``_outgoing``; the loop thread
-(:mod:`hpclaunch.client.sync`) sends them, and takes outcomes in. One condition guards the step of a future out of
+(:mod:`hpclaunch.link.loop`) sends them, and takes outcomes in. One condition guards the step of a future out of
 "pending"; the rest relies on single operations of deque and dict being atomic.
-
-What can be asked of a cluster is in :mod:`hpclaunch.client.client`; nothing here knows it.
 """
 
 from __future__ import annotations
@@ -24,25 +22,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpclaunch.client.actor import Actor, ActorCalls
-from hpclaunch.client.callbacks import CallbackThread, call_back
-from hpclaunch.client.fences import Fences
-from hpclaunch.client.free_memory import PART, Stored, check, explained
-from hpclaunch.client.functions import FunctionCache, SentFunctions, Using
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future, is_gone, new_future
-from hpclaunch.client.late import late, late_results
-from hpclaunch.client.liveness import look_after
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import loop_thread
-from hpclaunch.client.unended import UnendedCalls
+from hpclaunch.client.calls.actors import Actor, ActorCalls
+from hpclaunch.client.futures.callbacks import CallbackThread, call_back
+from hpclaunch.client.futures.fences import Fences
+from hpclaunch.client.futures.free_memory import PART, Stored, check, explained
+from hpclaunch.client.futures.future import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    LOST,
+    PENDING,
+    STORED,
+    Future,
+    is_gone,
+    new_future,
+)
+from hpclaunch.client.futures.outstanding import UnendedCalls
+from hpclaunch.client.futures.timeout_errors import late, late_results
+from hpclaunch.client.submission.functions import FunctionCache, SentFunctions, Using
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.comm.mending import mend
 from hpclaunch.comm.texts import checked_text, escaped
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, UnknownTaskError
+from hpclaunch.link.liveness import look_after
+from hpclaunch.link.loop import loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.notes import warn_from_afar
-from hpclaunch.worker.context import TaskFacts, here, stepping_aside
+from hpclaunch.tasks.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
 

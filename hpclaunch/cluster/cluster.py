@@ -27,10 +27,7 @@ import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
-from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import LoopThread, loop_thread
-from hpclaunch.client.unended import wait_for_calls
+from hpclaunch.client.futures.outstanding import wait_for_calls
 from hpclaunch.cluster.adaptation import read_policy
 from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
@@ -40,6 +37,9 @@ from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
 from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare, prepare_group
 from hpclaunch.head.sweep import sweep_apart
+from hpclaunch.link.facade import allowing_to_block, blocking, in_thread
+from hpclaunch.link.loop import LoopThread, loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.notes import warn
 
 #: Constructor arguments that go into scheduler_options.

@@ -31,7 +31,7 @@ from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 from hpclaunch.mpi.signals import EndSignals
 
 if TYPE_CHECKING:
-    from hpclaunch.client.session import HeadSession
+    from hpclaunch.link.session import HeadSession
 
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
@@ -356,8 +356,8 @@ def _last_exchange(gang: Gang, failure: str, timeout: float, signals: EndSignals
 
 
 def _connect(directory: Path, name: str) -> HeadSession:
-    from hpclaunch.client.session import HeadSession
-    from hpclaunch.client.sync import loop_thread
+    from hpclaunch.link.loop import loop_thread
+    from hpclaunch.link.session import HeadSession
 
     return loop_thread().run(HeadSession.open(directory, name=name))
 

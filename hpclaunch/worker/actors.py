@@ -1,9 +1,9 @@
 """Objects that live on a worker and are called there: a thread for each, in which its calls run in their order.
 
 An actor is the result of a task that never leaves its worker. What leaves it is an :class:`ActorAddress`, which
-becomes an :class:`hpclaunch.client.actor.Actor` where it is unpickled. Calls come straight from whoever calls, on
-the connections by which results are fetched, or through the head; each is answered on the way that it came. A
-large answer that is to go through the head waits here until the head says that it has room.
+becomes an :class:`hpclaunch.client.calls.actors.Actor` where it is unpickled. Calls come straight from the
+caller, on the connections by which results are fetched, or through the head; each is answered on the way that it
+came. A large answer that is to go through the head waits here until the head says that it has room.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.class_copies import Table, classes_of_task, enter
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
+from hpclaunch.tasks.context import Place, here
 from hpclaunch.worker import shortage
-from hpclaunch.worker.context import Place, here
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.ownership import own
 
@@ -62,7 +62,7 @@ class ActorAddress:
 
 def restore_actor(key: str, place: str, worker: str, class_name: str, methods: tuple[str, ...]) -> Any:
     """Return the proxy of an actor."""
-    from hpclaunch.client.actor import Actor
+    from hpclaunch.client.calls.actors import Actor
 
     return Actor(key, place, worker, class_name, methods)
 

@@ -33,10 +33,10 @@ from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.tasks.context import Place, WorkerFacts, here
 from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.callee import Callee
-from hpclaunch.worker.context import Place, WorkerFacts, here
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.ownership import own
 

@@ -23,12 +23,12 @@ from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import UserError
-from hpclaunch.worker.context import Place, here
+from hpclaunch.tasks.context import Place, here
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.setups import SetUps
 
 if TYPE_CHECKING:
-    from hpclaunch.worker.context import WorkerFacts
+    from hpclaunch.tasks.context import WorkerFacts
     from hpclaunch.worker.executor import Executor
     from hpclaunch.worker.server import WorkerServer
 

@@ -29,11 +29,11 @@ from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
+from hpclaunch.tasks.context import WorkerFacts
 from hpclaunch.worker.actors import Actors, NewActor
 from hpclaunch.worker.arrivals import Arrivals, shared_bytes
 from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
-from hpclaunch.worker.context import WorkerFacts
 from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions

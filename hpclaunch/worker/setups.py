@@ -16,7 +16,7 @@ from types import CoroutineType
 from typing import Any
 
 from hpclaunch.comm import serialize
-from hpclaunch.worker.context import WorkerFacts
+from hpclaunch.tasks.context import WorkerFacts
 from hpclaunch.worker.uploads import Uploads
 
 log = logging.getLogger("hpclaunch.worker")

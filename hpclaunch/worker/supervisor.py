@@ -25,13 +25,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpclaunch.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking, was_refused
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import deaths, process, restarts
 from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
-from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import read_slots
 from hpclaunch.worker.interface import interface_address
