@@ -27,13 +27,13 @@ import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
-from hpclaunch.cluster.expiry import margin_of
 from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
 from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
+from hpclaunch.jobs.expiry import margin_of
 from hpclaunch.notes import warn
 
 #: Libraries that start threads of their own read these.

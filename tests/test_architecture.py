@@ -24,21 +24,21 @@ PURE = {
     "batch.sge",
     "batch.slurm",
     "clocks",
-    "cluster.adaptation",
-    "cluster.adaptive",
-    "cluster.backoff",
-    "cluster.book",
-    "cluster.ceiling",
-    "cluster.commands",
-    "cluster.expiry",
-    "cluster.following",
-    "cluster.job",
-    "cluster.ledger",
-    "cluster.reasons",
-    "cluster.scaling",
-    "cluster.submissions",
-    "cluster.verdict",
-    "cluster.watch",
+    "jobs.policy",
+    "jobs.adaptive",
+    "jobs.backoff",
+    "jobs.book",
+    "jobs.ceiling",
+    "jobs.commands",
+    "jobs.expiry",
+    "jobs.following",
+    "jobs.job",
+    "jobs.ledger",
+    "jobs.reasons",
+    "jobs.scaling",
+    "jobs.submissions",
+    "jobs.verdict",
+    "jobs.watch",
     "comm.buffers",
     "comm.class_copies",
     "comm.framing",
@@ -186,7 +186,7 @@ FILE_CALLS = {
 }
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
-LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
+LAUNCH = {"config", "directives", "scripts", "batch", "transport", "jobs", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
@@ -330,7 +330,7 @@ def test_the_halves_do_not_know_each_other() -> None:
 
 def test_the_rules_have_something_to_check() -> None:
     assert {half(module) for module in modules()} == {"launch", "compute", "joining", "shared"}
-    assert any(name == "cluster.scaling" for name, _ in own_imports("cluster.ledger"))
+    assert any(name == "jobs.scaling" for name, _ in own_imports("jobs.ledger"))
     assert any(nested for module in modules() for _, nested in own_imports(module))
 
 

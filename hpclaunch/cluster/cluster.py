@@ -28,7 +28,6 @@ import msgspec
 from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
 from hpclaunch.client.futures.outstanding import wait_for_calls
-from hpclaunch.cluster.adaptation import read_policy
 from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
 from hpclaunch.config.layers import load
@@ -37,6 +36,7 @@ from hpclaunch.config.units import parse_bytes
 from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
 from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare, prepare_group
 from hpclaunch.head.sweep import sweep_apart
+from hpclaunch.jobs.policy import read_policy
 from hpclaunch.link.facade import allowing_to_block, blocking, in_thread
 from hpclaunch.link.loop import LoopThread, loop_thread
 from hpclaunch.link.session import HeadSession

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hpclaunch import clocks
-from hpclaunch.cluster.reasons import about
 from hpclaunch.config.schema import JobConfig
+from hpclaunch.jobs.reasons import about
 
 #: Least free space for the cluster's files and for results on disk, in bytes.
 LEAST_SPACE = 100_000_000

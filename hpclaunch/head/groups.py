@@ -16,11 +16,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from hpclaunch.cluster.adaptive import Adaptive, Facts, LogRow, Policy, Shape
-from hpclaunch.cluster.job import JobRow
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, HPCLaunchError, JobsFailedError, UserError
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs.adaptive import Adaptive, Facts, LogRow, Policy, Shape
+from hpclaunch.jobs.job import JobRow
 from hpclaunch.scheduler.demand import Demand, JobLoad, ReadyWork
 
 log = logging.getLogger("hpclaunch.groups")

@@ -1,6 +1,6 @@
 """The job manager: keeps as many jobs alive as were wished for, and knows the story of each.
 
-It is the shell around :class:`~hpclaunch.cluster.ledger.Ledger`, which decides everything: this module runs the
+It is the shell around :class:`~hpclaunch.jobs.ledger.Ledger`, which decides everything: this module runs the
 ledger's commands (submit, ask, cancel, read files) as asyncio tasks and feeds what comes of them back as facts.
 Rules:
 
@@ -28,11 +28,6 @@ import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.batch.base import JobStatus, JobUsage
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Facts, JobFact
-from hpclaunch.cluster.following import FollowingLedger
-from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits
-from hpclaunch.cluster.reasons import Terms
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import (
     CancelError,
@@ -44,6 +39,11 @@ from hpclaunch.errors import (
     UserError,
 )
 from hpclaunch.head.jobfiles import ALL_LOGS_BYTES, TAIL_BYTES, RunFiles
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Facts, JobFact
+from hpclaunch.jobs.following import FollowingLedger
+from hpclaunch.jobs.job import Job, JobFiles, JobRow, Limits
+from hpclaunch.jobs.reasons import Terms
 from hpclaunch.scheduler.demand import JobLoad
 
 log = logging.getLogger("hpclaunch.jobs")

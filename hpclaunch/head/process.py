@@ -32,8 +32,6 @@ import uvloop
 
 from hpclaunch import batch, clocks, rundir
 from hpclaunch.batch.queue import BatchQueue
-from hpclaunch.cluster.adaptive import LogRow, Policy
-from hpclaunch.cluster.commands import RetireWorkers
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
 from hpclaunch.engines import base as engines
@@ -46,6 +44,8 @@ from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
 from hpclaunch.head.ranks import Ranks, is_rank
 from hpclaunch.head.sweep import sweep_others
+from hpclaunch.jobs.adaptive import LogRow, Policy
+from hpclaunch.jobs.commands import RetireWorkers
 from hpclaunch.transport.local import LocalTransport
 
 log = logging.getLogger("hpclaunch.head")

@@ -10,8 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from hpclaunch.cluster.job import JobRow, State
 from hpclaunch.errors import JobsFailedError, UserError
+from hpclaunch.jobs.job import JobRow, State
 
 _PREFIX = "rank"
 #: Seconds in which a rank whose connection is lost may come back.

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hpclaunch.batch.base import JobUsage
-from hpclaunch.cluster import reasons
-from hpclaunch.cluster.reasons import Evidence, Kind, Terms
+from hpclaunch.jobs import reasons
+from hpclaunch.jobs.reasons import Evidence, Kind, Terms
 
 TERMS = Terms(title="Grid Engine", walltime=60, memory=24 * 10**9, python="/opt/env/bin/python")
 

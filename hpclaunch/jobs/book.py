@@ -1,7 +1,7 @@
 """The book of a cluster's jobs: which there are, under which names, and which of them count. Pure.
 
 A job is entered when it is submitted, under its submission's *ticket*, and gets its name when the batch system
-gives it one, or when it shows up before that. Nothing is decided here: see :mod:`~hpclaunch.cluster.ledger`.
+gives it one, or when it shows up before that. Nothing is decided here: see :mod:`~hpclaunch.jobs.ledger`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from hpclaunch.cluster.job import Job, JobRow, State
+from hpclaunch.jobs.job import Job, JobRow, State
 
 
 class Book:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from hpclaunch.cluster.adaptation import ARGUMENTS, read_policy
-from hpclaunch.cluster.adaptive import Policy
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import ConfigError
+from hpclaunch.jobs.adaptive import Policy
+from hpclaunch.jobs.policy import ARGUMENTS, read_policy
 
 
 def config(**changes: Any) -> JobConfig:

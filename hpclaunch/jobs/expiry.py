@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from hpclaunch.cluster.job import Job, State
-from hpclaunch.cluster.reasons import Ending, Kind
 from hpclaunch.config.units import format_duration
+from hpclaunch.jobs.job import Job, State
+from hpclaunch.jobs.reasons import Ending, Kind
 
 #: The margin, if nobody says another: so many seconds, or this part of a job's life if that is less.
 MARGIN_SECONDS = 60.0

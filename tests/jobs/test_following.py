@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.following import FollowingLedger
-from tests.cluster.world import TERMS, World
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.following import FollowingLedger
+from tests.jobs.world import TERMS, World
 
 
 class Following(World):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
-from hpclaunch.cluster.job import JobFiles
 from hpclaunch.errors import CancelError, StatusError, SubmitError
+from hpclaunch.jobs.job import JobFiles
 
 
 @dataclass

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import Job, Limits
-from hpclaunch.cluster.ledger import Ledger
-from hpclaunch.cluster.reasons import Ending, Kind, Terms
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import Job, Limits
+from hpclaunch.jobs.ledger import Ledger
+from hpclaunch.jobs.reasons import Ending, Kind, Terms
 
 
 class FollowingLedger(Ledger):
-    """A :class:`~hpclaunch.cluster.ledger.Ledger` that can be told to follow decisions."""
+    """A :class:`~hpclaunch.jobs.ledger.Ledger` that can be told to follow decisions."""
 
     def __init__(self, terms: Terms, rng: Random, limits: Limits | None = None) -> None:
         super().__init__(terms, rng, limits)

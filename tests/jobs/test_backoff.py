@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpclaunch.cluster.backoff import Backoff, Bucket, Pace
+from hpclaunch.jobs.backoff import Backoff, Bucket, Pace
 
 
 def test_deaths_of_one_submission_are_one_round() -> None:

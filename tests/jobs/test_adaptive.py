@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpclaunch.cluster.adaptive import OVERTIME_SECONDS, Adaptive, Decision, Facts, JobFact, Policy, Shape
-from hpclaunch.cluster.job import State
+from hpclaunch.jobs.adaptive import OVERTIME_SECONDS, Adaptive, Decision, Facts, JobFact, Policy, Shape
+from hpclaunch.jobs.job import State
 
 Q, S, U, D, N = State.QUEUED, State.STARTING, State.UP, State.DRAINING, State.SUBMITTING
 SHAPE = Shape(threads=2, cores=2, walltime=3600.0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpclaunch.cluster.job import Job, State
+from hpclaunch.jobs.job import Job, State
 
 
 class Decision(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from random import Random
 
 from hpclaunch.batch.base import JobState
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import JobFiles, Limits, State
-from hpclaunch.cluster.ledger import Ledger
-from hpclaunch.cluster.reasons import Terms
 from hpclaunch.errors import CancelError, CommandError, SubmitError
-from tests.cluster.fake_queue import FakeBatch
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import JobFiles, Limits, State
+from hpclaunch.jobs.ledger import Ledger
+from hpclaunch.jobs.reasons import Terms
+from tests.jobs.fake_queue import FakeBatch
 
 TERMS = Terms(title="Grid Engine", walltime=60, memory=10**9, python="/opt/env/bin/python")
 

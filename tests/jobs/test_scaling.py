@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpclaunch.cluster.job import LIVE, Job, State
-from hpclaunch.cluster.scaling import Decision, decide
+from hpclaunch.jobs.job import LIVE, Job, State
+from hpclaunch.jobs.scaling import Decision, decide
 
 Q, S, U, D, E, N = State.QUEUED, State.STARTING, State.UP, State.DRAINING, State.ENDED, State.SUBMITTING
 

@@ -7,10 +7,10 @@ from itertools import pairwise, product
 import pytest
 
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import ARROWS, Job, JobFiles, Limits, State
 from hpclaunch.errors import IllegalTransitionError
-from tests.cluster.world import World
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import ARROWS, Job, JobFiles, Limits, State
+from tests.jobs.world import World
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hpclaunch.batch.base import JobState
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import State
-from hpclaunch.cluster.reasons import Kind
-from tests.cluster.world import World
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import State
+from hpclaunch.jobs.reasons import Kind
+from tests.jobs.world import World
 
 WISHES = st.integers(0, 5)
 PICK = st.integers(0, 1000)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Adaptive, Facts, JobFact, Policy, Shape
-from hpclaunch.cluster.ceiling import Ceiling
-from hpclaunch.cluster.job import State
-from tests.cluster.world import World
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Adaptive, Facts, JobFact, Policy, Shape
+from hpclaunch.jobs.ceiling import Ceiling
+from hpclaunch.jobs.job import State
+from tests.jobs.world import World
 
 
 def limited(world: World, taken: int, *, wish: int | None = None) -> int:

@@ -14,7 +14,7 @@ Rules:
   back when it has ended. If the batch system itself goes over that (a job put back runs twice), queued jobs go,
   and where that is not enough, running ones as soon as their tasks are done.
 
-It does not submit or cancel: :class:`~hpclaunch.cluster.ledger.Ledger` does, and its back-off has the last word.
+It does not submit or cancel: :class:`~hpclaunch.jobs.ledger.Ledger` does, and its back-off has the last word.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpclaunch.cluster.job import State
 from hpclaunch.config.units import format_duration
+from hpclaunch.jobs.job import State
 
 #: A job may outlast its walltime by this much until the batch system has ended it, seconds.
 OVERTIME_SECONDS = 60.0

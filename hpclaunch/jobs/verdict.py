@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from random import Random
 
-from hpclaunch.cluster import reasons
-from hpclaunch.cluster.backoff import Backoff, Bucket
-from hpclaunch.cluster.commands import Command, ReadLog, ReportFailure
-from hpclaunch.cluster.job import Job
-from hpclaunch.cluster.reasons import Ending, Kind, Terms
 from hpclaunch.config.units import format_duration
+from hpclaunch.jobs import reasons
+from hpclaunch.jobs.backoff import Backoff, Bucket
+from hpclaunch.jobs.commands import Command, ReadLog, ReportFailure
+from hpclaunch.jobs.job import Job
+from hpclaunch.jobs.reasons import Ending, Kind, Terms
 
 
 class Verdict:

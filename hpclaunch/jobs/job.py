@@ -25,8 +25,8 @@ import msgspec
 
 from hpclaunch import clocks
 from hpclaunch.batch.base import JobUsage
-from hpclaunch.cluster.reasons import Ending, Evidence, Terms, accounted, tail, why_ended
 from hpclaunch.errors import IllegalTransitionError
+from hpclaunch.jobs.reasons import Ending, Evidence, Terms, accounted, tail, why_ended
 
 
 class State(enum.StrEnum):

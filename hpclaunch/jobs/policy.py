@@ -1,4 +1,4 @@
-"""What ``adapt()`` was asked, read into a :class:`~hpclaunch.cluster.adaptive.Policy`. Pure.
+"""What ``adapt()`` was asked, read into a :class:`~hpclaunch.jobs.adaptive.Policy`. Pure.
 
 Workers, cores and memory are turned into whole jobs, so that a minimum is reached and a maximum never exceeded.
 Where several are given, each of them holds. What contradicts itself is refused before anything happens.
@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpclaunch.cluster.adaptive import OVERTIME_SECONDS, Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import parse_bytes, parse_duration
 from hpclaunch.errors import ConfigError
+from hpclaunch.jobs.adaptive import OVERTIME_SECONDS, Policy
 
 _TIMES = ("interval", "target_duration", "idle_timeout", "pending_grace")
 _BOUNDS = ("", "_jobs", "_cores", "_memory")

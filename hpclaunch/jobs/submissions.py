@@ -1,7 +1,7 @@
 """What becomes of submissions: taken, taken in part, or refused; and how many to make. Pure. A part of the ledger.
 
 A refusal ends nothing while there are jobs: the cluster goes on with them, and more is tried later (see
-:mod:`~hpclaunch.cluster.ceiling`). With no job at all, refusals in a row end in an error.
+:mod:`~hpclaunch.jobs.ceiling`). With no job at all, refusals in a row end in an error.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster import reasons
-from hpclaunch.cluster.book import Book
-from hpclaunch.cluster.ceiling import Ceiling
-from hpclaunch.cluster.job import Job
-from hpclaunch.cluster.reasons import Ending, Kind
-from hpclaunch.cluster.verdict import Verdict
-from hpclaunch.cluster.watch import Watch
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs import reasons
+from hpclaunch.jobs.book import Book
+from hpclaunch.jobs.ceiling import Ceiling
+from hpclaunch.jobs.job import Job
+from hpclaunch.jobs.reasons import Ending, Kind
+from hpclaunch.jobs.verdict import Verdict
+from hpclaunch.jobs.watch import Watch
 
 #: The end of every job that is alive when the cluster closes.
 CLOSED = Ending(Kind.CANCELLED, "the cluster was closed")
 
 
 class Submissions(ABC):
-    """The part of :class:`~hpclaunch.cluster.ledger.Ledger` that submits."""
+    """The part of :class:`~hpclaunch.jobs.ledger.Ledger` that submits."""
 
     wish: int
     is_closing: bool

@@ -2,8 +2,8 @@
 out; no I/O, clock, randomness or environment.
 
 It decides about every job of one cluster from submission to end, and keeps the wish (how many jobs shall be
-alive). Which jobs there are is :mod:`~hpclaunch.cluster.book`'s, when to ask is :mod:`~hpclaunch.cluster.watch`'s,
-when to stop trying is :mod:`~hpclaunch.cluster.verdict`'s. It does not run anything and does not know tasks.
+alive). Which jobs there are is :mod:`~hpclaunch.jobs.book`'s, when to ask is :mod:`~hpclaunch.jobs.watch`'s,
+when to stop trying is :mod:`~hpclaunch.jobs.verdict`'s. It does not run anything and does not know tasks.
 
 Rules:
 
@@ -24,17 +24,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from hpclaunch.batch.base import JobState, JobStatus, JobUsage
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster import reasons
-from hpclaunch.cluster.book import Book
-from hpclaunch.cluster.ceiling import Ceiling
-from hpclaunch.cluster.expiry import Expiry
-from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits, State, on_host
-from hpclaunch.cluster.reasons import Ending, Kind, Terms
-from hpclaunch.cluster.scaling import decide
-from hpclaunch.cluster.submissions import CLOSED, Submissions
-from hpclaunch.cluster.verdict import Verdict
-from hpclaunch.cluster.watch import Watch
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs import reasons
+from hpclaunch.jobs.book import Book
+from hpclaunch.jobs.ceiling import Ceiling
+from hpclaunch.jobs.expiry import Expiry
+from hpclaunch.jobs.job import Job, JobFiles, JobRow, Limits, State, on_host
+from hpclaunch.jobs.reasons import Ending, Kind, Terms
+from hpclaunch.jobs.scaling import decide
+from hpclaunch.jobs.submissions import CLOSED, Submissions
+from hpclaunch.jobs.verdict import Verdict
+from hpclaunch.jobs.watch import Watch
 
 
 class Ledger(Submissions):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.expiry import margin_of
-from hpclaunch.cluster.job import Limits, State
-from hpclaunch.cluster.reasons import Kind
-from tests.cluster.world import World
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.expiry import margin_of
+from hpclaunch.jobs.job import Limits, State
+from hpclaunch.jobs.reasons import Kind
+from tests.jobs.world import World
 
 
 def a_world(life: float = 1000.0, wait: float = 0.0, **limits: float) -> World:

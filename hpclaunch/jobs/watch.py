@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from hpclaunch.cluster.backoff import Pace
-from hpclaunch.cluster.commands import AskReason, Command, LookAtFiles, Poll
-from hpclaunch.cluster.job import Limits
+from hpclaunch.jobs.backoff import Pace
+from hpclaunch.jobs.commands import AskReason, Command, LookAtFiles, Poll
+from hpclaunch.jobs.job import Limits
 
 #: Intervals between listings vary by so much, so that many clusters do not ask in step.
 _JITTER = 0.1
