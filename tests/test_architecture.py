@@ -34,6 +34,7 @@ PURE = {
     "jobs.following",
     "jobs.job",
     "jobs.ledger",
+    "jobs.lifecycle",
     "jobs.reasons",
     "jobs.scaling",
     "jobs.submissions",

@@ -240,7 +240,7 @@ class JobManager:
         return facts._replace(
             jobs=jobs,
             trouble=self._why_no_more(now),
-            ended_seconds=self._ledger.ended_seconds,
+            ended_seconds=self._ledger.lifecycle.ended_seconds,
             is_retry=self._is_at_ceiling,
         )
 
@@ -281,7 +281,7 @@ class JobManager:
 
     async def run(self) -> None:
         """Follow the jobs until :meth:`close`."""
-        self._ledger.head_addresses = await asyncio.to_thread(self._head_addresses)
+        self._ledger.lifecycle.head_addresses = await asyncio.to_thread(self._head_addresses)
         while not self._ledger.is_closing:
             self._wake.clear()
             self._do(self._ledger.on_clock(self._clock()))

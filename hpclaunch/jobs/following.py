@@ -1,7 +1,7 @@
 """A ledger whose wish can follow the work: what adaptive scaling decides is applied here. Pure.
 
 While it follows, there is no wish to be kept: a job that ends is replaced only if the next decision says so, and
-what is let go is what the decision names. ``on_scale`` goes back to a wish that is kept. Back-off and giving up
+what is released is what the decision names. ``on_scale`` goes back to a wish that is kept. Back-off and giving up
 are as ever. It also adds up how long jobs have run, for budgets.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from hpclaunch.jobs import commands as c
-from hpclaunch.jobs.job import Job, Limits
+from hpclaunch.jobs.job import Limits
 from hpclaunch.jobs.ledger import Ledger
 from hpclaunch.jobs.reasons import Ending, Kind, Terms
 
@@ -21,7 +21,6 @@ class FollowingLedger(Ledger):
 
     def __init__(self, terms: Terms, rng: Random, limits: Limits | None = None) -> None:
         super().__init__(terms, rng, limits)
-        self.ended_seconds = 0.0  # run by all jobs that have ended
         self._quota: int | None = None  # jobs that are still to be submitted; None: the wish is kept
         self._worth = 0  # jobs that the work is worth, while it follows
 
@@ -33,7 +32,7 @@ class FollowingLedger(Ledger):
     def on_adapted(
         self, submit: int, release: Iterable[str], reason: str, now: float, *, worth: int = 0
     ) -> list[c.Command]:
-        """Adaptive scaling wants so many jobs more, and these let go.
+        """Adaptive scaling wants so many jobs more, and these released.
 
         :param worth: so many jobs the work is worth, whether or not they can be had.
         """
@@ -42,15 +41,11 @@ class FollowingLedger(Ledger):
         for job_id in release:
             job = self.jobs.get(job_id)
             if job is not None and job.is_live:
-                self._let_go(job, ending, now)
+                self.lifecycle.retire(job, ending, now)
         return self._flush(now)
 
     def _wanted(self) -> int:
         return self.wish if self._quota is None else self._worth
-
-    def _end(self, job: Job, ending: Ending, now: float) -> None:
-        self.ended_seconds += job.used_seconds(now)
-        super()._end(job, ending, now)
 
     def _decide(self, now: float) -> None:
         if self._quota is None:

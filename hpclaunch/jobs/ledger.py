@@ -23,13 +23,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
-from hpclaunch.batch.base import JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import JobStatus, JobUsage
 from hpclaunch.jobs import commands as c
 from hpclaunch.jobs import reasons
 from hpclaunch.jobs.book import Book
 from hpclaunch.jobs.ceiling import Ceiling
 from hpclaunch.jobs.expiry import Expiry
 from hpclaunch.jobs.job import Job, JobFiles, JobRow, Limits, State, on_host
+from hpclaunch.jobs.lifecycle import Lifecycle
 from hpclaunch.jobs.reasons import Ending, Kind, Terms
 from hpclaunch.jobs.scaling import decide
 from hpclaunch.jobs.submissions import CLOSED, Submissions
@@ -48,8 +49,6 @@ class Ledger(Submissions):
         self.terms = terms
         self.limits = limits or Limits()
         self.wish = 0
-        self.is_closing = False
-        self.head_addresses = ""  # as sentences name them
         self.book = Book()
         self.jobs = self.book.jobs
         self.verdict = Verdict(terms, rng, self.limits.submit_rate)
@@ -60,10 +59,18 @@ class Ledger(Submissions):
         self.silence_text = self.refusal_text = ""
         self._idle: tuple[str, ...] = ()
         self._commands: list[c.Command] = []
+        self.lifecycle = Lifecycle(
+            terms, self.limits, self.book, self.verdict, self.watch, self.expiry, self._commands
+        )
         self._wait_until: float | None = None
         self._looking_since = -math.inf
 
     # --- questions
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the cluster is about to end."""
+        return self.lifecycle.is_closing
 
     @property
     def failure(self) -> str:
@@ -114,12 +121,12 @@ class Ledger(Submissions):
 
         All that is left to do is to cancel ``book.to_cancel()``.
         """
-        self.is_closing = True
+        self.lifecycle.is_closing = True
         self.wish = 0
         self.watch.stop()
         for job in self.jobs.values():
             if job.is_live:
-                self._condemn(job, CLOSED, now, None)
+                self.lifecycle.condemn(job, CLOSED, now, None)
             job.cancel_due = None
         return self._take()
 
@@ -168,7 +175,7 @@ class Ledger(Submissions):
         if why:
             ending = self.expiry.told_to_end(job, why, now)
             job.is_told = ending.kind is Kind.OUTSIDE
-            self._drain(job, ending, now)
+            self.lifecycle.drain(job, ending, now)
         else:
             job.ends_at = now + seconds_left
         return self._flush(now)
@@ -191,7 +198,7 @@ class Ledger(Submissions):
             job.alone_since = now
             job.note(f"its last worker, {worker}, left" + (f": {reason}" if reason else ""), now)
             if job.exit_code is not None:
-                self._is_over(job, now)
+                self.lifecycle.on_over(job, now)
         self.watch.stir(now)
         return self._flush(now)
 
@@ -213,9 +220,9 @@ class Ledger(Submissions):
         for job_id, status in statuses.items():
             job = self.jobs.get(job_id)
             if job is not None and job.state is State.ENDED:
-                self._on_ended_listed(job, status, asked_at, now)
+                self.lifecycle.on_listed_after_end(job, status, asked_at, now)
             elif job is not None and job.changed <= asked_at:
-                changed |= self._on_listed(job, status, now)
+                changed |= self.lifecycle.on_listed(job, status, now)
         self.watch.on_listed(now, changed=changed, watched=self.book.has_watched())
         return self._flush(now)
 
@@ -243,14 +250,14 @@ class Ledger(Submissions):
             elif job.over_since is not None:
                 job.usage_due = now + min(2.0, 0.3 + (now - job.over_since) / 2)
             if job.state is not State.ENDED:
-                self._settle(job, now)
+                self.lifecycle.settle(job, now)
         return self._flush(now)
 
     def on_reason(self, job_id: str, text: str, now: float) -> list[c.Command]:
         """The batch system said why a job waits or is stuck; empty if it gives no reason."""
         job = self.jobs.get(job_id)
         if job is not None and job.is_stuck and job.is_live:
-            self._condemn(job, reasons.stuck(job.reason, text, self.terms), now, now)
+            self.lifecycle.condemn(job, reasons.stuck(job.reason, text, self.terms), now, now)
             return self._flush(now)
         self.watch.on_explained(now)
         if text and job is not None and job.state is State.QUEUED:
@@ -274,7 +281,7 @@ class Ledger(Submissions):
         for job_id in ids:
             job = self.jobs.get(job_id)
             if job is not None and job.state is State.DRAINING and job.doom is not None:
-                self._end(job, job.doom, now)
+                self.lifecycle.end(job, job.doom, now)
             elif job is not None and job.state is State.ENDED:
                 job.is_assumed = False
         return self._flush(now)
@@ -298,11 +305,11 @@ class Ledger(Submissions):
         for job_id, found in files.items():
             job = self.jobs.get(job_id) or (self._meet(job_id, now) if found.exit_code is None else None)
             if job is not None and job.state is not State.ENDED:
-                self._on_job_files(job, found, now)
+                self.lifecycle.on_files(job, found, now)
         for job in self.jobs.values():
             if job.over_since is not None and job.over_since <= self._looking_since:
                 job.is_searched = True
-                self._settle(job, now)
+                self.lifecycle.settle(job, now)
         self.watch.on_looked(now, found=bool(files), watched=self.book.has_watched())
         return self._flush(now)
 
@@ -324,197 +331,9 @@ class Ledger(Submissions):
         if self.is_closing:
             return self._take()
         for job in [job for job in self.jobs.values() if job.state is not State.ENDED]:
-            self._on_time(job, now)
+            self.lifecycle.on_time(job, now)
         self._ask(now)
         return self._flush(now)
-
-    # --- reactions to one job's facts
-
-    def _on_listed(self, job: Job, status: JobStatus, now: float) -> bool:
-        """Apply one line of a listing; return whether it changed anything."""
-        if status.state is JobState.UNKNOWN:
-            return self._on_missing(job, now)
-        if status.state is JobState.ENDED:
-            if job.workers or job.listed_end is not None:
-                return False
-            job.listed_end = status.reason
-            self._is_over(job, now)
-            return True
-        if job.exit_code is None:
-            job.on_seen()
-        job.host = status.host or job.host
-        if job.state is State.DRAINING and status.state is JobState.QUEUED and job.joined is not None:
-            self._second_life(job, now)
-        if job.workers or job.state is State.DRAINING:
-            return False
-        return self._on_listed_alive(job, status, now)
-
-    def _on_ended_listed(self, job: Job, status: JobStatus, asked_at: float, now: float) -> None:
-        """A listing has a job whose script had come to its end: it is over, or the batch system has put it back.
-
-        Grid Engine does so for exit code 99, and keeps a job in an error state for 100.
-        """
-        if status.state is JobState.ENDED:
-            job.is_unlisted = False
-        elif status.state is JobState.UNKNOWN:  # most batch systems do not list what is over, or may miss a job
-            job.is_unlisted = job.is_unlisted and asked_at - job.since < self.limits.returning
-        elif status.state not in (JobState.QUEUED, JobState.STUCK) or not job.is_unlisted:
-            return
-        elif asked_at - job.since >= self.limits.requeue:  # else the listing may be late
-            job.is_unlisted, job.is_assumed = False, True
-            job.note("in the queue again after its end, and cancelled", now)
-            self._commands.append(c.Cancel((job.id,)))
-
-    def _on_listed_alive(self, job: Job, status: JobStatus, now: float) -> bool:
-        before = job.state, job.is_stuck
-        match status.state:
-            case JobState.QUEUED:
-                self._on_listed_queued(job, now)
-                job.is_explained = reasons.explains(status.reason)
-                job.reason = status.reason if job.is_explained else job.reason
-            case JobState.STARTING if job.state is State.QUEUED:
-                job.move(State.STARTING, now, f"starting{on_host(job.host)}")
-                job.reason = ""
-            case JobState.RUNNING:
-                job.on_running(now, now)
-            case JobState.SUSPENDED:
-                job.reason = f"suspended{f' ({status.reason})' if status.reason else ''}"
-                job.running_since = now if job.running_since is not None else None
-                job.alone_since = now if job.alone_since is not None else None
-            case JobState.STUCK if not job.is_stuck:
-                job.is_stuck = True
-                job.reason = status.reason
-                job.note(f"stuck: {status.reason or 'the batch system will not run it'}", now)
-                self._commands.append(c.AskReason(job.id))
-        return before != (job.state, job.is_stuck)
-
-    def _on_listed_queued(self, job: Job, now: float) -> None:
-        """A job that had started is listed as queued: it was put back, unless the listing is just late."""
-        if job.state not in (State.STARTING, State.UP):
-            return
-        if job.exit_code is None and now - job.since < self.limits.requeue:
-            return
-        self._put_back(job, now)
-
-    def _put_back(self, job: Job, now: float) -> None:
-        """The batch system has ended a job's run and is to begin another."""
-        job.put_back(now)
-        job.move(State.QUEUED, now, "put back in the queue by the batch system")
-        self._commands.append(c.AskPutBack(job.id))
-        self.watch.expect_queue(now)
-
-    def _second_life(self, job: Job, now: float) -> None:
-        """A job that was told to end, and that others stand in for, was put back instead: it is not needed."""
-        if job.workers:
-            return
-        job.joined = None
-        job.cancel_due = now
-        if job.is_told:
-            job.is_told = False
-            job.doom = Ending(Kind.OUTSIDE, reasons.STOOD_IN_FOR)
-            job.reason = job.doom.text
-        job.note("put back in the queue by the batch system, and cancelled: it had been told to end", now)
-        self._commands.append(c.AskPutBack(job.id))
-
-    def _on_missing(self, job: Job, now: float) -> bool:
-        if job.workers:
-            return False
-        job.misses += 1
-        first = job.over_since is None
-        self._is_over(job, now)
-        self._settle(job, now)
-        return first
-
-    def _on_job_files(self, job: Job, found: JobFiles, now: float) -> None:
-        if job.is_another_run(found.started):  # it began before any listing said so
-            if job.workers and job.state is State.UP:  # and they joined before we looked
-                job.note("put back in the queue by the batch system, and it runs again", now)
-                self._commands.append(c.AskPutBack(job.id))
-            elif job.state in (State.STARTING, State.UP):
-                self._put_back(job, now)
-            elif job.state is State.DRAINING:
-                self._second_life(job, now)
-        job.started = found.started
-        job.on_files(found, now)
-        if found.exit_code is not None and not job.workers:
-            self._is_over(job, now)
-            self._settle(job, now)
-
-    def _is_over(self, job: Job, now: float) -> None:
-        """There is evidence that the job is over; accounting is asked for the rest."""
-        if job.over_since is None:
-            job.over_since = now
-            job.usage_due = now
-            job.is_searched = False
-            self.watch.stir(now)
-            self.watch.look_now(now)
-
-    def _settle(self, job: Job, now: float) -> None:
-        """End a job whose end is certain, or has been uncertain for too long."""
-        if job.state is State.ENDED or job.over_since is None or now < job.settle_time(self.limits):
-            return
-        self._prove(job, now)
-        ending = job.doom or reasons.why_ended(job.evidence(), self.terms)
-        confirmed = job.usage is not None or job.exit_code is not None or job.listed_end is not None
-        job.is_assumed = not confirmed or job.is_told  # who was told to end may have been put back
-        job.is_unlisted = job.listed_end is None and not job.is_assumed
-        self._end(job, ending, now)
-        if job.is_assumed and not self.is_closing:  # it will be replaced, so it must not come back
-            self._commands.append(c.Cancel((job.id,)))
-
-    def _end(self, job: Job, ending: Ending, now: float) -> None:
-        job.workers.clear()
-        job.cancel_due = None
-        late = job.usage is None and ending.kind in (Kind.OUTSIDE, Kind.LOST, Kind.FAILED, Kind.WALLTIME)
-        job.usage_due = now + 3 * self.limits.usage if late and not self.is_closing else None
-        job.over_since = None
-        job.move(State.ENDED, now, f"ended: {ending.text}")
-        job.note_usage(self.terms, now)
-        if not job.reason.startswith(ending.text):  # it may have grown by what the log says
-            job.reason = ending.text
-        self._commands.append(c.Journal("ended", (job.id,)))
-        if job.is_told and not job.was_put_back and not self.is_closing:
-            self._commands.append(c.AskPutBack(job.id))
-        self._judge(job, ending, now)
-        self.book.forget_old(self.limits.keep_ended)
-
-    def _on_time(self, job: Job, now: float) -> None:
-        self._prove(job, now)
-        if job.over_since is not None:
-            self._settle(job, now)
-        elif now >= job.silence_time(self.limits):
-            had_workers = job.state is State.UP
-            patience = self.limits.alone if had_workers else self.limits.startup
-            ending = reasons.silent(job.host, patience, self.head_addresses, had_workers=had_workers)
-            self._condemn(job, ending, now, now)
-        elif expired := self.expiry.look(job, now):
-            self._drain(job, expired, now)
-
-    def _prove(self, job: Job, now: float) -> None:
-        if not job.is_proved and job.has_proved(self.limits, now):
-            job.is_proved = True
-            self.verdict.on_proved(job)
-
-    # --- ends by our wish
-
-    def _condemn(self, job: Job, ending: Ending, now: float, cancel_due: float | None) -> None:
-        """Decide to end a job; the cancel command goes out at ``cancel_due``."""
-        job.doom = ending
-        job.reason = ending.text
-        job.cancel_due = cancel_due
-        job.move(State.DRAINING, now, f"to be cancelled: {ending.text}")
-        self._judge(job, ending, now)
-
-    def _drain(self, job: Job, ending: Ending, now: float) -> None:
-        """Let a job end that has not long to live."""
-        left = job.ends_at - now if job.ends_at is not None else self.limits.retire
-        self._condemn(job, ending, now, now + left + self.limits.overtime)
-        self._commands.append(c.RetireWorkers(job.id, ending.text, max(0.0, left), max(0.0, left)))
-
-    def _judge(self, job: Job, ending: Ending, now: float) -> None:
-        if not self.is_closing:
-            up = self.book.up_count()
-            self._commands += self.verdict.on_ending(job, ending, now, newest=self.book.generation, others_up=up)
 
     # --- deciding and asking
 
@@ -530,7 +349,8 @@ class Ledger(Submissions):
         return self._take()
 
     def _take(self) -> list[c.Command]:
-        commands, self._commands = self._commands, []
+        commands = self._commands.copy()
+        self._commands.clear()
         return commands
 
     def _decide(self, now: float) -> None:
@@ -547,14 +367,7 @@ class Ledger(Submissions):
         self._submit_what_fits(decision.submit, now)
         ending = Ending(Kind.CANCELLED, f"not wanted any more ({decision.reason})")
         for job_id in (*decision.cancel, *decision.retire):
-            self._let_go(self.jobs[job_id], ending, now)
-
-    def _let_go(self, job: Job, ending: Ending, now: float) -> None:
-        """End a job that is not wanted any more; its workers finish their tasks first."""
-        retire, goodbye = self.limits.retire, self.limits.goodbye
-        self._condemn(job, ending, now, now + retire + goodbye if job.workers else now)
-        if job.workers:
-            self._commands.append(c.RetireWorkers(job.id, ending.text, retire, goodbye))
+            self.lifecycle.retire(self.jobs[job_id], ending, now)
 
     def _ask(self, now: float) -> None:
         """Ask what is due: accounting, the batch system, the jobs' files."""

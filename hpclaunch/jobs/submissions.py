@@ -14,6 +14,7 @@ from hpclaunch.jobs import reasons
 from hpclaunch.jobs.book import Book
 from hpclaunch.jobs.ceiling import Ceiling
 from hpclaunch.jobs.job import Job
+from hpclaunch.jobs.lifecycle import Lifecycle
 from hpclaunch.jobs.reasons import Ending, Kind
 from hpclaunch.jobs.verdict import Verdict
 from hpclaunch.jobs.watch import Watch
@@ -26,12 +27,12 @@ class Submissions(ABC):
     """The part of :class:`~hpclaunch.jobs.ledger.Ledger` that submits."""
 
     wish: int
-    is_closing: bool
     book: Book
     jobs: dict[str, Job]
     verdict: Verdict
     watch: Watch
     ceiling: Ceiling
+    lifecycle: Lifecycle
     refusal_text: str
     _commands: list[c.Command]
     _wait_until: float | None
@@ -39,10 +40,6 @@ class Submissions(ABC):
     @abstractmethod
     def _flush(self, now: float) -> list[c.Command]:
         """Compare the wish with what is alive, and return all commands so far."""
-
-    @abstractmethod
-    def _condemn(self, job: Job, ending: Ending, now: float, cancel_due: float | None) -> None:
-        """Decide to end a job."""
 
     def on_submitted(self, ticket: int, ids: Sequence[str], now: float) -> list[c.Command]:
         """The batch system took a submission and named its jobs."""
@@ -57,8 +54,8 @@ class Submissions(ABC):
     def _on_new(self, ids: Sequence[str], now: float) -> None:
         self.watch.stir(now)
         self.watch.expect_queue(now)
-        for job_id in ids if self.is_closing else ():
-            self._condemn(self.jobs[job_id], CLOSED, now, None)
+        for job_id in ids if self.lifecycle.is_closing else ():
+            self.lifecycle.condemn(self.jobs[job_id], CLOSED, now, None)
 
     def on_limit_reached(
         self, ticket: int, ids: Sequence[str], limit: str, text: str, now: float, *, wish: int | None = None
@@ -92,7 +89,7 @@ class Submissions(ABC):
     def _on_refused(self, text: str, now: float, wish: int | None) -> None:
         if wish is not None:
             self.wish = min(wish, sum(job.is_live for job in self.book.alive()))
-        elif not self.is_closing:
+        elif not self.lifecycle.is_closing:
             self.refusal_text = text
             if self.book.count():  # the cluster works with what it has
                 self.ceiling.on_refused(self.book.count(), reasons.in_one_line(text), now)

@@ -133,11 +133,11 @@ def test_all_runs_are_added_up(world: Following) -> None:
     assert world.states() == {"1.1": "queued"}
     used = world.ledger.jobs["1.1"].used_seconds(world.now)
     assert 100.0 <= used < 120.0
-    assert world.ledger.ended_seconds == 0.0
+    assert world.ledger.lifecycle.ended_seconds == 0.0
     world.batch.start("1.1")
     world.join("1.1")
     world.pass_time(50.0)
     world.batch.end("1.1", reason="walltime reached")
     world.leave("1.1")
     world.pass_time(5.0)
-    assert used + 50.0 <= world.ledger.ended_seconds < used + 60.0
+    assert used + 50.0 <= world.ledger.lifecycle.ended_seconds < used + 60.0

@@ -260,7 +260,7 @@ def test_a_vague_listing_gives_accounting_more_time(world: World, listed: str, s
 
 def test_a_job_that_runs_without_a_worker_for_too_long_is_ended() -> None:
     world = World(Limits(startup=90.0), walltime=None)
-    world.ledger.head_addresses = "10.1.0.1:40123, 10.2.0.1:40123"
+    world.ledger.lifecycle.head_addresses = "10.1.0.1:40123, 10.2.0.1:40123"
     world.scale(1)
     world.run()
     world.batch.start("1.1", "node7")
