@@ -32,7 +32,7 @@ _PUBLIC: dict[str, str] = {
     "progress": "hpclaunch.client.futures.progress",
     "wait": "hpclaunch.client.futures.waiting",
     "JobQueueCluster": "hpclaunch.cluster.cluster",
-    "LocalCluster": "hpclaunch.cluster.cluster",
+    "LocalCluster": "hpclaunch.cluster.local",
     "SGECluster": "hpclaunch.cluster.cluster",
     "SLURMCluster": "hpclaunch.cluster.cluster",
     "execute": "hpclaunch.mpi.api",

@@ -24,7 +24,7 @@ def current_or_new_cluster(*, asynchronous: bool = False, **arguments: Any) -> t
         named = os.environ.get("HPCLAUNCH_CLUSTER")
         if named:
             return named, False
-    from hpclaunch.cluster.cluster import LocalCluster
+    from hpclaunch.cluster.local import LocalCluster
 
     return LocalCluster(asynchronous=asynchronous, **arguments), True
 

@@ -14,7 +14,7 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 
 from hpclaunch.client.client import Client
-from hpclaunch.cluster.cluster import LocalCluster
+from hpclaunch.cluster.local import LocalCluster
 from tests.client import work
 from tests.comm.minihead import MiniCluster
 
