@@ -18,7 +18,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import dump_inline, load_call
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -87,7 +87,7 @@ class Head:
         message = self.session.comm.sent.popleft()
         reactor, name = self.reactor, self.name
         if isinstance(message, m.DefineFunction):
-            wishes.on_function_sent(reactor, name, message)
+            client_events.on_function_sent(reactor, name, message)
         elif isinstance(message, m.SubmitTasks):
             reactor.on_tasks_submitted(name, message)
         elif isinstance(message, m.ReleaseKeys):
@@ -95,12 +95,12 @@ class Head:
         elif isinstance(message, m.CancelKeys):
             reactor.on_keys_cancelled(message.keys)
         elif isinstance(message, m.WantKeys):
-            wishes.on_keys_wanted(reactor, name, message.keys)
+            client_events.on_keys_wanted(reactor, name, message.keys)
         elif isinstance(message, m.Fence):
-            wishes.on_fence(reactor, name, message.number)
+            client_events.on_fence(reactor, name, message.number)
         else:
             assert isinstance(message, m.RetryKeys)
-            wishes.on_tasks_retried(reactor, name, message.keys)
+            client_events.on_tasks_retried(reactor, name, message.keys)
         reactor.state.check()
 
     def round(self) -> None:
@@ -214,7 +214,7 @@ def test_a_key_is_used_again_while_others_still_have_the_cancelled_future(head: 
     head.reactor.on_client_joined("other")
     first = head.client.submit(work.same, "first", key="k")
     arrive(head)
-    wishes.on_keys_wanted(head.reactor, "other", ["k"])
+    client_events.on_keys_wanted(head.reactor, "other", ["k"])
     first.cancel()
     second = head.client.submit(work.same, "second", key="k")
     head.settle()
