@@ -34,6 +34,7 @@ from hpclaunch.data_files import data_path
 from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
 from hpclaunch.notes import warn
+from hpclaunch.safepath import module_command
 
 #: Libraries that start threads of their own read these.
 THREAD_VARIABLES = (
@@ -72,7 +73,7 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
 
     :raises ScriptError: an item of worker-extra-args is not words of a command.
     """
-    command = [config.python, "-m", "hpclaunch.worker", "--directory", str(directory)]
+    command = [*module_command(config.python, "hpclaunch.worker"), "--directory", str(directory)]
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]

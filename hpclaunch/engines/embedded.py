@@ -13,6 +13,7 @@ from hpclaunch.comm.connection import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.safepath import module_command
 from hpclaunch.scheduler.demand import Demand
 from hpclaunch.scheduler.server import SchedulerServer
 
@@ -24,7 +25,7 @@ class EmbeddedEngine:
 
     def head_command(self, python: str, directory: Path) -> list[str]:
         """Return the argv of the head whose run directory this is."""
-        return [python, "-m", "hpclaunch.head", "--directory", str(directory)]
+        return [*module_command(python, "hpclaunch.head"), "--directory", str(directory)]
 
     def worker_command(self, config: JobConfig, directory: Path) -> list[str]:
         """Return the argv that a job runs."""

@@ -23,6 +23,7 @@ from hpclaunch import rundir
 from hpclaunch.errors import SiteError
 from hpclaunch.mpi.launch import without_rank
 from hpclaunch.mpi.signals import EndSignals
+from hpclaunch.safepath import module_command
 
 if TYPE_CHECKING:
     from hpclaunch.head.launch import HeadProcess
@@ -83,7 +84,7 @@ class Part:
         reader, writer = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"hpclaunch.{what}", "--ordered"],
+                [*module_command(sys.executable, f"hpclaunch.{what}"), "--ordered"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if what == "head" else None,
                 pass_fds=(writer,),

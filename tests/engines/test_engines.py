@@ -41,11 +41,11 @@ def test_the_commands_of_head_and_jobs_name_the_run_directory() -> None:
     engine = base.by_name("embedded")
     directory = Path("/shared/a run directory")
     assert engine.head_command("/opt/python", directory) == [
-        *("/opt/python", "-m", "hpclaunch.head"),
+        *("/opt/python", "-P", "-m", "hpclaunch.head"),
         *("--directory", str(directory)),
     ]
     words = engine.worker_command(local_config(python="/opt/python"), directory)
-    assert words[:3] == ["/opt/python", "-m", "hpclaunch.worker"]
+    assert words[:4] == ["/opt/python", "-P", "-m", "hpclaunch.worker"]
     assert words[words.index("--directory") + 1] == str(directory)
 
 

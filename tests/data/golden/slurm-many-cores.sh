@@ -64,7 +64,7 @@ module load anaconda
 trap - ERR
 
 hpclaunch_before="${!:-}"
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 4 --memory 24000000000 --death-timeout 60 --local-directory "$TMPDIR" --processes 3 &
+/opt/python/bin/python -P -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 4 --memory 24000000000 --death-timeout 60 --local-directory "$TMPDIR" --processes 3 &
 hpclaunch_program=$!
 hpclaunch_code=0
 wait "$hpclaunch_program" || hpclaunch_code=$?
