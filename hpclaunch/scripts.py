@@ -77,6 +77,8 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
+    if not config.security:
+        command += ["--no-security"]
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from hpclaunch import rundir
+from hpclaunch import trusted
 from hpclaunch.config.schema import JobConfig
-from hpclaunch.errors import HeadError
+from hpclaunch.errors import HeadError, SiteError
 
 #: What may stand in ``scheduler-options``; the rest of Dask's is refused by name.
 SCHEDULER_OPTIONS = ("host", "port", "interface", "dashboard_address", "dashboard", "allowed_failures")
@@ -32,7 +32,7 @@ class HeadOptions(msgspec.Struct, frozen=True):
 
 def write(directory: Path, options: HeadOptions) -> None:
     """Write the options into a run directory."""
-    rundir.write_file(directory / "head.json", msgspec.json.encode(options))
+    trusted.write_file(directory / "head.json", msgspec.json.encode(options))
 
 
 def read(directory: Path) -> HeadOptions:
@@ -41,6 +41,6 @@ def read(directory: Path) -> HeadOptions:
     :raises HeadError: they are not there, or not ours.
     """
     try:
-        return msgspec.json.decode((directory / "head.json").read_bytes(), type=HeadOptions)
-    except (OSError, msgspec.MsgspecError) as error:
+        return msgspec.json.decode(trusted.read_file(directory / "head.json"), type=HeadOptions)
+    except (OSError, SiteError, msgspec.MsgspecError) as error:
         raise HeadError(f"{directory / 'head.json'} can't be used: {error}") from None

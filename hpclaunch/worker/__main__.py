@@ -25,6 +25,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--resources", type=parse_resources, default={}, help='what tasks can ask each worker for: "GPU=1,BIG=2"'
     )
     parser.add_argument("--ends", type=float, default=0.0, help="unix time at which the job ends; 0: not known")
+    parser.add_argument(
+        "--no-security", action="store_true", help="the cluster was made with security: false: no TLS"
+    )
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
+    from hpclaunch import trusted
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
@@ -74,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         end_with_parent(options.rank_pid, signal.SIGTERM)
     if options.local_directory is not None:
         try:
-            options.local_directory.mkdir(parents=True, exist_ok=True)
+            trusted.make_parents(options.local_directory)
         except OSError as error:
             return _refuse(options, f"local-directory {options.local_directory} can't be made: {error.strerror}")
         os.environ["TMPDIR"] = str(options.local_directory)
@@ -90,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.interface,
                 rank_pid=options.rank_pid,
                 resources=options.resources,
+                security=not options.no_security,
                 ends=options.ends,
                 ready_fd=options.ready_fd,
             )

@@ -6,11 +6,9 @@ They run on the worker's event loop, and must not block it.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import importlib
 import shutil
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
@@ -21,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hpclaunch import trusted
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import UserError
+from hpclaunch.worker.spill import make_directory, uploads_directory
 
 if TYPE_CHECKING:
     from hpclaunch.worker.context import WorkerFacts
@@ -42,6 +42,7 @@ class WorkerQuestions:
         self._server = server
         self._executor = executor
         self._uploads: Path | None = None
+        self._opened_uploads = (-1, -1)  # kept open: a lock says that this worker lives
         self._calls: set[Future[list[Any]]] = set()
         self._now: dict[str, Callable[..., Any]] = {
             "call_stack": self._call_stack,
@@ -105,8 +106,7 @@ class WorkerQuestions:
     def _upload_file(self, name: str, data: bytes) -> None:
         """Make a module, or a zip file of modules, importable in this process; a loaded one is loaded again."""
         if self._uploads is None:
-            self._uploads = Path(tempfile.mkdtemp(prefix="hpclaunch-uploads-"))
-            atexit.register(shutil.rmtree, self._uploads, ignore_errors=True)
+            self._uploads = self._make_uploads()
             sys.path.insert(0, str(self._uploads))
         path = self._uploads / Path(name).name
         path.write_bytes(data)
@@ -118,6 +118,16 @@ class WorkerQuestions:
         importlib.invalidate_caches()
         if path.suffix == ".py" and path.stem in sys.modules:
             importlib.reload(sys.modules[path.stem])
+
+    def _make_uploads(self) -> Path:
+        """Make the directory of uploads, which Python will look into by its path.
+
+        :raises SiteError: others could put theirs in its place.
+        """
+        directory = uploads_directory(self._server.scratch_directory)
+        trusted.check_base(directory.parent)
+        self._opened_uploads = make_directory(directory)
+        return directory
 
     def close(self) -> None:
         """Remove what was uploaded."""

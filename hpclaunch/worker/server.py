@@ -34,6 +34,7 @@ from hpclaunch.worker.executor import UNWANTED, Callee, Executor, Outcome, Unrea
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
+from hpclaunch.worker.spill import new_directory
 from hpclaunch.worker.storage import Storage
 
 if TYPE_CHECKING:
@@ -78,15 +79,15 @@ class WorkerServer:
         self._door, self._on_no_memory = door, on_no_memory
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._listen_context = listen_context
-        self._dial_context = dial_context
+        self._listen_context, self._dial_context = listen_context, dial_context
         self._slots = slots
         self._loop = asyncio.get_running_loop()
+        self.scratch_directory = spill_directory or new_directory()
         limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
         self._reactor = WorkerReactor(limits)
         self._storage = Storage(
             self._reactor,
-            spill_directory or Path(),
+            self.scratch_directory,
             carry_out=self._carry_out,
             is_idle=lambda: self._executor is None or self._executor.is_idle,
             on_hopeless=self._on_hopeless,

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpclaunch import trusted
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
@@ -70,6 +71,7 @@ class Options(NamedTuple):
     rank_pid: int | None = None  # the rank of a parallel job that this belongs to: it hears the signals
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
+    security: bool = True  # what the job script says: no file decides that
     ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
 
 
@@ -98,7 +100,12 @@ class Supervisor:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.facts = _read_facts(options.directory)
-        secure = self.facts.get("security", True)
+        secure = options.security
+        if self.facts.get("security", True) != secure:
+            raise SiteError(
+                f"{options.directory / 'cluster.json'} contradicts the job script, which says that security is "
+                f"{'on' if secure else 'off'}: one of them was changed after the cluster was made"
+            )
         self._listen = tls.server_context(options.directory, "worker") if secure else None
         self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
         self._children = [_Child(i) for i in range(options.processes)]
@@ -480,7 +487,7 @@ class Supervisor:
         self._say(reason)
         with contextlib.suppress(OSError):
             path = self.options.directory / "jobs" / f"{self.options.job_id}.fail"
-            tls.write_private(path, (reason + "\n").encode())
+            trusted.write_file(path, (reason + "\n").encode())
         return 1
 
     def _tell_parent(self, word: str) -> None:
@@ -507,7 +514,7 @@ def _read_facts(directory: Path) -> dict[str, Any]:
     """
     path = directory / "cluster.json"
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads(trusted.read_file(path)))
     except (OSError, ValueError) as error:
         raise SiteError(
             f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hpclaunch import trusted
 from hpclaunch.comm import connection as connection_module
 from hpclaunch.comm import framing, tls
 from hpclaunch.comm import messages as m
@@ -88,7 +89,7 @@ def test_credentials_are_private_and_the_authority_keeps_no_key(credentials: Pat
 def test_private_files_are_private_from_the_first_byte_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        tls.write_private(tmp_path / "secret", b"x")
+        trusted.write_file(tmp_path / "secret", b"x")
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
@@ -99,7 +100,7 @@ def test_a_private_file_is_replaced_whole_and_a_link_is_not_followed(tmp_path: P
     target = tmp_path / "target"
     target.write_bytes(b"mine")
     (tmp_path / "secret").symlink_to(target)
-    tls.write_private(tmp_path / "secret", b"new")
+    trusted.write_file(tmp_path / "secret", b"new")
     assert target.read_bytes() == b"mine"
     assert (tmp_path / "secret").read_bytes() == b"new"
 
