@@ -27,6 +27,7 @@ class HeadHooks(NamedTuple):
     client_left: Callable[[str], None] = lambda name: None
     job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None
     # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
+    is_job_id: Callable[[str], bool] = lambda job: True  # a job of this cluster can have it
 
 
 class RunningEngine(Protocol):

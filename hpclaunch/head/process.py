@@ -64,6 +64,9 @@ class Head:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._close_error: HPCLaunchError | None = None
+        config = options.config
+        if options.ranks is None:
+            self._codec = batch.by_name(config.batch_system, config, directory)
         self.jobs = self._make_jobs()
 
     def _make_jobs(self) -> Groups | Ranks:
@@ -120,6 +123,7 @@ class Head:
             self._control.answer,
             self._on_client_left,
             self._on_job_ends,
+            self._is_job_id,
         )
         self.engine = await engine.start(
             self.directory,
@@ -277,6 +281,10 @@ class Head:
             loop.call_later(0.05, self._end)
 
     # --- hooks
+
+    def _is_job_id(self, job_id: str) -> bool:
+        """Say whether a worker may come with this id: as a rank, or as a job of the batch system's."""
+        return is_rank(job_id) or (self.options.ranks is None and self._codec.is_job_id(job_id))
 
     def _on_worker_joined(self, job_id: str, worker: str, host: str, head_address: str) -> None:
         if self.options.ranks is not None or not is_rank(job_id):  # ranks may come as guests: they are no jobs

@@ -7,6 +7,7 @@ rank with workers; its id is ``rank3``.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from hpclaunch.cluster.job import JobRow, State
 from hpclaunch.errors import JobsFailedError, UserError
 
 _PREFIX = "rank"
+_RANK = re.compile(rf"{_PREFIX}\d+(?:\.[0-9a-f]+)?", re.ASCII)
 
 
 def job_id(rank: int, launch: str = "") -> str:
@@ -23,7 +25,7 @@ def job_id(rank: int, launch: str = "") -> str:
 
 def is_rank(job: str) -> bool:
     """Say whether a job id is a rank's, which no batch system knows."""
-    return job.startswith(_PREFIX)
+    return _RANK.fullmatch(job) is not None
 
 
 class _Rank:
