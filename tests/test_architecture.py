@@ -174,7 +174,7 @@ LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
-SHARED = {"", "config.units", "errors", "data_files", "notes", "rundir", "safepath", "trusted"}
+SHARED = {"", "config.units", "errors", "data_files", "notes", "process_limits", "rundir", "safepath", "trusted"}
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}
 

@@ -10,7 +10,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Listener
+from hpclaunch.comm.listener import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
 from hpclaunch.errors import HandshakeError, HPCLaunchError

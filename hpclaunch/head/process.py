@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, rundir
+from hpclaunch import batch, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.cluster.commands import RetireWorkers
@@ -331,6 +331,8 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(PermissionError):
         os.setsid()  # already a leader if we were started as one
     os.umask(0o077)
+    process_limits.raise_open_files()
+    process_limits.no_core_dumps()
     _log_to(directory / "head.log")
     gc.set_threshold(50_000, 20, 50)  # a million tasks are not garbage
     try:

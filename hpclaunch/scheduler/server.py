@@ -138,7 +138,7 @@ class SchedulerServer:
     # --- connections
 
     def on_peer(self, comm: Any, hello: m.Hello) -> m.Welcome:
-        """Take a connection whose peer has shown who it is; for :class:`hpclaunch.comm.connection.Listener`.
+        """Take a connection whose peer has shown who it is; for :class:`hpclaunch.comm.listener.Listener`.
 
         :raises HandshakeError: it may not come in: its name is taken, or its job is to end.
         """

@@ -71,9 +71,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(words)
     from hpclaunch import trusted
     from hpclaunch.errors import HPCLaunchError
+    from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
 
+    no_core_dumps()
     if options.rank_pid is not None:
         end_with_parent(options.rank_pid, signal.SIGTERM)
     if options.local_directory is not None:

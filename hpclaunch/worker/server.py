@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.bulk import BulkServer
-from hpclaunch.comm.connection import Comm, Connection, Listener, dial
+from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
+from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.serialize import FunctionBytes, Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.worker.actors import Actors, NewActor

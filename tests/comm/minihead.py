@@ -16,7 +16,7 @@ import uvloop
 
 from hpclaunch import trusted
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Listener
+from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.scheduler import server as scheduler
 from hpclaunch.scheduler.server import SchedulerServer
