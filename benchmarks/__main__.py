@@ -14,6 +14,7 @@ from benchmarks.rounds import Benchmark, run
 NAMES = (
     "noop",
     "roundtrip",
+    "stateful",
     "actors",
     "transfer",
     "graphs",

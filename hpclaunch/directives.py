@@ -2,7 +2,8 @@
 
 A directive's key is its option in one spelling: ``-pe``, ``--mem`` for all of ``--mem=4G``, ``--mem 4G`` and
 ``--mem-per-cpu=1G``. Of Grid Engine's ``-l`` each resource is a key of its own, ``-l h_rt``, and ``-l`` alone
-means all of them. A line may have several options. Keys are compared whole; a part of a line is no key.
+means all of them. A line may have several options. Keys are compared whole; but what is to be left out may also be
+a plain word, as in files of dask-jobqueue: ``mem`` leaves out every directive whose key has it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _SAME = {
     "local": {},
 }
 #: Options that would break what we count on, and what to do instead.
-_REFUSED = {
+REFUSED = {
     "slurm": {
         "--array": "hpclaunch counts the elements of its job arrays itself; use scale(jobs=...)",
         "--wait": "sbatch would not return before the jobs have ended",
@@ -64,6 +65,7 @@ _REFUSED = {
     },
     "local": {},
 }
+_WORD = re.compile(r"[A-Za-z][\w-]*=?")
 _PREFIX = re.compile(r"#(?:\$|SBATCH)\s+")
 
 
@@ -180,13 +182,17 @@ class Directives:
         self._given = {
             option.key: option.value
             for line in extra
+            if line.strip()
             for option in _options_of("job-extra-directives", line, batch_system)
         }
-        self._skipped = {
-            option.key: line for line in skip for option in _options_of("job-directives-skip", line, batch_system)
-        }
+        self._skipped: dict[str, str] = {}
+        self._words = tuple(one for one in map(str.strip, skip) if _WORD.fullmatch(one))
+        for line in skip:
+            if line.strip() and line.strip() not in self._words:
+                said = _options_of("job-directives-skip", line, batch_system)
+                self._skipped.update({option.key: line for option in said})
         self._hits: set[str] = set()
-        for key, why in _REFUSED[batch_system].items():
+        for key, why in REFUSED[batch_system].items():
             if key in self._given:
                 raise ScriptError(f"job-extra-directives: {key} can't be used: {why}")
         if batch_system == "slurm":
@@ -198,6 +204,7 @@ class Directives:
 
     def _wants_key(self, key: str) -> bool:
         asked = {key, key.partition(" ")[0]} & self._skipped.keys()
+        asked |= {word for word in self._words if word.rstrip("=") in key}
         self._hits |= asked
         return not asked and key not in self._given
 
@@ -213,7 +220,7 @@ class Directives:
         if "-pe" in self._given:
             count = re.search(r"\s(\d+)(?:-\d*)?$", self._given["-pe"])
             return max(1, int(count[1])) if count else 1
-        return 1 if "-pe" in self._skipped else ours
+        return ours if self.wants("-pe") else 1
 
     def run_time(self, resource_spec: str = "") -> int | None:
         """Return the seconds of run time that the user's own directives ask for; None if they don't say."""
@@ -228,4 +235,5 @@ class Directives:
 
     def useless_skips(self) -> Iterable[str]:
         """Give what was to be left out but is nothing of ours; call it after the script is rendered."""
-        return [line for key, line in self._skipped.items() if key not in self._hits]
+        said = {**self._skipped, **{word: word for word in self._words}}
+        return [line for key, line in said.items() if key not in self._hits]

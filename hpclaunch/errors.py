@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Sequence
+from typing import Any
 
 
 class HPCLaunchError(Exception):
@@ -102,6 +103,18 @@ class SubmitError(CommandError):
     """The batch system did not take a job."""
 
 
+class LimitReachedError(SubmitError):
+    """A limit on the number of jobs is reached: the batch system took some of them, or none, and no more.
+
+    ``job_ids`` are those that it took; ``limit`` says which limit it is, in words.
+    """
+
+    def __init__(self, what: str, *, job_ids: Sequence[str] = (), limit: str = "", **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.job_ids = list(job_ids)
+        self.limit = limit
+
+
 class StatusError(CommandError):
     """The batch system did not answer a question about jobs."""
 
@@ -123,6 +136,10 @@ class MemoryFullError(SiteError):
 
 class HeadError(SiteError):
     """The head process could not be started, or ended while it was needed."""
+
+
+class SetupError(UserError):
+    """A plugin or an uploaded file can't set a worker up. Chained to what it raised there, where that is known."""
 
 
 class ClusterNotFoundError(UserError):
@@ -155,6 +172,14 @@ class TaskError(HPCLaunchError):
 
 class KilledWorkerError(TaskError):
     """Too many workers died while they ran this task; the text says how each of them died."""
+
+
+class TooLargeError(TaskError):
+    """What a task is given does not fit into the memory of any worker; the text says sizes and limits."""
+
+
+class ResultTooLargeError(MemoryError, HPCLaunchError):
+    """Results that were asked for do not fit into the memory that is free here; they are still on the cluster."""
 
 
 class SerializationError(TaskError, TypeError):

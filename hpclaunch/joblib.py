@@ -21,10 +21,10 @@ from joblib.parallel import register_parallel_backend
 
 from hpclaunch.client.client import Client
 from hpclaunch.client.current import get_client
-from hpclaunch.client.functions import SUBMIT_WORDS
-from hpclaunch.client.future import Future
+from hpclaunch.client.futures.future import Future
+from hpclaunch.client.submission.functions import SUBMIT_WORDS
 from hpclaunch.comm.serialize import reduce_future
-from hpclaunch.worker.context import stepping_aside
+from hpclaunch.tasks.context import stepping_aside
 
 #: Bytes from which an argument is scattered.
 _LARGE = 1 << 16

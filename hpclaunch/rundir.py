@@ -70,27 +70,36 @@ def base_directory(configured: str | None = None) -> Path:
         ) from None
 
 
-def create(base: Path, name: str, *, is_listed: bool = True) -> Path:
-    """Make a new run directory for a cluster of this name.
-
-    :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
-    :raises ConfigError: it can't be made there.
-    """
+def choose(base: Path, name: str) -> Path:
+    """Return the path of a new run directory for a cluster of this name; nothing is made."""
     import secrets  # it takes a while to import, and whoever joins a cluster makes no directory
 
-    directory = base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
+    return base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
+
+
+def create(directory: Path, *, is_listed: bool = True) -> Path:
+    """Make a run directory, whose path :func:`choose` gave, and return it.
+
+    :param is_listed: the cluster is to be found by its name; not so one that is only for those who started it.
+    :raises ConfigError: it can't be made there; nothing of it is left.
+    """
+    base = directory.parent
+    made: list[Path] = []
     try:
-        trusted.make_base(base)
+        made = trusted.make_base(base)
         for path in (directory, directory / "jobs", directory / "logs"):
             os.close(trusted.make_directory(str(path)))
     except OSError as error:
         remove(directory)
+        trusted.unmake(made)
         raise ConfigError(
             f"the cluster's files can't be put into {base}: {error.strerror}. Set shared-temp-directory to a "
             "directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
     except SiteError as error:
+        remove(directory)
+        trusted.unmake(made)
         raise ConfigError(
             f"the cluster's files can't be put into {base}: {error}", key="shared-temp-directory"
         ) from None
@@ -139,7 +148,7 @@ def remove(directory: Path) -> None:
 def process_start(pid: int) -> str:
     """Return what tells a process from a later one with the same number; empty if there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return ""
     fields = text.rpartition(")")[2].split()

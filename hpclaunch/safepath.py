@@ -15,7 +15,12 @@ _chosen: list[str] = []
 
 def module_command(python: str, module: str) -> list[str]:
     """Return the argv that runs one of our modules in a Python of its own."""
-    return [python, "-P", "-m", module]
+    return [python, *run_module(module)]
+
+
+def run_module(module: str) -> list[str]:
+    """Return the arguments of a Python that runs one of our modules."""
+    return ["-P", "-m", module]
 
 
 def drop_start_directory() -> None:

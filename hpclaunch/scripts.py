@@ -27,14 +27,15 @@ import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
-from hpclaunch.cluster.expiry import margin_of
+from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
 from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
+from hpclaunch.jobs.expiry import margin_of
 from hpclaunch.notes import warn
-from hpclaunch.safepath import module_command
+from hpclaunch.safepath import run_module
 
 #: Libraries that start threads of their own read these.
 THREAD_VARIABLES = (
@@ -48,9 +49,6 @@ THREAD_VARIABLES = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
-#: Words as a shell splits them: quoted, escaped or plain, with variables, and nothing that runs a command.
-_PART = r"""(?:'[^']*'|"(?:\\.|[^"\\`$]|\$(?!\())*"|\\.|\$(?!\()|[^\s'"\\`$();<>|&])"""
-_WORDS = re.compile(rf"(?!\#){_PART}+(?:\s+(?!\#){_PART}+)*")
 #: Shells that read our first lines as bash does, and so can hand over to bash.
 _LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
 
@@ -70,10 +68,8 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     """Return the command that a job runs: the workers' supervisor.
 
     Words are text to be quoted, or :class:`ShellCode`.
-
-    :raises ScriptError: an item of worker-extra-args is not words of a command.
     """
-    command = [*module_command(config.python, "hpclaunch.worker"), "--directory", str(directory)]
+    command = [*python_words(config), *run_module("hpclaunch.worker"), "--directory", str(directory)]
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
@@ -82,10 +78,15 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:
-        command += ["--local-directory", _on_node(config.local_directory)]
+        command += ["--local-directory", on_node(config.local_directory)]
     if config.resources:
         command += ["--resources", ",".join(f"{name}={amount:g}" for name, amount in config.resources.items())]
-    return [*command, *(_arguments(line) for line in config.worker_extra_args if line.strip())]
+    return [*command, *(ShellCode(word) for word in config.worker_extra_args)]
+
+
+def python_words(config: JobConfig) -> list[ShellCode]:
+    """Return the command that starts Python in a job; ``apptainer exec IMAGE python`` has several words."""
+    return [ShellCode(word) for word in shellwords.split(config.python)]
 
 
 def render(
@@ -182,12 +183,24 @@ def _values(config: JobConfig, directives: Directives, resources: str) -> dict[s
         "shell": shell,
         "is_bash": shell.endswith("bash"),
         "thread_variables": THREAD_VARIABLES,
+        "job_variables": _job_variables(config),
     }
+
+
+def _job_variables(config: JobConfig) -> list[str]:
+    """Return the variables that the job must have set, for its paths mean something else without them."""
+    words = [config.local_directory or "", config.python, *config.worker_extra_args]
+    return [name for name in paths.variables(" ".join(words)) if name != "TMPDIR"]
 
 
 def _warn_of_useless_skips(directives: Directives) -> None:
     for line in directives.useless_skips():
         warn(f"job-directives-skip: {line!r} is no directive of the script (keys are compared whole)")
+
+
+def encoded(script: str) -> bytes:
+    """Return a script as it goes into a file: what Python has read of paths that are not UTF-8 is their bytes."""
+    return script.encode("utf-8", "surrogateescape")
 
 
 def log_directory(config: JobConfig, directory: Path) -> Path:
@@ -201,11 +214,11 @@ def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
     environment = _environment(config)
     try:
         text = environment.get_template(name).render(values)
-        text.encode()
+        encoded(text)
     except ScriptError:
         raise
     except UnicodeEncodeError:
-        raise ScriptError("a value of the script is no text: it has bytes that are not UTF-8") from None
+        raise ScriptError("a value of the script is no text: it has characters that no encoding knows") from None
     except jinja2.TemplateSyntaxError as error:
         where = f"{error.filename or error.name}:{error.lineno}"
         raise ScriptError(f"{where}: the template is wrong: {error.message}") from None
@@ -321,24 +334,14 @@ def _shell_quote(value: object) -> str:
     return value if isinstance(value, ShellCode) else shlex.quote(str(value))
 
 
-def _on_node(path: str) -> ShellCode:
-    """Return a path in which ``~`` and ``$NAME`` are the job's own, and nothing else is special."""
+def on_node(path: str) -> ShellCode:
+    """Return a path in which ``~``, ``~user`` and ``$NAME`` are the job's own, and nothing else is special."""
     text = re.sub(r"^~(?=/|$)", "$HOME", path)
-    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*\}))', r"\\\1", text)
+    if other := re.match(r"~[A-Za-z_][A-Za-z0-9_.-]*(?=/|$)", text):  # bash knows it, outside of quotes
+        return ShellCode(other[0] + on_node(text[other.end() :])) if other[0] != text else ShellCode(text)
+    text = re.sub(r"\$TMPDIR\b|\$\{TMPDIR\}", "${TMPDIR:-/tmp}", text)
+    escaped = re.sub(r'([\\"`]|\$(?![A-Za-z_]|\{[A-Za-z_][A-Za-z0-9_]*(?:\}|:-/tmp\})))', r"\\\1", text)
     return ShellCode(f'"{escaped}"')
-
-
-def _arguments(line: str) -> ShellCode:
-    """Return further arguments, which may have quotes and variables, as one would type them.
-
-    :raises ScriptError: they would end the command or be another one.
-    """
-    text = line.strip()
-    match = _WORDS.match(text)
-    rest = text[match.end() if match else 0 :].lstrip()
-    if rest:
-        raise ScriptError(f"worker-extra-args: {line!r}: {rest[0]!r} is not part of an argument; quote it")
-    return ShellCode(text)
 
 
 def _sge_word(value: object) -> str:
@@ -363,7 +366,7 @@ def _slurm_word(value: object) -> str:
 
 def _checked(value: object, refused: str) -> str:
     text = str(value)
-    bad = [c for c in text if c in refused or not (c.isprintable() or c == " ")]
+    bad = [c for c in text if c in refused or not (c.isprintable() or c == " " or "\udc80" <= c <= "\udcff")]
     if bad or not text or text.startswith("-"):
         why = f"it has {bad[0]!r}" if bad else "it begins with '-'" if text else "it is empty"
         raise ScriptError(f"{text!r} can't stand in a batch directive: {why}")

@@ -39,9 +39,10 @@ _ELSEWHERE = (
 # --- base directories
 
 
-def make_base(path: Path) -> None:
+def make_base(path: Path) -> list[Path]:
     """Make a base directory, if it is not there, and check it; what is made has mode 0700, whatever the umask.
 
+    :return: the directories that were made, the uppermost first.
     :raises OSError: it can't be made.
     :raises SiteError: others could replace what is put there.
     """
@@ -49,24 +50,45 @@ def make_base(path: Path) -> None:
     while not there.exists() and there != there.parent:
         there = there.parent
     check_base(there)  # before anything is made
-    make_parents(path)
-    check_base(path)
-
-
-def make_parents(path: Path) -> None:
-    """Make a directory and those above it that are not there, with mode 0700, whatever the umask.
-
-    :raises OSError: it can't be made.
-    """
-    if path.is_dir():
-        return
-    make_parents(path.parent)
+    made = make_parents(path)
     try:
-        path.mkdir(mode=0o700)
-        path.chmod(0o700)  # a strict umask may have narrowed it
-    except FileExistsError:  # another process of ours was quicker
-        if not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+        check_base(path)
+    except BaseException:
+        unmake(made)
+        raise
+    return made
+
+
+def make_parents(directory: Path, *, mode: int = 0o700) -> list[Path]:
+    """Make a directory and those above it that are missing, all of them or none; return those that were made.
+
+    :param mode: 0700 whatever the umask, or what the umask narrows.
+    :raises OSError: one can't be made.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            try:
+                path.mkdir(mode=mode)
+            except FileExistsError:  # another process of ours was quicker
+                continue
+            made.append(path)
+            if mode == 0o700:
+                path.chmod(mode)
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    except OSError:
+        unmake(made)
+        raise
+    return made
+
+
+def unmake(made: list[Path]) -> None:
+    """Remove directories that :func:`make_parents` has made, as far as nothing is in them."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):  # another process has put something there
+            path.rmdir()
 
 
 def check_base(path: Path) -> None:

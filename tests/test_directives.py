@@ -47,8 +47,9 @@ def test_options_of_a_line(batch_system: str, line: str, found: list[tuple[str, 
 def test_what_is_no_directive_is_refused(line: str) -> None:
     with pytest.raises(ScriptError, match=r"job-extra-directives: .* must begin with an option"):
         Directives([line], [], "sge")
-    with pytest.raises(ScriptError, match=r"job-directives-skip: .* must begin with an option"):
-        Directives([], [line], "slurm")
+    if line != "h_rt":  # a plain word may say what to leave out, as in dask-jobqueue
+        with pytest.raises(ScriptError, match=r"job-directives-skip: .* must begin with an option"):
+            Directives([], [line], "slurm")
 
 
 WANTS = [
@@ -63,6 +64,11 @@ WANTS = [
     ("sge", [], ["-l"], "-l h_rt", False),
     ("sge", [], ["-l h_rt"], "-l h_rt", False),
     ("sge", [], ["-l h_vmem"], "-l h_rt", True),
+    ("sge", [], ["h_rt"], "-l h_rt", False),
+    ("sge", [], ["h_rt="], "-l h_vmem", True),
+    ("slurm", [], ["mem"], "--mem", False),
+    ("slurm", [], ["cpus-per-task="], "--cpus-per-task", False),
+    ("slurm", [], ["mem"], "--time", True),
     ("sge", ["-wd /x"], [], "-cwd", False),
     ("sge", ["-N other"], [], "-N", False),
     ("sge", ["-notify"], [], "-N", True),

@@ -46,7 +46,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(base: Path, name: str, **facts: object) -> Path:
     """Make a run directory whose head is this very process."""
-    directory = rundir.create(base, name)
+    directory = rundir.create(rundir.choose(base, name))
     me = {"pid": os.getpid(), "process_start": rundir.process_start(os.getpid()), "host": socket.gethostname()}
     told = {"id": directory.name, "name": name, "addresses": ["127.0.0.1:4711"], **me, **facts}
     rundir.write_file(directory / "cluster.json", json.dumps(told).encode())
@@ -122,7 +122,7 @@ def test_an_owner_is_told_from_a_later_process_with_its_number(base: Path) -> No
 
 
 def test_what_never_got_a_head_is_abandoned_after_a_while(base: Path, tmp_path: Path) -> None:
-    young, old = rundir.create(base, "young"), rundir.create(base, "old")
+    young, old = rundir.create(rundir.choose(base, "young")), rundir.create(rundir.choose(base, "old"))
     for directory in (young, old):
         rundir.write_file(directory / "head.json", b"{}")
     os.utime(old, (0, 0))
@@ -137,7 +137,7 @@ def test_what_never_got_a_head_is_abandoned_after_a_while(base: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "x" * 300, "two\nlines", "", "ü", "-rf", ". ."])
 def test_hostile_names_stay_in_their_place(base: Path, name: str) -> None:
-    directory = rundir.create(base, name)
+    directory = rundir.create(rundir.choose(base, name))
     assert directory.parent == base
     assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*-[0-9a-f]{8}", directory.name)
     assert len(directory.name) < 60
@@ -148,7 +148,7 @@ def test_run_directories_are_private_whatever_the_umask(base: Path, mask: int) -
     base.mkdir()
     before = os.umask(mask)
     try:
-        directory = rundir.create(base, "mine")
+        directory = rundir.create(rundir.choose(base, "mine"))
         rundir.write_file(directory / "a", b"secret")
     finally:
         os.umask(before)
@@ -159,12 +159,12 @@ def test_run_directories_are_private_whatever_the_umask(base: Path, mask: int) -
 def test_where_nothing_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="Set shared-temp-directory"):
-        rundir.create(tmp_path / "file" / "run", "mine")
+        rundir.create(rundir.choose(tmp_path / "file" / "run", "mine"))
 
 
 def test_last_words_do_not_keep_a_directory(base: Path) -> None:
     """A job may write while its cluster's directory is being removed."""
-    directory = rundir.create(base, "mine")
+    directory = rundir.create(rundir.choose(base, "mine"))
     ended = threading.Event()
 
     def write() -> None:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -219,14 +220,6 @@ def test_log_directories_that_would_be_read_as_something_else_are_refused(
     [
         ("sge", {"shebang": "#!/usr/bin/env python3"}, "is for bash, and python3 can't run it"),
         ("slurm", {"shebang": "#!/bin/csh -f"}, "is for bash, and csh can't run it"),
-        ("slurm", {"worker_extra_args": ["--x 'y"]}, '"\'" is not part of an argument; quote it'),
-        ("slurm", {"worker_extra_args": ["--x; rm -rf ~"]}, "';' is not part of an argument"),
-        ("slurm", {"worker_extra_args": ["--x > out"]}, "'>' is not part of an argument"),
-        ("slurm", {"worker_extra_args": ["--x $(id)"]}, "is not part of an argument"),
-        ("slurm", {"worker_extra_args": ["--x `id`"]}, "is not part of an argument"),
-        ("slurm", {"worker_extra_args": ["--x # y"]}, "'#' is not part of an argument"),
-        ("slurm", {"worker_extra_args": ['--x "$(id)"']}, "is not part of an argument"),
-        ("slurm", {"worker_extra_args": ["--x (y)"]}, "'(' is not part of an argument"),
         ("slurm", {"job_extra_directives": ["mem=4G"]}, "must begin with an option"),
         ("slurm", {"local_directory": "/a\0b"}, "must be one line"),
     ],
@@ -236,10 +229,21 @@ def test_what_cannot_be_in_a_script_is_refused(section: str, changes: dict[str, 
         render(config(section, **changes))
 
 
-@pytest.mark.parametrize("bad", ["a\0b", "a\udcffb"])
+@pytest.mark.parametrize("bad", ["a\0b", "a\ud800b"])
 def test_words_that_are_no_text_are_refused(bad: str) -> None:
     with pytest.raises(ScriptError):
         render(config("local"), worker_command=["echo", bad])
+
+
+@pytest.mark.parametrize("section", ["local", "slurm", "sge"])
+def test_paths_that_are_not_utf8_are_in_the_script_as_they_are(section: str) -> None:
+    path = os.fsdecode(b"/sc\xe9ne/run")
+    text = render(
+        config(section, log_directory=path, local_directory=path),
+        worker_command=[f"{path}/python", "-m", "worker"],
+    )
+    assert b"/sc\xe9ne/run/python" in scripts.encoded(text)
+    assert section == "local" or scripts.encoded(text).count(b"/sc\xe9ne/run") > 1
 
 
 def test_a_shell_that_is_like_bash_hands_over_to_bash() -> None:
@@ -356,7 +360,11 @@ def test_the_default_command(job: Job) -> None:
         death_timeout=7.5,
         interface="ib0",
         local_directory="~/scratch/$USER and ${WHO}",
-        worker_extra_args=["--one 'a b' $WHO", "", """--two="c;d" ';' '`$(#' x#y \\; "\\$(" """],
+        worker_extra_args=[
+            "--preload 'a b'",
+            "",
+            """--local-directory="c;d$WHO" --preload '`$(#' --preload x#y\\;"\\$(" """,
+        ],
     )
     assert job.run(path, PATH=f"{job.directory}:{os.environ['PATH']}", HOME="/home/u", USER="u", WHO="w w") == 0
     assert job.words() == [
@@ -365,7 +373,7 @@ def test_the_default_command(job: Job) -> None:
         *("--job", "7.3", "--ends", "0", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
         *("--death-timeout", "7.5", "--interface", "ib0"),
         *("--local-directory", "/home/u/scratch/u and w w"),
-        *("--one", "a b", "w", "w", "--two=c;d", ";", "`$(#", "x#y", ";", "$("),
+        *("--preload", "a b", "--local-directory", "c;dw w", "--preload", "`$(#", "--preload", "x#y;$("),
     ]
 
 
@@ -410,11 +418,31 @@ def test_thread_variables_unless_the_user_has_set_them(job: Job) -> None:
     ("prologue", "code", "says"),
     [
         (["false", "echo on"], 1, "exit code 1 from: false"),
-        (["(exit 9)", "echo on"], 9, "exit code 9 from: ( exit 9 )"),
+        (["(exit 9)", "echo on"], 9, "exit code 9 from: (exit 9)"),
         (["no-such-module load x", "echo on"], 127, "exit code 127 from: no-such-module load x"),
-        (["activate() { return 4; }", "activate env", "echo on"], 4, "exit code 4 from: return 4"),
+        (["module load gcc", "echo on"], 127, "exit code 127 from: module load gcc\n"),
+        (["module load gcc"], 127, "this job's shell does not have module: source what defines it first"),
+        (["activate() { return 4; }", "activate env", "echo on"], 4, "exit code 4 from: activate env\n"),
+        (["module() { false; }", "module load x y # z"], 1, "exit code 1 from: module load x y # z\n"),
+        (
+            ["conda() {", "    echo no such env >&2", "    return 1", "}", "conda activate x"],
+            1,
+            "from: conda activate x",
+        ),
+        (
+            ["if true; then", "    activate() { return 4; }", "    activate env", "fi"],
+            4,
+            "exit code 4 from: activate env",
+        ),
         (["source /no/such/file", "echo on"], 1, "exit code 1 from: source /no/such/file"),
-        (["echo on >&2; exit 6"], 6, "on"),
+        (["source nosuchactivate env", "echo on"], 1, "exit code 1 from: source nosuchactivate env"),
+        (["x=$(false)", "echo on"], 1, "exit code 1 from: x=$(false)"),
+        (["true", "echo on >&2; exit 6"], 6, "the job ends with exit code 6 from: echo on >&2; exit 6"),
+        (["set -u", "export A=$NO_SUCH_VARIABLE"], 1, "exit code 1 from: export A=$NO_SUCH_VARIABLE"),
+        (["set -e", "f() { false; true; }", "true", "f"], 1, "exit code 1 from: f"),
+        (["set -o pipefail", "false | true"], 1, "exit code 1 from: false | true"),
+        (["exit 0"], 1, "the job ends with exit code 0 from: exit 0"),
+        (["cd /", "false"], 1, "exit code 1 from: false"),
     ],
 )
 def test_a_prologue_that_fails_ends_the_job(job: Job, prologue: list[str], code: int, says: str) -> None:
@@ -443,10 +471,120 @@ def test_a_prologue_is_read_as_one_text(job: Job, prologue: list[str]) -> None:
     assert job.log == "worker\n"
 
 
-def test_what_fails_inside_a_sourced_file_is_that_files_business(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "rc").write_text("false\ngrep -q x /dev/null\nexport A=1\n")
-    assert job.run(job.script(["bash", "-c", "echo $A"], job_script_prologue=[f"source {tmp_path}/rc"])) == 0
-    assert job.log == "1\n"
+#: What files that people source look like, and what the job is told then: a note, or nothing.
+SOURCED = {
+    "last line is a false test": ("export A=1\n[ -f /no/such/file ] && . /no/such/file\n", "note: exit code 1"),
+    "last command fails": ("export A=1\ngrep -q x /dev/null\n", "note: exit code 1"),
+    "commands in it fail": ("false\ngrep -q x /dev/null\nexport A=1\n", ""),
+    "returns early, not interactive": ("export A=1\ncase $- in *i*) ;; *) return ;; esac\nexport A=2\n", ""),
+    "returns early, no prompt": ('export A=1\n[ -z "$PS1" ] && return\nexport A=2\n', ""),
+    "says that it failed": ("export A=1\nreturn 3\n", "note: exit code 3"),
+    "unset variables": ("export A=1$NO_SUCH_VARIABLE\n", ""),
+    "functions that fail": ("f() { false; return 1; }\nf\nf || true\nexport A=1\n", ""),
+    "its own traps": ("trap 'true' ERR\ntrap 'true' DEBUG\nexport A=1\n", ""),
+    "prints to stderr": ("echo loading >&2\nexport A=1\n", "loading"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCED)
+@pytest.mark.parametrize(
+    "command", ["source {}/rc", ". {}/rc", "source {}/rc > /dev/null", 'source "$HOME/rc"', ". ~/rc"]
+)
+def test_what_a_sourced_file_does_is_that_files_business(
+    job: Job, tmp_path: Path, name: str, command: str
+) -> None:
+    text, note = SOURCED[name]
+    (tmp_path / "rc").write_text(text)
+    line = command.format(tmp_path)
+    path = job.script(["bash", "-c", "echo A=$A"], job_script_prologue=[line, "true"])
+    assert job.run(path, HOME=str(tmp_path)) == 0
+    assert "A=1\n" in job.log
+    assert note in job.log
+    if note.startswith("note"):
+        assert f"{note}, which a last line that is not true gives too; the job goes on; from: {line}" in job.log
+    elif not note:
+        assert job.log == "A=1\n"
+
+
+ACTIVATE = """
+conda() { if [ "$2" = good ]; then export A=1; else echo "EnvironmentNameNotFound: $2" >&2; return 1; fi; }
+[ -f /no/such/file ] && . /no/such/file
+conda activate "$@"
+"""
+
+
+def test_an_activation_that_fails_is_named_by_its_line(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "activate").write_text(ACTIVATE)
+    search = f"{tmp_path}:{os.environ['PATH']}"
+    for line in ("source activate", f"source {tmp_path}/activate"):
+        good = job.script(["bash", "-c", "echo A=$A"], job_script_prologue=[f"{line} good"])
+        assert job.run(good, PATH=search) == 0
+        assert job.log == "A=1\n"
+        bad = job.script(["bash", "-c", "echo A=$A"], job_script_prologue=["true", f"{line} bad", "true"])
+        assert job.run(bad, PATH=search) == 1
+        assert "EnvironmentNameNotFound: bad\n" in job.log
+        assert f"job-script-prologue: exit code 1 from: {line} bad\n" in job.log
+        assert "A=" not in job.log
+
+
+HOOK = """\
+false
+export HOOKED=yes
+grep -q x /dev/null
+conda() { if [ "$2" = good ]; then export A=1; else return 3; fi; }
+false
+true
+"""
+
+
+def test_a_text_given_to_eval_is_its_own_business_and_its_end_is_not(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text(HOOK)
+    (tmp_path / "bad").write_text("export A=1\nfalse\n")
+    hook = f'eval "$(cat {tmp_path}/hook)"'
+    good = job.script(["bash", "-c", "echo $HOOKED $A"], job_script_prologue=[hook, "conda activate good", "true"])
+    assert job.run(good) == 0
+    assert job.log == "yes 1\n"
+    for lines, code, said in (
+        ([hook, "conda activate bad", "true"], 3, "conda activate bad"),
+        ([hook, "true", "(exit 9)", "true"], 9, "(exit 9)"),
+        ([f"{hook} && conda activate bad"], 3, f"{hook} && conda activate bad"),
+        ([f'eval "$(cat {tmp_path}/bad)"', "true", "true"], 1, f'eval "$(cat {tmp_path}/bad)"'),
+        ([hook, "x=$(false)", "true"], 1, "x=$(false)"),
+        ([hook, "exit 6"], 6, "exit 6"),
+    ):
+        assert job.run(job.script(["echo", "worker"], job_script_prologue=lines)) == code, lines
+        assert job.log.endswith(f"exit code {code} from: {said}\n")
+
+
+def test_what_the_prologue_sets_for_itself_is_not_set_for_what_follows(job: Job) -> None:
+    path = job.script(
+        ["sh", "-c", "exit 5"],
+        job_script_prologue=["set -eu -o pipefail"],
+        job_script_epilogue=["false", "echo $NO_SUCH_VARIABLE", "echo last"],
+    )
+    assert job.run(path) == 5
+    assert job.log.endswith("\nlast\n")
+
+
+def test_a_signal_in_the_prologue_is_not_the_prologues_fault(job: Job) -> None:
+    process = job.start(
+        job.script(["echo", "worker"], job_script_prologue=["echo ready; while :; do sleep 0.05; done"])
+    )
+    wait_until(
+        lambda: "ready" in job.log if (job.directory / "logs" / "7.3.log").exists() else False, "the prologue"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert job.log == "ready\n"
+
+
+def test_the_prologue_of_a_job_of_ranks_tells_its_line_too(job: Job) -> None:
+    text = scripts.render_ranks(config("local", job_script_prologue=["true", "exit 6"]), count=1, command=["true"])
+    path = job.directory / "ranks.sh"
+    path.write_text(text)
+    done = subprocess.run(["bash", path], capture_output=True, text=True)
+    assert done.returncode == 6
+    assert "job-script-prologue: the job ends with exit code 6 from: exit 6" in done.stderr
 
 
 def test_the_epilogue_runs_also_after_a_failure(job: Job) -> None:
@@ -592,7 +730,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("system", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in REAL])
-@pytest.mark.parametrize("name", ["plain", "a b", "per%cent %A", "ümläut; &"])
+@pytest.mark.parametrize("name", ["plain", "a b", "per%cent %A", "ümläut; &", os.fsdecode(b"sc\xe9ne")])
 def test_logs_and_tickets_are_where_we_look_for_them(
     system: str, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -601,7 +739,7 @@ def test_logs_and_tickets_are_where_we_look_for_them(
     command, changes = REAL[system]
     code = "pwd; echo $OMP_NUM_THREADS; exit 7"
     text = render(config(system, **changes), directory, worker_command=["sh", "-c", code])
-    (directory / "job.sh").write_text(text)
+    (directory / "job.sh").write_bytes(scripts.encoded(text))
     bed.run(["mkdir", directory / "jobs", directory / "logs"])
     done = bed.run([*command, directory / "job.sh"], cwd=directory)
     assert done.exit_code == 0, done
@@ -611,8 +749,8 @@ def test_logs_and_tickets_are_where_we_look_for_them(
         ticket = directory / "jobs" / f"{number}{joint}{element}.exit"
         wait_until(lambda path=ticket: path.exists() and path.read_text() == "7\n", f"{ticket} to be written")
         log = directory / "logs" / f"{number}{joint}{element}.log"
-        wait_until(lambda path=log: path.exists() and path.read_text(), f"{log} to be written")
-        assert log.read_text() == f"{directory}\n1\n"
+        wait_until(lambda path=log: path.exists() and path.read_bytes(), f"{log} to be written")
+        assert log.read_bytes() == os.fsencode(directory) + b"\n1\n"
 
 
 def test_workers_have_the_resources_of_the_configuration() -> None:
@@ -642,10 +780,21 @@ def test_slurm_is_asked_for_the_end_where_only_it_knows() -> None:
     assert "HPCLAUNCH_ENDS=0\n" in render(endless["sge"])
 
 
+@pytest.mark.parametrize("off", [0, -40, 5 * 86400, -900 * 86400])
+def test_a_slurm_job_knows_how_long_it_has_on_a_node_whose_clock_is_off(off: int) -> None:
+    text = render(config("slurm", walltime="01:00:00"))
+    began, end = text.index("HPCLAUNCH_ENDS="), text.index("HPCLAUNCH_JOB=")
+    controller = int(time.time()) - off
+    given = {"SLURM_JOB_START_TIME": str(controller - 5), "SLURM_JOB_END_TIME": str(controller + 3595)}
+    shown = f"set -eu\n{text[began:end]}\necho $((HPCLAUNCH_ENDS - $(date +%s)))"
+    done = subprocess.run(["bash", "-c", shown], env={**os.environ, **given}, capture_output=True, text=True)
+    assert abs(int(done.stdout) - 3600) < 60, done.stderr
+
+
 def test_a_signal_is_asked_for_before_the_end() -> None:
     assert "#SBATCH --signal=B:USR1@60\n" in render(config("slurm", walltime="10:00:00"))
-    assert "#SBATCH --signal=B:USR1@6\n" in render(config("slurm", walltime=60))
-    assert "#SBATCH --signal=B:USR1@20\n" in render(config("slurm", walltime=60, drain_margin=20))
+    assert "#SBATCH --signal=B:USR1@6\n" in render(config("slurm", walltime="60s"))
+    assert "#SBATCH --signal=B:USR1@20\n" in render(config("slurm", walltime="60s", drain_margin=20))
     assert "#$ -notify\n" in render(config("sge"))
 
 
@@ -654,3 +803,33 @@ def test_users_own_signals_win() -> None:
     assert own.count("--signal") == 1
     assert "-notify" not in render(config("sge", job_directives_skip=["-notify"]))
     assert render(config("sge", job_extra_directives=["-notify"])).count("-notify") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"local_directory": "$SCRATCH_OF_JOBS/x"}, "SCRATCH_OF_JOBS"),
+        ({"python": "${ENV_OF_JOBS}/bin/python"}, "ENV_OF_JOBS"),
+        ({"worker_extra_args": ["--local-directory $SCRATCH_OF_JOBS"]}, "SCRATCH_OF_JOBS"),
+    ],
+)
+def test_a_variable_that_the_job_does_not_have_is_named(job: Job, changes: dict[str, Any], name: str) -> None:
+    assert job.run(job.script(["echo", "worker"], **changes)) == 78
+    assert f"hpclaunch: {name} is not set in this job on " in job.log
+    assert "worker\n" not in job.log
+    assert job.run(job.script(["echo", "worker"], **changes), **{name: "/x"}) == 0
+
+
+def test_a_prologue_may_set_it(job: Job) -> None:
+    path = job.script(["echo", "worker"], local_directory="$MINE", job_script_prologue=["export MINE=/x"])
+    assert job.run(path) == 0
+
+
+def test_without_a_tmpdir_the_usual_one_is_meant(job: Job) -> None:
+    base = msgspec.structs.replace(config("local"), local_directory="${TMPDIR}/a b")
+    word = scripts.worker_command(base, job.directory)[-1]
+    path = job.script([*job.record(), word])
+    assert job.run(path, TMPDIR="/x") == 0
+    assert job.words() == ["/x/a b"]
+    assert job.run(path, TMPDIR="") == 0
+    assert job.words() == ["/tmp/a b"]  # noqa: S108

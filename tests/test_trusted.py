@@ -104,7 +104,7 @@ def test_a_cluster_in_such_a_base_is_an_error_of_the_configuration(tmp_path: Pat
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(0o777)
     with pytest.raises(ConfigError, match=r"chmod \+t") as caught:
-        rundir.create(tmp_path / "group" / "run", "mine")
+        rundir.create(tmp_path / "group" / "run" / "mine")
     assert caught.value.key == "shared-temp-directory"
     assert not list((tmp_path / "group").iterdir())
 

@@ -24,7 +24,7 @@ def by_name(name: str, config: JobConfig, directory: Path) -> BatchSystem:
     if name == "slurm":
         from hpclaunch.batch.slurm import Slurm
 
-        where = slurm_cluster(config.job_extra_directives, submit)
+        where = slurm_cluster((*config.job_extra_directives, *config.inherited_directives), submit)
         return Slurm(submit_extra=submit, cancel_extra=cancel, cluster=where)
     from hpclaunch.batch import localctl
     from hpclaunch.batch.local import LocalProcesses

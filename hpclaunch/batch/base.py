@@ -10,6 +10,7 @@ Job ids are text. An element of a job array has an id of its own in the batch sy
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +63,14 @@ class Completed(msgspec.Struct, frozen=True):
     is_late: bool = False  # it ran out of time and was killed: nobody knows what it has done
 
 
+#: How sites' own checks of submissions say that there are too many jobs.
+TOO_MANY_JOBS = re.compile(
+    r"too many (\w+ )?jobs|\b(job|submit|submission)s? (limit|quota)\b|\bmax(imum|\.)? (number of )?(\w+ )?jobs\b|"
+    r"\b(only|at most|no more than|more than) \d+ (\w+ )?jobs\b|\b(limit|quota) (of|on) (\w+ ){0,3}jobs\b",
+    re.IGNORECASE,
+)
+
+
 class BatchSystem(Protocol):
     """A codec for one batch system: argument lists out, text in.
 
@@ -101,6 +110,20 @@ class BatchSystem(Protocol):
     def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         """Return the jobs that the listing has. Raise StatusError if the batch system did not answer."""
 
+    def second_look(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the argvs that ask for jobs by their ids, past all filters of listings that a site may have.
+
+        They are asked in turn about jobs that the listing lacks, as long as there are such.
+        """
+
+    def parse_second_look(
+        self, done: Completed, job_ids: Iterable[str], seen: Iterable[str]
+    ) -> dict[str, JobStatus]:
+        """Return the jobs that this answer has; ``seen`` are those that earlier answers had.
+
+        Raise StatusError if the batch system did not answer.
+        """
+
     def explain(self, job_id: str) -> tuple[str, ...]:
         """Return the argv that asks why one job waits or is stuck."""
 
@@ -129,6 +152,12 @@ class BatchSystem(Protocol):
         """Return why the run before this one ended, in words; empty if accounting has no such run.
 
         Raise StatusError if it did not answer.
+        """
+
+    def limit(self, words: str) -> str:
+        """Return which limit on the number of jobs a refusal is about, in words; empty if it is about none.
+
+        Fewer jobs may be taken then, or the same later.
         """
 
     def hint(self, done: Completed) -> str:

@@ -60,6 +60,17 @@ class LocalProcesses:
     def is_too_many(self, words: str) -> bool:
         return False
 
+    def limit(self, words: str) -> str:
+        return ""
+
+    def second_look(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        return []  # the listing has no filters
+
+    def parse_second_look(
+        self, done: Completed, job_ids: Iterable[str], seen: Iterable[str]
+    ) -> dict[str, JobStatus]:
+        return {}
+
     def find(self, script: Path) -> tuple[str, ...]:
         return (*self._command, "list")
 

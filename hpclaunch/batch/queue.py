@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus, JobUsage
-from hpclaunch.errors import CancelError, CommandError, StatusError, SubmitError
+from hpclaunch.errors import CancelError, CommandError, LimitReachedError, StatusError, SubmitError
 from hpclaunch.transport.base import Transport
 
 log = logging.getLogger("hpclaunch.batch")
@@ -67,21 +67,38 @@ class BatchQueue:
 
         They are more than ``count`` if an earlier submission, which seemed lost, has come after all.
 
+        :raises LimitReachedError: the user may not have more jobs; it has those that were taken, perhaps none.
         :raises SubmitError: they were not submitted, or not all: then the others have been cancelled again.
         """
         ids = await self._latecomers(script)
-        limit = self.batch.max_array
+        most = self.batch.max_array
         while len(ids) < count:
-            size = min(count - len(ids), limit)
+            size = min(count - len(ids), most)
             try:
                 ids += await self._submit_some(script, size)
             except SubmitError as error:
-                limit = size // 2
-                if not limit or not self.batch.is_too_many(error.output):
+                most = size // 2
+                limit = self.batch.limit(error.output)
+                if most and (limit or self.batch.is_too_many(error.output)):
+                    continue
+                if not limit:
                     await self._take_back(ids, error)
                     raise
+                self._known.update(ids)
+                raise self._reached(limit, ids, count, error) from None
         self._known.update(ids)
         return ids
+
+    def _reached(self, limit: str, ids: Sequence[str], count: int, error: SubmitError) -> LimitReachedError:
+        return LimitReachedError(
+            f"{self.batch.title} took {len(ids)} of {count} job{'s' if count > 1 else ''}: {limit} is reached",
+            job_ids=ids,
+            limit=limit,
+            argv=error.argv,
+            exit_code=error.exit_code,
+            output=error.output,
+            hint=error.hint,
+        )
 
     async def _latecomers(self, script: Path) -> list[str]:
         """Return the jobs of an earlier submission that seemed lost; none in the usual case."""
@@ -181,7 +198,7 @@ class BatchQueue:
     # --- asking
 
     async def poll(self, ids: Iterable[str]) -> dict[str, JobStatus]:
-        """Return the state of each of these jobs; UNKNOWN if the listing lacks it.
+        """Return the state of each of these jobs; UNKNOWN if neither the listing has it nor a question by its id.
 
         :raises StatusError: the batch system did not answer.
         """
@@ -190,7 +207,16 @@ class BatchQueue:
         found: dict[str, JobStatus] = {}
         for some in _pieces(self._sound(wanted)):
             found.update(self.batch.parse_status(await self._run(self.batch.status(some)), some))
+            await self._look_again([job_id for job_id in some if job_id not in found], found)
         return {job_id: found.get(job_id) or JobStatus(job_id, JobState.UNKNOWN) for job_id in wanted}
+
+    async def _look_again(self, missing: list[str], found: dict[str, JobStatus]) -> None:
+        """Ask by their ids for jobs that the listing lacks: it may be filtered."""
+        for argv in self.batch.second_look(missing) if missing else ():
+            found.update(self.batch.parse_second_look(await self._run(argv), missing, found))
+            missing = [job_id for job_id in missing if job_id not in found]
+            if not missing:
+                return
 
     async def usage(self, ids: Iterable[str]) -> dict[str, JobUsage]:
         """Return what accounting knows of those of these jobs that it knows as ended.

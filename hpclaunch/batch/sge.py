@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import TOO_MANY_JOBS, Completed, JobState, JobStatus, JobUsage
 from hpclaunch.config.units import format_bytes, format_duration
 from hpclaunch.errors import StatusError, SubmitError
 
@@ -56,6 +56,15 @@ _HINTS = (
     ("commlib error", "Grid Engine's master does not answer; try again when `qstat` does."),
     ("no submit host", "Jobs can't be submitted from this host; log in to a login node."),
     ("command not found", "Is this a login node, and is Grid Engine's module loaded?"),
+    (
+        "jobs are allowed",
+        "`qconf -sconf` lists the limits (max_u_jobs, max_jobs); an array counts as one job there.",
+    ),
+    (
+        "no suitable queues",
+        "No queue could ever run this (-w e asks for that check): `qstat -f`, `qquota` and `qconf -sq` show what "
+        "queues and quotas allow; look at memory, walltime and queue.",
+    ),
 )
 #: The scheduler's reasons why a job waits, in words.
 _WAITS = (
@@ -63,6 +72,10 @@ _WAITS = (
     (re.compile("queue instance dropped because it is temporarily not available"), "the host does not answer"),
     (re.compile("queue instance dropped because it is disabled"), "the queue is disabled"),
     (re.compile("queue instance dropped because it is overloaded: .*"), "the host has too much to do"),
+    (
+        re.compile(r'.*cannot run.*exceeds limit "(?P<who>[^"]*)" in rule "(?P<rule>[^"]*)".*'),
+        r"the site's quota is used up (rule \g<rule>; `qquota` shows it)",
+    ),
     (re.compile(r"\((-l .*)\) cannot run in queue because of cluster queue"), r"\1 is more than the queue allows"),
 )
 #: What is said of a site where the scheduler keeps its reasons for itself, as most large ones have it.
@@ -100,9 +113,11 @@ class GridEngine:
 
     def parse_submit(self, done: Completed, count: int | None) -> list[str]:
         for pattern, text in ((_TERSE, done.stdout), (_SUBMITTED, done.stderr), (_SUBMITTED, done.stdout)):
-            match = pattern.search(text)
-            if match is not None:
-                number, first, last, step = match.groups()
+            matches = list(pattern.finditer(text))  # the last is the answer: sites' wrappers print others
+            if count is not None:
+                matches = [match for match in matches if match[2] is not None] or matches
+            if matches:
+                number, first, last, step = matches[-1].groups()
                 if first is None:
                     return [f"{number}.1"]
                 return [f"{number}.{i}" for i in range(int(first), int(last) + 1, int(step))]
@@ -117,6 +132,14 @@ class GridEngine:
 
     def is_too_many(self, words: str) -> bool:
         return re.search(r"more than \d+ tasks|max_aj_tasks", words) is not None
+
+    def limit(self, words: str) -> str:
+        match = re.search(r"only (\d+) jobs are allowed per (\w+)", words)
+        if match is not None:
+            key = "max_u_jobs" if match[2] == "user" else "max_jobs"
+            return f"the site's limit of {match[1]} jobs per {match[2]}, {key}"
+        match = TOO_MANY_JOBS.search(words)
+        return next(line.strip() for line in words.splitlines() if match[0] in line) if match else ""
 
     def find(self, script: Path) -> tuple[str, ...]:
         return ("qstat", "-j", self._job_name)
@@ -136,7 +159,7 @@ class GridEngine:
     # --- watching
 
     def status(self, job_ids: Sequence[str]) -> tuple[str, ...]:
-        return ("qstat", "-xml")  # it lists all jobs of this user, and nobody else's
+        return ("qstat", "-u", "$user", "-s", "a", "-xml")  # explicit options win over a file of defaults
 
     def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         if done.exit_code != 0:
@@ -162,6 +185,32 @@ class GridEngine:
                 job_id = f"{number}.{element}"
                 if job_id in wanted:
                     found[job_id] = JobStatus(job_id, _state(letters), letters, host)
+        return found
+
+    def second_look(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        numbers = dict.fromkeys(job_id.partition(".")[0] for job_id in job_ids)
+        # A file of defaults may name queues; "*" for all of them leaves out what fits no queue, which -j has.
+        listing = ("qstat", "-u", "$user", "-s", "a", "-q", "*", "-xml")
+        return [listing, ("qstat", "-j", ",".join(numbers))]
+
+    def parse_second_look(
+        self, done: Completed, job_ids: Iterable[str], seen: Iterable[str]
+    ) -> dict[str, JobStatus]:
+        if "-xml" in done.argv:
+            return self.parse_status(done, job_ids)
+        if "commlib error" in done.stderr or done.is_late:
+            raise _no_answer("Grid Engine does not say how the jobs are", done)
+        wanted = set(job_ids)
+        shown = {job_id.partition(".")[0] for job_id in seen}
+        found: dict[str, JobStatus] = {}
+        for record in _records(done.stdout):
+            number, elements = record.get("job_number:", ""), record.get("job-array", "").partition(":")[2] or "1"
+            running = re.findall(r"(?m)^(\d+):", record.get("usage", ""))
+            state = JobState.RUNNING
+            if not running and number not in shown:  # listings hide it: elements that wait are hidden together
+                running, state = [str(element) for element in _elements(elements)], JobState.QUEUED
+            ids = (f"{number}.{element}" for element in running)
+            found.update({job_id: JobStatus(job_id, state) for job_id in ids if job_id in wanted})
         return found
 
     def explain(self, job_id: str) -> tuple[str, ...]:
@@ -310,7 +359,9 @@ def _records(text: str) -> Iterable[dict[str, str]]:
             record = {}
             continue
         key, _, value = line.partition(" ")
-        if key:
+        if key == "usage" and key in record:  # of qstat -j: one line for each element that runs
+            record[key] += f"\n{value.strip()}"
+        elif key:
             record[key] = value.strip()
     if record:
         yield record

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import TOO_MANY_JOBS, Completed, JobState, JobStatus, JobUsage
 from hpclaunch.errors import StatusError, SubmitError
 
 _STATES = {
@@ -91,6 +91,10 @@ _REASONS = {
     "launch_failed_requeued_held": "its launch failed and it is held",
     "job_requeued_in_held_state": "it was requeued and is held",
 }
+_LIMITS_ADVICE = (
+    "`sacctmgr show associations user=$USER` and `sacctmgr show qos` list the limits; fewer and larger jobs, or "
+    "another account or QOS, may fit."
+)
 _HINTS = (
     ("invalid partition", "`sinfo` lists the partitions; set the key `queue`."),
     ("Memory specification", "No node has so much memory: `sinfo -o '%P %m'` lists what nodes have, in MB."),
@@ -102,6 +106,16 @@ _HINTS = (
     ("unrecognized option", "Look at job-extra-directives and submit-command-extra."),
     ("Invalid job array", "The site's MaxArraySize is smaller than the number of jobs."),
     ("command not found", "Is this a login node, and is Slurm's module loaded?"),
+    ("Limit", _LIMITS_ADVICE),
+    ("QOS policy", _LIMITS_ADVICE),
+)
+#: Limits on the number of jobs, in words. Those that are not here go by Slurm's own name for them.
+_LIMITS = (
+    ("AssocMaxSubmitJobLimit", "your limit of submitted jobs, MaxSubmitJobs"),
+    ("AssocGrpSubmitJobsLimit", "your account's limit of submitted jobs, GrpSubmitJobs"),
+    ("QOSMaxSubmitJobPerUserLimit", "your limit of submitted jobs in this QOS, MaxSubmitJobsPerUser"),
+    ("QOSMaxSubmitJobPerAccountLimit", "your account's limit of submitted jobs in this QOS"),
+    ("QOSGrpSubmitJobsLimit", "the QOS's limit of submitted jobs, GrpSubmitJobs"),
 )
 
 #: Signs that the controller did not answer, though it may have heard.
@@ -133,9 +147,14 @@ class Slurm:
     def __init__(
         self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = (), cluster: str = ""
     ) -> None:
-        self._where = (f"--clusters={cluster}",) if cluster else ()
+        self._clusters = [cluster] if cluster else []
         self._submit_extra = tuple(submit_extra)
         self._cancel_extra = tuple(cancel_extra)
+
+    @property
+    def _where(self) -> tuple[str, ...]:
+        """Where jobs are: the cluster that was asked for, and any that sbatch's answers have named."""
+        return (f"--clusters={','.join(self._clusters)}",) if self._clusters else ()
 
     # --- submitting
 
@@ -147,23 +166,42 @@ class Slurm:
         return ("sbatch", "--parsable", *array, *self._submit_extra, str(script))
 
     def parse_submit(self, done: Completed, count: int | None) -> list[str]:
-        match = re.search(r"^(\d+)(?:;\S+)?\s*$", done.stdout, re.MULTILINE)
-        if done.exit_code != 0 or match is None:
+        said = _submitted(done.stdout)
+        if done.exit_code != 0 or said is None:
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
-        return [match[1]] if count is None else [f"{match[1]}_{i}" for i in range(1, count + 1)]
+        number, cluster = said
+        if cluster and cluster not in self._clusters:
+            self._clusters.append(cluster)
+        return [number] if count is None else [f"{number}_{i}" for i in range(1, count + 1)]
+
+    def limit(self, words: str) -> str:
+        if "Requested time limit" in words:
+            return ""
+        for sign, text in _LIMITS:
+            if sign in words:
+                return text
+        if (match := re.search(r"\b((?:Assoc|QOS)\w+Limit)\b", words)) is not None:
+            return f"the limit {match[1]} of your account or QOS"
+        if "accounting/QOS policy" in words:
+            return "a limit of your account or QOS"
+        if re.search("temporarily unable to accept job|Resource temporarily unavailable", words):
+            return "Slurm's own limit of jobs, MaxJobCount"
+        match = TOO_MANY_JOBS.search(words)
+        return next(line.strip() for line in words.splitlines() if match[0] in line) if match else ""
 
     def hint(self, done: Completed) -> str:
         words = done.stderr + done.stdout
         return next((hint for sign, hint in _HINTS if sign in words), "")
 
     def is_lost(self, done: Completed) -> bool:
-        return done.is_late or any(sign in done.stderr for sign in _LOST)
+        has_id = bool(done.exit_code) and _submitted(done.stdout) is not None  # a wrapper of sbatch failed later
+        return done.is_late or has_id or any(sign in done.stderr for sign in _LOST)
 
     def is_too_many(self, words: str) -> bool:
         return "Invalid job array specification" in words
 
     def find(self, script: Path) -> tuple[str, ...]:
-        return ("squeue", *self._where, "--noheader", "--array", "--me", "--format=%i|%o")
+        return ("squeue", *self._where, "--noheader", "--all", "--array", "--me", "--format=%i|%o")
 
     def parse_find(self, done: Completed, script: Path) -> list[str]:
         if done.exit_code != 0:
@@ -196,12 +234,37 @@ class Slurm:
         return self._listing(job_id)
 
     def _listing(self, ids: str) -> tuple[str, ...]:
-        shown = ("--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r")
+        shown = ("--noheader", "--all", "--array", "--states=all", "--format=%i|%T|%N|%r")
         return ("squeue", *self._where, *shown, f"--jobs={ids}")
 
     def parse_explain(self, done: Completed, job_id: str) -> str:
         status = self.parse_status(done, [job_id]).get(job_id)
         return status.reason if status is not None else ""
+
+    def second_look(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        numbers = dict.fromkeys(_number(job_id) for job_id in job_ids)
+        return [("scontrol", *self._where, "--oneliner", "show", "job", number) for number in numbers]
+
+    def parse_second_look(
+        self, done: Completed, job_ids: Iterable[str], seen: Iterable[str]
+    ) -> dict[str, JobStatus]:
+        if done.exit_code != 0:
+            if any(sign in done.stderr for sign in (*_LOST, "Unable to contact")) or done.is_late:
+                raise _no_answer("Slurm does not say how the jobs are", done)
+            return {}  # it does not know them, or may not be asked so here
+        wanted = set(job_ids)
+        found: dict[str, JobStatus] = {}
+        for line in done.stdout.splitlines():
+            facts = dict(re.findall(r"(\w+)=(\S*)", line))
+            number = facts.get("ArrayJobId", facts.get("JobId", ""))
+            element = facts.get("ArrayTaskId")
+            ids = [number] if element is None else _elements(f"{number}_[{element}]")
+            host = facts.get("BatchHost") or facts.get("NodeList", "")
+            for job_id in ids:
+                if job_id in wanted:
+                    word, reason = facts.get("JobState", ""), facts.get("Reason", "None")
+                    found[job_id] = _status(job_id, word, "" if host == "(null)" else host, reason)
+        return found
 
     # --- cancelling
 
@@ -270,6 +333,13 @@ class Slurm:
         return ""  # other ends are of the run after it
 
 
+def _submitted(text: str) -> tuple[str, str] | None:
+    """Return the job's number and cluster, from the last line that has them: sites' wrappers print others."""
+    found = re.findall(r"^[ \t]*(\d+)(?:;(\S+))?[ \t\r]*$", text, re.MULTILINE)
+    found = found or re.findall(r"^Submitted batch job (\d+)(?: on cluster (\S+))?[ \t\r]*$", text, re.MULTILINE)
+    return found[-1] if found else None
+
+
 def _no_answer(what: str, done: Completed) -> StatusError:
     return StatusError(what, argv=done.argv, exit_code=done.exit_code, output=done.stderr or done.stdout)
 
@@ -302,9 +372,22 @@ def _in_words(reason: str) -> str:
     plain = reason.strip("()")
     word = re.split(r"[,\s:]", plain)[0]
     words = _REASONS.get(plain.replace(" ", "_"), _REASONS.get(word))
+    words = _limit_in_words(word) if words is None else words
     if words is None:
         return plain
     return f"{words} ({plain})" if words else ""
+
+
+def _limit_in_words(word: str) -> str | None:
+    """Return what one of Slurm's many limits means for a job that waits; None if it is none."""
+    match = re.fullmatch(r"(Assoc|QOS)(Grp|Max)(\w*?)(PerJob|PerNode|PerUser|PerAccount)?Limit", word)
+    if match is None:
+        return None
+    whose = "your account" if match[1] == "Assoc" else "its QOS"
+    what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", match[3])
+    if match[4] in ("PerJob", "PerNode") or match[3].startswith("Wall"):
+        return f"it asks for more than {whose} allows one job ({what}): it will never run"
+    return f"a limit of {whose} is reached ({what}); it runs when others of its jobs have ended"
 
 
 def _elements(job_id: str) -> Iterable[str]:

@@ -12,12 +12,14 @@ import click
 import msgspec
 
 from hpclaunch import rundir
+from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
-from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.link.session import HeadSession
+from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 
 T = TypeVar("T")
 
@@ -34,11 +36,11 @@ _END_SECONDS = 40.0
 @config_options
 def up(section: str, cluster_name: str | None, count: int, bounds: tuple[int, int] | None, **options: Any) -> None:
     """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
-    from hpclaunch.cluster.adaptation import read_policy
-    from hpclaunch.cluster.cluster import group_config
+    from hpclaunch.cluster.arguments import group_config
     from hpclaunch.cluster.current import user_python_path
+    from hpclaunch.jobs.policy import read_policy
 
-    config = load(section, given(options)).job
+    config = inherit(load(section, given(options)).job)
     groups = {
         group: group_config(section, group, {**given(options), "groups": {}, **keys})
         for group, keys in config.groups.items()
@@ -108,7 +110,8 @@ def ps() -> None:
 @click.option("--story", is_flag=True, help="Show all that happened to each job.")
 def jobs(name: str, story: bool) -> None:
     """Show the jobs of cluster NAME."""
-    table = JobTable(ask(rundir.find_cluster(name), "jobs"))
+    directory = rundir.find_cluster(name)
+    table = JobTable(ask(directory, "jobs"), ask(directory, "job_notes"))
     click.echo(table.stories() if story else str(table))
     click.echo(count_states(table))
 
@@ -125,6 +128,8 @@ def why(name: str, what: str) -> None:
         raise UserError(f"cluster {name!r} knows no task and no job {what!r}; `hpclaunch jobs {name}` lists jobs")
     if said:
         click.echo(said)
+        if WAITS_FOR_WORKER in said:
+            click.echo("".join(f"  {note}\n" for note in ask(directory, "job_notes")), nl=False)
     for job in JobTable(table).told():
         click.echo(job)
 

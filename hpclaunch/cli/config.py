@@ -11,11 +11,24 @@ from typing import Any
 import click
 import yaml
 
+from hpclaunch.batch.environment import interference
 from hpclaunch.config import schema
 from hpclaunch.config.documents import Value
-from hpclaunch.config.layers import check_file, find_files, merged_section, raise_all, read_tree, user_file
+from hpclaunch.config.layers import (
+    Loaded,
+    check_file,
+    find_files,
+    load,
+    merged_section,
+    raise_all,
+    read_tree,
+    user_file,
+)
 from hpclaunch.data_files import data_path
-from hpclaunch.errors import ConfigError, SiteError
+from hpclaunch.errors import ConfigError, ScriptError, SiteError
+
+#: What a file may leave open, for its scripts to be rendered.
+_STAND_INS = {"cores": 1, "memory": "1 GB"}
 
 
 @click.group()
@@ -37,6 +50,8 @@ def show(section: str | None, origin: bool) -> None:
     for title, values in shown.items():
         click.echo(f"  {title}:")
         _print_values({key: value for key, value in values.items() if key not in tree.memory}, "    ", origin)
+        if origin:
+            _print_environment(title)
     click.echo("distributed:\n  worker:\n    memory:")
     memory = {key.removeprefix("memory_"): value for key, value in tree.memory.items()}
     _print_values(memory, "      ", origin)
@@ -47,6 +62,17 @@ def _print_values(values: dict[str, Value], indent: str, origin: bool) -> None:
     width = max((len(line) for line, _ in lines), default=0)
     for line, where in lines:
         click.echo(f"{line:<{width}}  # {where}" if origin else line)
+
+
+def _print_environment(section: str) -> None:
+    """Print, as comments, what else the batch system would heed, and what becomes of it."""
+    try:
+        job = load(section, {"cores": 1, "memory": "1 GB"}).job  # where a file leaves them to arguments
+        settings = interference(job, os.environ, Path.cwd())
+    except (ConfigError, ScriptError, OSError):
+        return  # a section that others build on
+    for setting in settings:
+        click.echo(f"    # {setting.fate}: {setting.text}")
 
 
 def _yaml(value: Any) -> str:
@@ -79,10 +105,13 @@ def init(section: str) -> None:
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Look for mistakes in FILE: unknown keys, wrong types and units, values that contradict each other."""
+    """Look for mistakes in FILE: unknown keys, wrong types and units, values that contradict each other.
+
+    What can't stand in a job script is found too, since a script of each section is rendered.
+    """
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        errors = check_file(file)
+        errors = check_file(file) or _script_mistakes(file)
     for text in dict.fromkeys(str(note.message) for note in notes):
         click.echo(f"note: {text}")
     for error in errors:
@@ -91,3 +120,44 @@ def check(file: Path) -> None:
         click.echo(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''} in {file}", err=True)
         sys.exit(1)
     click.echo(f"{file}: no mistakes")
+
+
+def _script_mistakes(file: Path) -> list[ConfigError]:
+    """Return what is wrong with the job scripts of a file's sections, as `hpclaunch script` would say."""
+    from hpclaunch import scripts
+
+    tree = read_tree([file], {})
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HPCLAUNCH_")}
+    found: list[ConfigError] = []
+    for name, place in tree.places.items():
+        if name == "default" or not place.startswith(f"{file}:"):
+            continue
+        if name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]:
+            continue
+        values = merged_section(tree, name, {}, [])
+        missing = {key: one for key, one in _STAND_INS.items() if values[key].value is None}
+        try:
+            loaded = load(name, missing, env=env, paths=[file])
+        except ConfigError as error:
+            found += getattr(error, "errors", [error])
+            continue
+        if loaded.job.batch_system == "mpi":
+            continue
+        try:
+            directory = Path("/nowhere") / f"{loaded.job.name}-00000000"
+            scripts.render(loaded.job, cluster_id=directory.name, directory=directory, work_directory=Path("/"))
+        except ScriptError as error:
+            key = _blamed(str(error), loaded)
+            origin = loaded.origins[key] if key else place
+            found.append(ConfigError(f"section {name}: {error}", origin=origin, key=key.replace("_", "-")))
+    return found
+
+
+def _blamed(text: str, loaded: Loaded) -> str:
+    """Return the key that an error names or whose value it quotes; empty if it does neither."""
+    named = text.partition(":")[0].replace("-", "_")
+    if named in loaded.origins:
+        return named
+    values = {key: getattr(loaded.job, key, None) for key in loaded.origins}
+    texts = {key: value for key, value in values.items() if isinstance(value, str) and value}
+    return next((key for key, value in texts.items() if repr(value) in text), "")

@@ -19,6 +19,7 @@ COMMANDS = {
     "adapt": "hpclaunch.cli.adapt:adapt",
     "clean": "hpclaunch.cli.cluster:clean",
     "config": "hpclaunch.cli.config:config",
+    "doctor": "hpclaunch.cli.doctor:doctor",
     "down": "hpclaunch.cli.cluster:down",
     "jobs": "hpclaunch.cli.cluster:jobs",
     "logs": "hpclaunch.cli.cluster:logs",

@@ -14,13 +14,14 @@ import click
 
 from hpclaunch import batch, rundir, scripts
 from hpclaunch.batch.base import JobState, JobUsage
+from hpclaunch.batch.environment import inherit
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import StatusError, UserError
-from hpclaunch.safepath import module_command
+from hpclaunch.safepath import run_module
 from hpclaunch.transport.local import LocalTransport
 
 #: Stands where a cluster that is started has eight random digits.
@@ -62,7 +63,7 @@ def script(
     if ranks is None:
         if program or submit or wait or launcher or no_mpi:
             raise UserError("a program, --launcher, --no-mpi, --submit and --wait go with --mpi N")
-        click.echo(_worker_script(section, given(options)), nl=False)
+        _print(_worker_script(section, given(options)))
         return
     if not program:
         raise UserError(
@@ -70,19 +71,29 @@ def script(
         )
     config, text = _ranks_script(section, given(options), ranks, program, launcher, no_mpi=no_mpi)
     if not submit and not wait:
-        click.echo(text, nl=False)
+        _print(text)
         return
     if config.batch_system == "local":
         raise UserError(
             "the local batch system has no queue for this: write the script to a file and run it by bash"
         )
     path = Path(f"{config.name}.job.sh").absolute()
-    path.write_text(text)
+    path.write_bytes(scripts.encoded(text))
     sys.exit(asyncio.run(_submit(config, path, follow=wait)))
 
 
+def _print(script: str) -> None:
+    """Print a script as it goes into a file, also with paths that are not UTF-8."""
+    data = scripts.encoded(script)
+    if data == script.encode(errors="replace"):
+        click.echo(script, nl=False)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+
 def _worker_script(section: str, options: dict[str, Any]) -> str:
-    config = load(section, options).job
+    config = inherit(load(section, options).job)
     directory = rundir.base_directory(config.shared_temp_directory) / f"{config.name}-{_NUMBER}"
     return scripts.render(
         config,
@@ -111,12 +122,12 @@ def _ranks_script(
     options.setdefault("cores", 1)
     options.setdefault("processes", 1)
     options.setdefault("name", Path(program[0]).stem.replace(" ", "-") or "ranks")
-    config = load(section, options).job
+    config = inherit(load(section, options).job)
     if not Path(program[0]).is_file():
         raise UserError(f"there is no program {program[0]}")
-    command = [config.python, *program]
+    command = [*scripts.python_words(config), *program]
     if no_mpi:
-        command = [*module_command(config.python, "hpclaunch"), "run", *program]
+        command = [*scripts.python_words(config), *run_module("hpclaunch"), "run", *program]
         launcher = launcher or {"slurm": "srun", "sge": "exec"}.get(config.batch_system, "")
     text = scripts.render_ranks(config, count=ranks, command=command, launcher=launcher, has_memory=has_memory)
     return config, text

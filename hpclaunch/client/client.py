@@ -9,32 +9,32 @@ import contextlib
 import functools
 import hashlib
 import operator
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from hpclaunch.client import data as data_calls
-from hpclaunch.client import graph, graphs
-from hpclaunch.client.absent import heed_words, why_absent
-from hpclaunch.client.actor import submit_actor
-from hpclaunch.client.awaiting import after, blocking, in_thread, is_awaiting, wait_all
-from hpclaunch.client.copies import CopyCalls
+from hpclaunch.client.calls import scatter as data_calls
+from hpclaunch.client.calls.actors import submit_actor
+from hpclaunch.client.calls.cancel import EndCalls
+from hpclaunch.client.calls.inspect import QuestionCalls
+from hpclaunch.client.calls.replicas import CopyCalls
+from hpclaunch.client.calls.setups import SetUpCalls
+from hpclaunch.client.coordination.datasets import DatasetCalls
 from hpclaunch.client.core import ClientCore
 from hpclaunch.client.current import add_default, get_client, meaning, remove_default
-from hpclaunch.client.cycles import making_many
-from hpclaunch.client.datasets import DatasetCalls
-from hpclaunch.client.ending import EndCalls
-from hpclaunch.client.executor import ClientExecutor
-from hpclaunch.client.functions import check_size
-from hpclaunch.client.future import CANCELLED, DONE, PENDING, STORED, Future
-from hpclaunch.client.questions import QuestionCalls
-from hpclaunch.client.terms import check_counts, make_terms, timeout_seconds
-from hpclaunch.client.waiting import flatten, rebuild
+from hpclaunch.client.futures.future import CANCELLED, DONE, PENDING, STORED, Future
+from hpclaunch.client.futures.waiting import flatten, rebuild
+from hpclaunch.client.gc_pause import making_many
+from hpclaunch.client.graphs import plan as graph
+from hpclaunch.client.graphs import submit as graphs
+from hpclaunch.client.integrations.dask_names import heed_words, why_absent
+from hpclaunch.client.integrations.executor import ClientExecutor
+from hpclaunch.client.submission.functions import check_size
+from hpclaunch.client.submission.options import check_counts, make_terms, timeout_seconds, worker_names
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.errors import CommClosedError, UserError
+from hpclaunch.link.facade import after, blocking, in_thread, is_awaiting, wait_all
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
 _MAP_CHUNK = 4096
@@ -42,7 +42,7 @@ _MAP_CHUNK = 4096
 _MAP_BYTES = 16 << 20
 
 
-class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
+class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, ClientCore):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -73,7 +73,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         if cluster is None:
             from hpclaunch.cluster.current import current_or_new_cluster
 
-            cluster, is_own = current_or_new_cluster(**local)
+            cluster, is_own = current_or_new_cluster(asynchronous=asynchronous, **local)
             self._own_cluster = cluster if is_own else None
         elif local:
             raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
@@ -119,7 +119,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
             before that. Else it is learned from the function's earlier calls.
         :param timeout: how long it may run; after that it is ended, and fails with TaskTimeoutError.
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
-            :class:`~hpclaunch.client.actor.Actor`, whose methods call it there.
+            :class:`~hpclaunch.client.calls.actors.Actor`, whose methods call it there.
         :param actors: the same as ``actor``.
         :param restarts: how often an actor is made anew when its worker is lost.
         :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.
@@ -347,6 +347,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         :param errors: "raise" raises the first task's error; "skip" leaves failed tasks out.
         :param direct: accepted, and not needed: large results come from the workers where the network allows it.
         :raises ValueError: a future is another client's.
+        :raises ResultTooLargeError: the results together do not fit into the memory that is free here.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
@@ -402,8 +403,8 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         :raises SerializationError: a value can't be pickled.
         :raises TimeoutError: they are not there in time.
         """
-        names = [workers] if isinstance(workers, str) else None if workers is None else list(workers)
-        return data_calls.scatter(self, data, names, timeout_seconds(timeout), broadcast=broadcast, hash=hash)
+        names, limit = worker_names(workers), timeout_seconds(timeout)
+        return data_calls.scatter(self, data, names, limit, broadcast=broadcast, hash=hash)
 
     @blocking
     def run(
@@ -439,16 +440,6 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
             "run_on_scheduler is refused: the head never unpickles or runs what a client sends, so that no client "
             "can harm the others. Use run() for the workers, or scheduler_info(), who_has() and processing()"
         )
-
-    @blocking
-    def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> None:
-        """Send a .py, .zip, .egg or .whl file to all workers, also to those that come later, to be imported there.
-
-        :param load: accepted, and not needed: a module is loaded by the first task that imports it, and again by
-            each upload after that.
-        :raises UserError: it is of another kind, or raised when it was loaded again.
-        """
-        data_calls.upload_file(self, Path(filename))
 
     @blocking
     def restart(self, timeout: str | float = 30.0, wait_for_workers: bool = True) -> Client:
@@ -528,14 +519,21 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, ClientCore):
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Client:
+        cluster: Any = self.cluster
+        if getattr(cluster, "asynchronous", False):
+            await cluster  # the workers of a local one are there then
         await self._start()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await in_thread(functools.partial(Client.close, self))
+    async def __aexit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
+        await in_thread(functools.partial(self.__exit__, kind))
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
+        try:
+            if kind is None:  # what its executors were given is not dropped
+                self._unended.wait(self)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         if not self._is_open:

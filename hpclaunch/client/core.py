@@ -1,10 +1,8 @@
 """What a client is made of: its connection to the head, its futures, and what goes in and out for them.
 
 Threads: the user's threads pickle, make futures and put messages into ``_outgoing``; the loop thread
-(:mod:`hpclaunch.client.sync`) sends them, and takes outcomes in. One condition guards the step of a future out of
+(:mod:`hpclaunch.link.loop`) sends them, and takes outcomes in. One condition guards the step of a future out of
 "pending"; the rest relies on single operations of deque and dict being atomic.
-
-What can be asked of a cluster is in :mod:`hpclaunch.client.client`; nothing here knows it.
 """
 
 from __future__ import annotations
@@ -24,21 +22,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpclaunch.client.actor import Actor, ActorCalls
-from hpclaunch.client.callbacks import CallbackThread, call_back
-from hpclaunch.client.fences import Fences
-from hpclaunch.client.functions import FunctionCache, SentFunctions, Using
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future, is_gone, new_future
-from hpclaunch.client.late import late, late_results
-from hpclaunch.client.liveness import look_after
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import loop_thread
+from hpclaunch.client.calls.actors import Actor, ActorCalls
+from hpclaunch.client.futures.callbacks import CallbackThread, call_back
+from hpclaunch.client.futures.fences import Fences
+from hpclaunch.client.futures.free_memory import PART, Stored, check, explained
+from hpclaunch.client.futures.future import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    LOST,
+    PENDING,
+    STORED,
+    Future,
+    is_gone,
+    new_future,
+)
+from hpclaunch.client.futures.outstanding import UnendedCalls
+from hpclaunch.client.futures.timeout_errors import late, late_results
+from hpclaunch.client.submission.functions import FunctionCache, SentFunctions, Using
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize, tls
 from hpclaunch.comm.fetch import Fetcher
+from hpclaunch.comm.mending import mend
+from hpclaunch.comm.texts import checked_text, escaped
 from hpclaunch.errors import CommClosedError, HPCLaunchError, PeerError, PeerSilentError, UnknownTaskError
+from hpclaunch.link.liveness import look_after
+from hpclaunch.link.loop import loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.notes import warn_from_afar
-from hpclaunch.worker.context import TaskFacts, here, stepping_aside
+from hpclaunch.tasks.context import TaskFacts, here, stepping_aside
 
 log = logging.getLogger("hpclaunch.client")
 
@@ -62,12 +74,13 @@ class ClientCore:
         self._is_open = False
         self._complaints: set[Callable[[HPCLaunchError], None]] = set()  # who is told that the cluster can't work
         self.cluster = None if isinstance(cluster, str | os.PathLike) else cluster
-        self.name = f"{name or 'client'}-{secrets.token_hex(4)}"
+        self.name = f"{checked_text('name=', name or 'client')}-{secrets.token_hex(4)}"
         self._tag = secrets.token_hex(3)
         self._numbers = itertools.count(1)  # one for each submission or fence; next() on it is atomic
         self._futures: dict[str, weakref.ref[Future]] = {}
         self._fences = Fences()  # guarded by _changed
         self._kept: set[Future] = set()  # pending, with callbacks
+        self._unended = UnendedCalls()  # of executors
         self._released: deque[str] = deque()
         self._outgoing: deque[m.Message] = deque()
         self._functions = FunctionCache()
@@ -85,6 +98,7 @@ class ClientCore:
         self._thread = loop_thread()
         self._opening = (cluster, timeout)
         self._session: HeadSession
+        self._result_memory: float | None = PART  # of what is free here, that results may have
         if not asynchronous:
             self._session = self._thread.run(self._open(cluster, timeout))
             self._is_open = True
@@ -129,8 +143,11 @@ class ClientCore:
                 directory, name=self.name, on_messages=self._on_messages, on_lost=self._on_lost, timeout=timeout
             )
             facts = read_facts(directory)
+        self._result_memory = facts.get("result_memory", PART)
+        if session.comm is not None:
+            session.comm.on_unsendable = self._on_unsendable
         session.listen(self._on_notice)
-        session.on_warning = warn_from_afar
+        session.on_warning, session.on_recovered = warn_from_afar, self._on_recovered
         hello = m.Hello(
             m.PROTOCOL_VERSION, "peer", self.name, facts["id"], host=socket.gethostname(), pid=os.getpid()
         )
@@ -273,7 +290,21 @@ class ClientCore:
                     self._changed.wait(left)
 
     def _fetch(self, futures: Sequence[Future], timeout: float | None) -> list[Any]:
-        """Get large results from those who hold them."""
+        """Get large results from those who hold them.
+
+        :raises ResultTooLargeError: there is no memory for them here.
+        """
+        results = {future._key: data for future in futures if type(data := future._data) is Stored}
+        check(results, self._result_memory)
+        try:
+            return self._fetch_in_turn(futures, timeout)
+        except (MemoryError, OSError) as error:
+            explanation = explained(error, results)
+            if explanation is None or explanation is error:
+                raise
+            raise explanation from error
+
+    def _fetch_in_turn(self, futures: Sequence[Future], timeout: float | None) -> list[Any]:
         until = None if timeout is None else time.monotonic() + timeout
         values: list[Any] = []
         for start in range(0, len(futures), _FETCHES):
@@ -299,18 +330,23 @@ class ClientCore:
         return value
 
     async def _fetch_all(self, futures: Sequence[Future]) -> list[serialize.Payload | None]:
-        return await asyncio.gather(*(self._fetch_one(future) for future in futures))
+        fetches = [asyncio.ensure_future(self._fetch_one(future)) for future in futures]
+        try:
+            return await asyncio.gather(*fetches)
+        finally:
+            for fetch in fetches:  # if one of them has failed
+                fetch.cancel()
 
     async def _fetch_one(self, future: Future) -> serialize.Payload | None:
         """Get a large result. None: those who should have it do not, and the future is pending again, or lost."""
-        holders = future._data
+        stored = future._data
         if future._status != STORED:
             return None
-        payload = await self._fetcher.fetch(holders, future._key)
+        payload = await self._fetcher.fetch(stored.places, future._key)
         if payload is not None:
             return payload
         with self._changed:
-            if future._status == STORED and future._data is holders:  # nobody else was quicker, or knows better
+            if future._status == STORED and future._data is stored:  # nobody else was quicker, or knows better
                 if not self._is_current(future):
                     text = f"the result of task {future._key} was let go by release()"
                     future._data, future._status = m.Failure("LostResultError", text), FAILED
@@ -318,7 +354,7 @@ class ClientCore:
                     future._data, future._status = CommClosedError(self._closed), LOST
                 else:
                     future._data, future._status = None, PENDING
-                    self._send(m.LocateKeys([future._key], [holders]))
+                    self._send(m.LocateKeys([future._key], [stored.places]))
         return None
 
     def _actors(self) -> ActorCalls:
@@ -369,6 +405,15 @@ class ClientCore:
         self._outgoing.append(message)
         self._schedule_flush()
 
+    def _on_unsendable(self, message: m.Message, error: Exception) -> m.Message | None:
+        """A message can't be encoded, though its parts were checked: tasks in it fail, and no others."""
+        if type(message) is not m.SubmitTasks:
+            return mend(message, error)
+        text = escaped(f"the call can't be sent: {error}. One of its options has a value that no message holds")
+        failure = m.Failure("SerializationError", text)
+        self._end([(key, FAILED, failure) for key in message.keys])
+        return None
+
     def _schedule_flush(self) -> None:
         if not self._flush_due and not self._closed and not self._thread.is_foreign:
             self._flush_due = True
@@ -404,8 +449,8 @@ class ClientCore:
             if type(message) is m.TasksDone:
                 self._on_done(message)
             elif type(message) is m.TasksStored:
-                stored = zip(message.keys, message.holders, strict=True)
-                self._end([(key, STORED, holders) for key, holders in stored], is_news=True)
+                stored = zip(message.keys, message.holders, message.sizes, strict=True)
+                self._end([(key, STORED, Stored(places, size)) for key, places, size in stored], is_news=True)
             elif type(message) is m.TasksFailed:
                 self._on_failed(message)
             elif type(message) is m.TasksCancelled:
@@ -493,6 +538,9 @@ class ClientCore:
         for complain in list(self._complaints):
             complain(error)
 
+    def _on_recovered(self) -> None:
+        self._failure = None
+
     @contextlib.contextmanager
     def _complaining(self, complain: Callable[[HPCLaunchError], None]) -> Iterator[None]:
         """Have somebody told inside this block that the cluster can't work, from any thread."""
@@ -505,6 +553,8 @@ class ClientCore:
             self._complaints.discard(complain)
 
     def _on_lost(self, error: PeerError) -> None:
+        if not self._has_closed:
+            self._unended.complain(str(error), warn_from_afar)
         self._closed = self._closed or str(error)
         self._fetcher.on_head_lost(str(error))
         self._end([(key, LOST, error) for key in list(self._futures)])
@@ -536,6 +586,7 @@ class ClientCore:
         """Release all futures and disconnect."""
         if not self._has_closed:
             self._has_closed = True
+            self._unended.complain("the client was closed")
             self._closed = self._closed or "it was closed by close()"
             self._thread.run(self._close())
             error = CommClosedError("the client was closed")

@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hpclaunch.client import dask_default
-from hpclaunch.client.on_import import when_imported
-from hpclaunch.worker.context import task_client
+from hpclaunch.client.integrations import dask as dask_default
+from hpclaunch.on_import import when_imported
+from hpclaunch.tasks.context import task_client
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client

@@ -12,7 +12,7 @@ _entered = threading.local()
 _lasting: list[Any] = []
 
 
-def current_or_new_cluster(**arguments: Any) -> tuple[Any, bool]:
+def current_or_new_cluster(*, asynchronous: bool = False, **arguments: Any) -> tuple[Any, bool]:
     """Return the cluster that ``Client()`` means, and whether it was made for it.
 
     That is the innermost ``with`` block's, or the one that ``initialize()`` has started, or the one named by
@@ -25,9 +25,9 @@ def current_or_new_cluster(**arguments: Any) -> tuple[Any, bool]:
         named = os.environ.get("HPCLAUNCH_CLUSTER")
         if named:
             return named, False
-    from hpclaunch.cluster.cluster import LocalCluster
+    from hpclaunch.cluster.local import LocalCluster
 
-    return LocalCluster(**arguments), True
+    return LocalCluster(asynchronous=asynchronous, **arguments), True
 
 
 def enter(cluster: Any) -> None:

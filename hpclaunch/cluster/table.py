@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,7 +11,14 @@ _COLUMNS = ("job", "state", "for", "host", "workers", "what happened")
 
 
 class JobTable(list[dict[str, Any]]):
-    """A cluster's jobs, one dict each (id, state, since, host, workers, reason, story); prints as a table."""
+    """A cluster's jobs, one dict each (id, state, since, host, workers, reason, story); prints as a table.
+
+    ``notes`` has sentences about the cluster as a whole, such as that a limit of jobs is reached.
+    """
+
+    def __init__(self, jobs: Iterable[dict[str, Any]] = (), notes: Iterable[str] = ()) -> None:
+        super().__init__(jobs)
+        self.notes = list(notes)
 
     def columns(self) -> tuple[str, ...]:
         """Return the heads of the columns; that of the group only if there are several."""
@@ -56,8 +63,9 @@ class JobTable(list[dict[str, Any]]):
 
     def __str__(self) -> str:
         if not self:
-            return "no jobs"
-        return _aligned([self.columns(), *((*row[:-1], " ".join(row[-1].split())) for row in self.rows())])
+            return "\n".join(["no jobs", *self.notes])
+        rows = [self.columns(), *((*row[:-1], " ".join(row[-1].split())) for row in self.rows())]
+        return "\n".join([_aligned(rows), *self.notes])
 
     __repr__ = __str__
 
@@ -67,7 +75,8 @@ class JobTable(list[dict[str, Any]]):
             "<tr>" + "".join(f"<td style='white-space:pre-wrap'>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows()
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
 class AdaptLog(list[dict[str, Any]]):

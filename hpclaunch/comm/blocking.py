@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import check_hello, notice_dead_hosts
-from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder, encode
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder
+from hpclaunch.comm.mending import encode_all
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError
 
@@ -48,7 +49,7 @@ class BlockingConnection:
 
         :raises CommClosedError: the connection is over, or takes nothing for ``timeout`` seconds.
         """
-        data = b"".join(bytes(piece) for piece in encode(messages))
+        data = b"".join(bytes(piece) for piece in encode_all(messages, ()))
         until = time.monotonic() + timeout
         try:
             while data:
@@ -186,6 +187,11 @@ def dial_blocking(
         _drop(sock)
         why = error.strerror or str(error) or "the other side closed it during the handshake"
         raise CommClosedError(f"no connection to {address}: {why}") from None
+
+
+def was_refused(error: PeerError) -> bool:
+    """Say whether :func:`dial_blocking` failed because the host is there and nothing listens."""
+    return isinstance(error.__context__, ConnectionRefusedError)
 
 
 def accept_blocking(

@@ -21,15 +21,23 @@ _LEAST_BYTES = 4 << 20
 _ALIGN = 64
 
 
+class OwnBytes(bytearray):
+    """Memory that was made for one value; to be told from memory that users keep."""
+
+
+class OwnPages(mmap.mmap):
+    """As :class:`OwnBytes`, in pages."""
+
+
 def allocate(size: int) -> memoryview:
     """Return writable memory of ``size`` bytes, all of them zero.
 
     :raises MemoryError: there is none.
     """
     if size < _LEAST_BYTES:
-        return memoryview(bytearray(size))
+        return memoryview(OwnBytes(size))
     try:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = OwnPages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"no memory for {size / 1e6:.0f} MB: {error.strerror or error}") from None
     with contextlib.suppress(OSError):  # a kernel without large pages

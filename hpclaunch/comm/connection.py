@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 from hpclaunch.comm import tls
 from hpclaunch.comm.buffers import Buffer
-from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder, encode
+from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder
+from hpclaunch.comm.mending import OnUnsendable, encode_all, mend
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, FrameError, HandshakeError, PeerError
 
@@ -50,6 +51,7 @@ class Comm(Protocol):
     """What the reactors' shells need of a connection; TCP here, in memory in ``comm/memory.py``."""
 
     peer: str
+    on_unsendable: OnUnsendable  # called in the sending of a message that can't be encoded
 
     def send(self, message: Message) -> None:
         """Queue a message for the end of this tick of the loop."""
@@ -101,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self.on_frames = on_frames
         self.on_lost = on_lost
         self.on_made = on_made
+        self.on_unsendable: OnUnsendable = mend
         self.peer = "?"
         self.close_reason = ""
         self._decoder = FrameDecoder(LIMIT_STRANGER, _scratch.memory)
@@ -221,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self.is_closed:
             return
         try:
-            pieces = encode(messages, buffers)
+            pieces = encode_all(messages, buffers, self.on_unsendable)
         except FrameError as error:
             self.abort(str(error))
             return

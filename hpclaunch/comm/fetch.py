@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -55,7 +56,10 @@ class Fetcher:
         self.on_source_lost: Callable[[str, str], None] = lambda *_: None
 
     async def fetch(self, holders: Sequence[str], key: str) -> Payload | None:
-        """Return the result of task ``key`` from one of its holders; None if none of them has it."""
+        """Return the result of task ``key`` from one of its holders; None if none of them has it.
+
+        :raises MemoryError: there is no memory for it here; or an OSError that says so.
+        """
         result = await self.fetch_shared(holders, key)
         return result if result is None or isinstance(result, Payload) else result.read()
 
@@ -94,7 +98,9 @@ class Fetcher:
                 return answer
             try:
                 return await self._bulk.take(address, answer)
-            except (OSError, PeerError, MemoryError) as error:
+            except (OSError, PeerError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                    raise
                 trouble = str(error) or type(error).__name__
                 self._no_offers.add(address)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from hpclaunch.comm.texts import checked_text
+
 #: A key must fit where a worker notes what it runs.
 _MAX_BYTES = 400
 
@@ -17,12 +19,16 @@ Key = str | tuple[Any, ...]
 def text_of_key(key: Any) -> str:
     """Return what the cluster knows a key by.
 
-    :raises ValueError: it is no key.
+    :raises ValueError: it is no key, or can't be encoded.
     """
-    text = key if isinstance(key, str) else ""
+    text = key if type(key) is str else checked_text("a key", key) if isinstance(key, str) else ""
     if isinstance(key, tuple) and key:
-        text = repr(_plain(key))
-    if not text or len(text.encode()) > _MAX_BYTES:
+        text = checked_text("a key", repr(_plain(key)))
+    try:
+        is_sound = bool(text) and len(text.encode()) <= _MAX_BYTES
+    except UnicodeEncodeError:
+        checked_text("a key", text)  # raises
+    if not is_sound:
         raise ValueError(
             f"a key is a text of 1 to {_MAX_BYTES} bytes, or a tuple of texts and numbers that is no longer, not "
             f"{key!r:.100}"

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from hpclaunch.comm.buffers import Buffer
-from hpclaunch.comm.framing import LIMIT_PEER, Frame, FrameDecoder, encode
+from hpclaunch.comm.framing import LIMIT_PEER, Frame, FrameDecoder
+from hpclaunch.comm.mending import OnUnsendable, encode_all, mend
 from hpclaunch.comm.messages import Message
 from hpclaunch.errors import FrameError
 
@@ -22,6 +23,7 @@ class MemoryConnection:
         self.other: MemoryConnection | None = None
         self.on_frames: Callable[[MemoryConnection, list[Frame]], None] = lambda *_: None
         self.on_lost: Callable[[MemoryConnection, str], None] = lambda *_: None
+        self.on_unsendable: OnUnsendable = mend
         self.local_host = "memory"
         self._loop = asyncio.get_running_loop()
         self._queue: list[Message] = []
@@ -75,11 +77,12 @@ class MemoryConnection:
         if self.other is None or self._closed:
             return
         try:
-            data = b"".join(bytes(piece) for piece in encode(messages, buffers))
+            pieces = encode_all(messages, buffers, self.on_unsendable)
         except FrameError as error:
             self.abort(str(error))
             return
-        self._loop.call_soon(self.other._receive, data)
+        if pieces:
+            self._loop.call_soon(self.other._receive, b"".join(map(bytes, pieces)))
 
     def _receive(self, data: bytes) -> None:
         if not self._closed:

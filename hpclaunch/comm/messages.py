@@ -14,6 +14,9 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 
+#: Bytes of all files and plugins for workers that the head keeps.
+MAX_SETUP_BYTES = 512 << 20
+
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages: encoded as a msgpack array that begins with the tag."""
@@ -47,6 +50,8 @@ class Hello(_Message, tag=1):
     seconds_left: float = 0.0  # until its job ends; 0 if nobody knows an end
     lifetime: float = 0.0  # such seconds when the job was new, if this is a later process of it
     resources: dict[str, float] = {}  # of each worker, by name: what tasks can ask for
+    time: float = 0.0  # unix time by its clock; 0 is not told
+    room: int = 0  # bytes of its memory that are free for what tasks are given; 0 is not known, or no limit
 
 
 class Welcome(_Message, tag=2):
@@ -54,7 +59,7 @@ class Welcome(_Message, tag=2):
 
     version: int
     name: str
-    python_path: list[str] = []
+    python_path: list[bytes] = []  # as the file system has them, which may be no UTF-8
     heartbeat_seconds: float = 2.0
     inline_limit: int = 65536  # results up to this many bytes travel to the head
 
@@ -72,9 +77,16 @@ class Goodbye(_Message, tag=3):
 class DefineFunction(_Message, tag=10):
     """A function's bytes, sent before the first task that calls it, and not again until it is forgotten."""
 
-    function: bytes  # its id: a hash of data
+    function: bytes  # its id: a hash of the rest
     name: str
     data: bytes
+    buffers: list[bytes] = []  # large ones that the pickle in ``data`` refers to
+    is_shared: bool = False  # all calls on a worker may share one copy; else each unpickles its own
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.data) + sum(map(len, self.buffers))
 
 
 class ForgetFunctions(_Message, tag=28):
@@ -150,6 +162,15 @@ class RunTask(_Message, tag=16):
     key: str
     args: bytes
     inputs: list[Input]
+
+
+class ExpectTask(_Message, tag=77):
+    """From the head to a worker, in a frame before it: a task with large arguments comes now.
+
+    So the worker can note what it was about to receive, should its process end meanwhile.
+    """
+
+    key: str
 
 
 class RecallTasks(_Message, tag=17):
@@ -435,6 +456,7 @@ class WorkerDied(_Message, tag=41):
     log: str = ""  # the last lines of the job's output, and where it is
     advice: str = ""  # what to do about it
     is_by_others: bool = False  # somebody has killed it; its tasks are hardly to blame
+    receiving: list[str] = []  # tasks whose arguments or inputs it received, which may have ended it
 
 
 class WorkerPaused(_Message, tag=44):
@@ -523,6 +545,7 @@ Message = (
     | InputMissing
     | CopiesHeld
     | SayWhenBegun
+    | ExpectTask
     | TaskBegun
     | TaskSeceded
     | WantKeys

@@ -12,14 +12,15 @@ import msgspec
 
 from hpclaunch import errors
 from hpclaunch.comm.messages import ErrorReport
+from hpclaunch.comm.texts import escaped, pack
 
 
 def to_report(error: BaseException) -> ErrorReport:
     """Return an error as plain data; one that is not ours becomes a BugError that tells its class."""
     if not isinstance(error, errors.HPCLaunchError):
-        return ErrorReport("BugError", f"{type(error).__name__}: {error}")
+        return ErrorReport("BugError", escaped(f"{type(error).__name__}: {error}"))
     plain = {k: v for k, v in vars(error).items() if _is_plain(v)}
-    return ErrorReport(type(error).__name__, str(error), msgspec.msgpack.encode(plain))
+    return ErrorReport(type(error).__name__, escaped(str(error)), pack(plain))
 
 
 def to_error(report: ErrorReport) -> errors.HPCLaunchError:

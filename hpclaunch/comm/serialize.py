@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from hpclaunch import errors
 from hpclaunch.comm import registry, unpickling
 from hpclaunch.comm.buffers import Buffer, copy_of
 from hpclaunch.comm.messages import Failure
+from hpclaunch.comm.texts import clipped, escaped
 from hpclaunch.errors import SerializationError
 
 _collector: ContextVar[dict[str, None] | None] = ContextVar("collector", default=None)
@@ -31,6 +33,8 @@ _resolver: ContextVar[Callable[[str, bool], Any] | None] = ContextVar("resolver"
 
 #: Bytes of a pickled exception that travel to the client; of a larger one its text does.
 _MAX_EXCEPTION = 64 << 20
+#: Characters of its text and of its traceback.
+_MAX_TEXT = 1 << 20
 
 #: Bytes from which a buffer travels beside the pickle, and how many of them may: a frame holds no more than 65536.
 _MIN_BUFFER = 1 << 14
@@ -81,8 +85,8 @@ def dump_value(value: Any) -> Payload:
         data = dumps(value, 5, buffer_callback=keep_in_band)
         if b"__main__" not in data:
             return Payload(data, buffers)
-    except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
-        pass
+    except BaseException as error:  # pickle raises anything; cloudpickle has the last word
+        _pass_on_interrupt(error)
     buffers.clear()
     data = _cloudpickle(value, keep_in_band)
     return Payload(data, buffers)
@@ -97,8 +101,8 @@ def dump_inline(value: Any) -> bytes:
         data = registry.dumps(value, 5) if _registered else _dumps(value, 5)
         if b"__main__" not in data:
             return data
-    except Exception:  # noqa: S110 - pickle raises anything; cloudpickle has the last word
-        pass
+    except BaseException as error:  # pickle raises anything; cloudpickle has the last word
+        _pass_on_interrupt(error)
     return _cloudpickle(value, None)
 
 
@@ -112,10 +116,17 @@ def load_value(data: Buffer, buffers: list[Buffer] | None = None, what: str = "t
         if not buffers:
             return _loads(data)
         return _loads(data, [copy_of(b) if memoryview(b).readonly else b for b in buffers])
-    except SerializationError:  # of something in it, which it names
+    except (SerializationError, MemoryError):  # of something in it, which it names; or there is no room for it
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit of a user's __setstate__ is an error like any other
+        _pass_on_interrupt(error)
         raise SerializationError(_why_not("unpickled", what, error)) from error
+
+
+def _pass_on_interrupt(error: BaseException) -> None:
+    """Raise what may be the user's Ctrl-C, which comes in the main thread only."""
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
 
 
 def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
@@ -124,7 +135,8 @@ def _cloudpickle(value: Any, callback: Callable[[Any], Any] | None) -> bytes:
     dumps = registry.cloudpickle_dumps if _registered else cloudpickle.dumps
     try:
         return bytes(dumps(value, protocol=5, buffer_callback=callback))
-    except Exception as error:
+    except BaseException as error:
+        _pass_on_interrupt(error)
         raise SerializationError(_why_not("pickled", _culprit(value, dumps), error)) from error
 
 
@@ -137,7 +149,7 @@ def _culprit(value: Any, dumps: Callable[..., Any]) -> str:
         for name, one in named:
             try:
                 dumps(one, protocol=5)
-            except Exception:
+            except BaseException:
                 return f"{name}, {_kind(one)},"
     return _kind(value)
 
@@ -149,7 +161,11 @@ def _kind(value: Any) -> str:
 
 
 def _why_not(done: str, what: str, error: BaseException) -> str:
-    text = f"{what} can't be {done}: {type(error).__name__}: {error}"
+    try:
+        said = str(error)
+    except BaseException:  # a user's __str__
+        said = "its __str__ raises"
+    text = clipped(f"{what} can't be {done}: {type(error).__name__}: {said}", _MAX_TEXT)
     if isinstance(error, ModuleNotFoundError):
         text += ". The module must be installed, or lie beside your script, where the job's python finds it"
     return text
@@ -159,27 +175,41 @@ def _why_not(done: str, what: str, error: BaseException) -> str:
 
 
 class FunctionBytes(NamedTuple):
-    """A function ready to travel: its id is a hash of its bytes."""
+    """A function ready to travel: its id is a hash of its bytes, and of how calls use it."""
 
     id: bytes
     name: str
     data: bytes
+    buffers: list[bytes] = []  # large ones that the pickle refers to: arrays that it holds
+    is_shared: bool = False  # all calls on a worker may share one copy; else each unpickles its own
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.data) + sum(map(len, self.buffers))
 
 
-def dump_function(function: Callable[..., Any]) -> FunctionBytes:
+def dump_function(function: Callable[..., Any], *, is_shared: bool = False) -> FunctionBytes:
     """Pickle a function: by name if its module can be imported, by value if it is in ``__main__`` or local.
 
+    Its buffers are copies: what the client does to an array later does not change it.
+
+    :param is_shared: nothing in it can change, see :mod:`hpclaunch.client.submission.shareable`.
     :raises SerializationError: it refers to something that can't be pickled.
     """
-    data = dump_inline(function)
-    return FunctionBytes(hashlib.blake2b(data, digest_size=16).digest(), function_name(function), data)
+    data, views = dump_value(function)
+    buffers = [bytes(view) for view in views]
+    digest = hashlib.blake2b(b"shared" if is_shared else b"", digest_size=16)
+    for piece in (data, *buffers):
+        digest.update(piece)
+    return FunctionBytes(digest.digest(), function_name(function), bytes(data), buffers, is_shared)
 
 
 def function_name(function: Callable[..., Any]) -> str:
     """Return a short name for a function, also for partials and callable objects."""
     inner = getattr(function, "func", function)
     name = getattr(inner, "__name__", None) or type(inner).__name__
-    return str(name)[:100]
+    return escaped(str(name)[:100])
 
 
 def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[bytes, list[str]]:
@@ -300,12 +330,12 @@ def dump_failure(error: BaseException, *, skip_frames: int = 0) -> Failure:
     for _ in range(skip_frames):
         if frames is not None and frames.tb_next is not None:
             frames = frames.tb_next
-    text = "".join(traceback.format_exception(type(error), error, frames))
-    summary = "".join(traceback.format_exception_only(type(error), error)).strip()
+    text = clipped("".join(traceback.format_exception(type(error), error, frames)), _MAX_TEXT)
+    summary = clipped("".join(traceback.format_exception_only(type(error), error)).strip(), _MAX_TEXT)
     if not isinstance(error, Exception):
         return Failure("TaskError", f"the task was ended by {summary}", text)
     if getattr(errors, type(error).__name__, None) is type(error):
-        return Failure(type(error).__name__, str(error), text)
+        return Failure(type(error).__name__, clipped(str(error), _MAX_TEXT), text)
     try:
         with _unchained(error):
             data = dump_inline(error)
@@ -366,7 +396,7 @@ def load_failure(failure: Failure) -> BaseException:
         if failure.exception:
             with contextlib.suppress(SerializationError):
                 loaded = load_value(failure.exception)
-                if isinstance(loaded, BaseException):
+                if isinstance(loaded, Exception):  # no other goes through the program that asks
                     error = loaded
     if failure.traceback:
         error.__cause__ = RemoteTraceback(failure.traceback)

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from hpclaunch.comm.buffers import Buffer, starts_of
+from hpclaunch.comm.buffers import Buffer, OwnPages, starts_of
 from hpclaunch.comm.serialize import Payload, PrivatePayload
 
 #: Bytes from which a result is shared; below, sending it is as quick.
@@ -138,7 +138,7 @@ def map_payload(fd: int, lengths: Sequence[int]) -> PrivatePayload:
     """
     if os.fstat(fd).st_size < end_of(lengths):
         raise OSError("the file was cut short")
-    view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+    view = memoryview(OwnPages(fd, 0, access=mmap.ACCESS_COPY))
     pieces = [view[at : at + length] for at, length in zip(starts_of(lengths), lengths, strict=True)]
     return PrivatePayload(pieces[0], list[Buffer](pieces[1:]))
 

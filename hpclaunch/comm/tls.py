@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 ROLES = ("head", "client", "worker")
 _AUTHORITY = "hpclaunch authority"
-_YEARS = 5  # longer than any job; the directory is removed with the cluster
+# A certificate ends with its directory, which the cluster's end removes. It holds at any time, for the clocks of
+# nodes may be days or years off; the second is RFC 5280's "no end" (4.1.2.5).
+_ALWAYS = datetime.datetime(1970, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59)
 
 
 def write_credentials(directory: Path, cluster_id: str) -> None:
@@ -72,15 +74,14 @@ def _sign(
         organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster_id[:64])
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common), organisation])
 
-    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(name(common_name))
         .issuer_name(name(_AUTHORITY))
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # hosts' clocks differ
-        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
+        .not_valid_before(_ALWAYS[0])
+        .not_valid_after(_ALWAYS[1])
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         .sign(authority, hashes.SHA256())
     )

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hpclaunch.comm import class_copies
+
 _GLOBAL = b"\x93"  # the opcode that names something in a module
 #: Bytes from which a view is not copied for this: it would cost memory, and is seldom the first that imports.
 _MAX_COPY = 16 << 20
@@ -51,8 +53,38 @@ def forget_threads() -> None:
 
 def _load(data: Any, buffers: Iterable[Any] | None) -> Any:
     if type(data) is not bytes and memoryview(data).nbytes > _MAX_COPY:
-        return pickle.loads(data, buffers=buffers)
+        return _Unpickler(_Reader(memoryview(data)), buffers=buffers).load()
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+class _Reader:
+    """Reads from a buffer without a copy of all of it; pickle asks for pieces of 64 KiB, or for large values."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view.cast("B")
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        piece = bytes(self._view[self._at : self._at + size])
+        self._at += len(piece)
+        return piece
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        piece = self._view[self._at : self._at + len(target)]
+        target[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def readline(self) -> bytes:
+        start = self._at
+        size = len(self._view)
+        while self._at < size and self._view[self._at] != 10:
+            self._at += 1
+        self._at = min(self._at + 1, size)
+        return bytes(self._view[start : self._at])
 
 
 class _Unpickler(pickle.Unpickler):
@@ -60,8 +92,10 @@ class _Unpickler(pickle.Unpickler):
         if module not in _imported:
             self._import_from_top(module)
         found = super().find_class(module, name)
-        if name == "subimport" and module.startswith("cloudpickle."):
-            return functools.partial(self._subimport, found)
+        if module.startswith("cloudpickle."):
+            if name == "subimport":
+                return functools.partial(self._subimport, found)
+            return class_copies.replacement(name, found)
         return found
 
     def _import_from_top(self, module: str) -> None:

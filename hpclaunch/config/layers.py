@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hpclaunch.config import schema
+from hpclaunch.config import paths as paths_
+from hpclaunch.config import readings, schema, worker_options
 from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
 from hpclaunch.config.machine import Machine, this_machine
 from hpclaunch.config.schema import KEYS, MEMORY_KEYS, JobConfig
@@ -81,6 +83,7 @@ def load(
         raise_all(errors)
     typed = _typed(values, errors)
     origins = {key: value.origin for key, value in values.items()}
+    _expand_paths(typed, origins, environment, errors)
     _fill_in(name, typed, origins, machine or this_machine(), user_file(environment), errors)
     raise_all(errors)
     _say_what_has_no_effect(typed, origins)
@@ -302,15 +305,57 @@ def _typed(values: Section, errors: list[ConfigError]) -> dict[str, Any]:
         if value is None and known.optional:
             typed[key] = None
             continue
+        if key == "python" and isinstance(value, str) and Path(value).is_file():
+            value = shlex.quote(value)  # one word, whatever is in it
         try:
             typed[key] = known.read(value)
         except ValueError as error:
             errors.append(ConfigError(f"{shown}: {error}", origin=origin, key=shown))
+        else:
+            if said := readings.two_readings(key, value, values["batch_system"].value):
+                warn(f"{origin}: {shown}: {said}")
     for key, text in schema.rules(typed):
         origin = values[key].origin if key in values else None
         shown = schema.written(key)
         errors.append(ConfigError(f"{shown}: {text}", origin=origin, key=shown))
+    _take_worker_options(typed, values, errors)
     return typed
+
+
+def _take_worker_options(typed: dict[str, Any], values: Section, errors: list[ConfigError]) -> None:
+    """Have worker-extra-args say what our worker takes, and the keys that they stand for."""
+    lines = typed.get("worker_extra_args")
+    if not lines:
+        return
+    origin = values["worker_extra_args"].origin
+    try:
+        found = worker_options.translate(lines)
+    except ValueError as error:
+        errors.append(ConfigError(f"worker-extra-args: {error}", origin=origin, key="worker-extra-args"))
+        return
+    values.update({key: Value(value, origin) for key, value in found.keys.items() if key in KEYS})
+    resources = {**typed.get("resources", {}), **found.keys.get("resources", {})}
+    typed.update(found.keys, worker_extra_args=found.words, resources=resources)
+    if found.ignored:
+        reasons: dict[str, list[str]] = {}
+        for option, why in found.ignored.items():
+            reasons.setdefault(why, []).append(option)
+        text = "; ".join(f"{', '.join(options)} ({why})" for why, options in reasons.items())
+        warn(f"{origin}: worker-extra-args: without effect here: {text}")
+
+
+def _expand_paths(
+    typed: dict[str, Any], origins: Mapping[str, str], env: Mapping[str, str], errors: list[ConfigError]
+) -> None:
+    """Replace the variables of paths that are used here; those of the job's own paths are the job's."""
+    for key in paths_.LOGIN_KEYS:
+        if typed.get(key) is None:
+            continue
+        shown = schema.written(key)
+        try:
+            typed[key] = paths_.expand(typed[key], env)
+        except ValueError as error:
+            errors.append(ConfigError(f"{shown}: {error}", origin=origins.get(key), key=shown))
 
 
 def _fill_in(
@@ -340,7 +385,7 @@ def _fill_in(
         typed["processes"] = schema.default_processes(typed["cores"])
         origins["processes"] = "computed: about the square root of cores"
     if typed.get("python") is None:
-        typed["python"] = sys.executable
+        typed["python"] = shlex.quote(sys.executable)
         origins["python"] = "computed: the interpreter that runs now"
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hpclaunch.config import shellwords
 from hpclaunch.config.units import format_bytes, format_duration, parse_bytes, parse_duration
 
 BATCH_SYSTEMS = ("sge", "slurm", "local")
@@ -36,12 +37,14 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     section: str  # the section it came from: "sge", "slurm", "local" or a site's own name
     group: str = ""  # the group of jobs that it describes; empty: that of the section itself
+    inherited_directives: tuple[str, ...] = ()  # from the user's environment; see batch.environment
     batch_system: str  # "sge", "slurm", "local"; "mpi": the ranks of a running job
     name: str  # job name in the batch system
     cores: int
     memory: int  # bytes per job
-    processes: int  # worker processes per job; cores // processes threads each
-    python: str
+    processes: int  # worker processes per job; cores // processes threads each, unless worker_threads says more
+    worker_threads: int | None = None  # from --nthreads in worker-extra-args
+    python: str  # words of a command, as the job's shell reads them
     interface: str | None
     death_timeout: float  # seconds without a head after which a worker ends
     local_directory: str | None
@@ -79,6 +82,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     adaptive: dict[str, Any]  # defaults of adapt(), by argument
     groups: dict[str, Any]  # more kinds of jobs: name -> keys that differ
     engine: str  # "embedded", "dask", "ray"
+    result_memory: float | None  # the part of a client's free memory that results may have; None is not checked
     memory_target: float | None  # fractions of the worker's memory; None is "false" in YAML
     memory_spill: float | None
     memory_pause: float | None
@@ -88,7 +92,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def threads(self) -> int:
         """Threads per worker process."""
-        return max(1, self.cores // self.processes)
+        return self.worker_threads or max(1, self.cores // self.processes)
 
     @property
     def memory_per_worker(self) -> int:
@@ -159,7 +163,9 @@ def _bytes(value: Any) -> int:
         raise ValueError(f'must be a size such as "24 GB", not {_kind(value)}')
     size = parse_bytes(value)
     if size < 1 << 20:
-        raise ValueError(f"{value!r} is less than 1 MiB; did you forget the unit? Write {value} GB")
+        raise ValueError(
+            f'{value!r} is less than 1 MiB; did you forget the unit? Write "{value} MB" or "{value} GB"'
+        )
     if size > LARGEST_SIZE:
         raise ValueError(f"{value!r} is more than {format_bytes(LARGEST_SIZE)}")
     return size
@@ -196,6 +202,8 @@ def _walltime(value: Any) -> int:
 
 
 def _lines(value: Any) -> tuple[str, ...]:
+    if value is None or (isinstance(value, str | Mapping) and not value):
+        return ()  # what older files have for "nothing": "", {}
     if isinstance(value, str):
         raise ValueError(f"must be a list, so write [{value!r}]")
     if not isinstance(value, list | tuple):
@@ -209,6 +217,19 @@ def _line(value: Any) -> str:
     if "\0" in str(value):
         raise ValueError("must not contain a null character")
     return str(value)
+
+
+def _arguments(value: Any) -> tuple[str, ...]:
+    """Read arguments for the worker: a list, or all of them in one text, as in the oldest files."""
+    lines = value.splitlines() if isinstance(value, str) else _lines(value)
+    return tuple(line for line in lines if line.strip())
+
+
+def _command(value: Any) -> str:
+    """Read the words of a command, which may be several (``apptainer exec IMAGE python``) and have variables."""
+    text = _text(value)
+    shellwords.split(text)
+    return text
 
 
 def _directives(value: Any) -> tuple[str, ...]:
@@ -336,12 +357,12 @@ KEYS: dict[str, Key] = {
     "cores": Key(_count, optional=True),
     "memory": Key(_bytes, optional=True),
     "processes": Key(_count, optional=True),
-    "python": Key(_text, optional=True),
+    "python": Key(_command, optional=True),
     "interface": Key(_interface, optional=True),
     "death_timeout": Key(_seconds),
     "local_directory": Key(_text, optional=True),
     "shared_temp_directory": Key(_text, optional=True),
-    "worker_extra_args": Key(_directives),
+    "worker_extra_args": Key(_arguments),
     "resources": Key(_resources),
     "shebang": Key(_shebang),
     "queue": Key(_text, optional=True),
@@ -374,6 +395,7 @@ KEYS: dict[str, Key] = {
     "adaptive": Key(_adaptive),
     "groups": Key(_groups),
     "engine": Key(_choice("embedded", "dask", "ray")),
+    "result_memory": Key(_fraction),
     "memory_target": Key(_fraction),
     "memory_spill": Key(_fraction),
     "memory_pause": Key(_fraction),

@@ -1,4 +1,4 @@
-"""Sizes and times as people write them, exactly: one parser for all of hpclaunch. Pure.
+"""Sizes, times and amounts as people write them, exactly: one parser for all of hpclaunch. Pure.
 
 Sizes: ``"1 GB"``, ``"24GiB"``, ``"500M"``, ``"1.5e9"``, or a number of bytes. As in Dask, ``k M G T P`` with or
 without ``B`` are powers of 1000, and with ``i`` powers of 1024.
@@ -126,3 +126,20 @@ def format_duration(seconds: float) -> str:
     days, rest = divmod(whole, 86400)
     clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{days}-{clock}" if days else clock
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Return the amounts of ``GPU=2,BIG=1``, or of the same with blanks, as a Dask worker takes it.
+
+    :raises ValueError: it is something else.
+    """
+    found: dict[str, float] = {}
+    for word in text.replace(",", " ").split():
+        name, _, amount = word.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            found[name] = 0.0
+        if not name or not 0 < found[name] < math.inf:
+            raise ValueError(f"must be names and amounts such as GPU=2,BIG=1, not {word!r}")
+    return found

@@ -27,6 +27,11 @@ class HeadHooks(NamedTuple):
     client_left: Callable[[str], None] = lambda name: None
     job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None
     # job id, seconds left (0: not known), the batch system's signal if it has announced the end, else ""
+    coming: Callable[[], Sequence[int]] = tuple  # memory limits of the workers that may yet come; 0 is none
+    job_left: Callable[[str, str], None] = lambda job, reason: None
+    # job id, why it will have no more workers; "": the connection to its supervisor is lost
+    clock_told: Callable[[str, str, float], None] = lambda job, host, ahead: None
+    # job id, host, seconds by which that host's clock is ahead of this one's; after each worker_joined
     is_job_id: Callable[[str], bool] = lambda job: True  # a job of this cluster can have it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,13 @@ class EmbeddedEngine:
             cluster_id,
             python_path=options.get("python_path", []),
             allowed_failures=options.get("allowed_failures", 3),
-            on_worker_joined=lambda h: hooks.worker_joined(h.job_id, h.name, h.host, h.head_address),
+            on_worker_joined=lambda hello: _tell_joined(hooks, hello),
             on_worker_left=hooks.worker_left,
             on_request=hooks.request,
             on_client_left=hooks.client_left,
             on_job_ends=hooks.job_ends,
+            coming=hooks.coming,
+            on_job_left=hooks.job_left,
         )
         server.rounds.allow_staying_awake()
 
@@ -68,6 +71,12 @@ class EmbeddedEngine:
         listener = Listener(cluster_id, context, on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)
+
+
+def _tell_joined(hooks: HeadHooks, hello: m.Hello) -> None:
+    hooks.worker_joined(hello.job_id, hello.name, hello.host, hello.head_address)
+    if hello.time:
+        hooks.clock_told(hello.job_id, hello.host, hello.time - time.time())
 
 
 class RunningEmbedded:
@@ -120,9 +129,9 @@ class RunningEmbedded:
     def notify(self, error: HPCLaunchError | None) -> None:
         """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
         if error is None:
-            self.server.forgive()
+            self.server.notices.forgive()
         else:
-            self.server.notify(error)
+            self.server.notices.notify(error)
 
     async def close(self, reason: str) -> None:
         """End all workers, let go of all clients, stop listening."""

@@ -20,7 +20,7 @@ def host_addresses(interface: str | None, host: str | None = None) -> list[str]:
     :param host: listen on this address or host name only.
     :raises ConfigError: ``host`` is not an address of this machine.
     """
-    up = _interfaces()
+    up = interfaces()
     if host:
         return [_own_address(host, up)]
     if interface is not None:
@@ -39,7 +39,7 @@ def host_addresses(interface: str | None, host: str | None = None) -> list[str]:
     return sorted(everything, key=lambda a: ipaddress.ip_address(a).is_loopback)
 
 
-def _interfaces() -> dict[str, list[str]]:
+def interfaces() -> dict[str, list[str]]:
     """Return the interfaces that are up with their usable addresses, IPv4 first."""
     states = psutil.net_if_stats()
     found: dict[str, list[str]] = {}

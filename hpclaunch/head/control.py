@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import RunningEngine
 from hpclaunch.errors import HPCLaunchError, UserError, WaitTimeoutError
+from hpclaunch.jobs.adaptive import LogRow, Policy
 
 #: Lines of an error about jobs, and ids in one of them.
 _LINES, _SOME = 20, 3
@@ -52,6 +52,9 @@ class Controlled(Protocol):
     def job_table(self) -> list[dict[str, Any]]:
         """Return the jobs and their stories, as plain values."""
 
+    def job_notes(self) -> list[str]:
+        """Return what is to be said of the jobs as a whole, such as limits that are reached."""
+
     def job_logs(self, job_id: str | None) -> dict[str, str]:
         """Return the output of one job, or of all."""
 
@@ -72,6 +75,7 @@ class Control:
             "groups": self._groups,
             "info": self._info,
             "jobs": self._jobs,
+            "job_notes": self._job_notes,
             "logs": self._logs,
             "ping": self._ping,
             "scale": self._scale,
@@ -114,6 +118,9 @@ class Control:
     async def _jobs(self) -> list[dict[str, Any]]:
         return self._head.job_table()
 
+    async def _job_notes(self) -> list[str]:
+        return self._head.job_notes()
+
     async def _logs(self, job_id: str | None = None) -> dict[str, str]:
         return await asyncio.to_thread(self._head.job_logs, job_id)
 
@@ -150,7 +157,8 @@ class Control:
 
     def _stories(self) -> str:
         """Say where each job stands, for an error about jobs that are not there."""
-        return where_they_stand(self._head.job_table()) or "  no job has been asked for: call scale() first"
+        lines = [where_they_stand(self._head.job_table()), *(f"  {note}" for note in self._head.job_notes())]
+        return "\n".join(line for line in lines if line) or "  no job has been asked for: call scale() first"
 
 
 def where_they_stand(jobs: Sequence[Mapping[str, Any]]) -> str:

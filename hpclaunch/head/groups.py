@@ -5,8 +5,8 @@ configuration describes (its name is empty); ``add_group`` adds others. Each has
 tickets of its own; log files and worker names are told apart by the batch system's job ids.
 
 Has the same face towards the head as one :class:`~hpclaunch.head.jobs.JobManager`. Which work is whose: work that
-asks for resources belongs to the first group whose workers have them; all other work to the first group that
-adapts.
+asks for resources, or is given much data, belongs to the first group whose workers have these resources and that
+much memory; all other work to the first group that adapts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from hpclaunch.cluster.adaptive import Adaptive, Facts, LogRow, Policy, Shape
-from hpclaunch.cluster.job import JobRow
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, HPCLaunchError, JobsFailedError, UserError
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs.adaptive import Adaptive, Facts, LogRow, Policy, Shape
+from hpclaunch.jobs.job import JobRow
 from hpclaunch.scheduler.demand import Demand, JobLoad, ReadyWork
 
 log = logging.getLogger("hpclaunch.groups")
@@ -37,8 +37,11 @@ class Group:
         self.past: Adaptive | None = None  # the last one, for its log and what it has learned
 
     def fits(self, work: ReadyWork) -> bool:
-        """Say whether a worker of this group has what the work asks for."""
-        return all(self.config.resources.get(name, 0) >= amount for name, amount in work.resources)
+        """Say whether a worker of this group has what the work asks for, and memory for what it is given."""
+        limit = self.config.memory_per_worker
+        return (not limit or work.memory <= limit) and all(
+            self.config.resources.get(name, 0) >= amount for name, amount in work.resources
+        )
 
 
 class Groups:
@@ -134,7 +137,7 @@ class Groups:
             release = (*decision.cancel, *decision.retire)
             if decision.submit or release:
                 log.info("adapt%s: %s", f" {group.name}" if group.name else "", decision.reason)
-            group.manager.adapted(decision.submit, release, decision.reason)
+            group.manager.adapted(decision.submit, release, decision.reason, worth=decision.wish)
 
     async def _adapt(self) -> None:
         while True:
@@ -156,6 +159,14 @@ class Groups:
         """How many workers there are to be."""
         return sum(group.manager.wish * group.config.processes for group in self._groups.values())
 
+    def coming(self) -> list[int]:
+        """Return the memory limits of the workers that may yet be started, in bytes; 0 is none.
+
+        Those of a group that can start no more do not count.
+        """
+        groups = self._groups.values()
+        return [group.config.memory_per_worker for group in groups if group.manager.failure is None]
+
     @property
     def failure(self) -> JobsFailedError | None:
         """Why no more jobs of some group are submitted; None while they are."""
@@ -171,6 +182,10 @@ class Groups:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._of_job(job_id).manager.job_ends(job_id, seconds_left, why)
 
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._of_job(job_id).manager.clock_told(job_id, host, ahead)
+
     def worker_left(self, job_id: str, worker: str, reason: str) -> None:
         """The connection to a worker ended."""
         self._of_job(job_id).manager.worker_left(job_id, worker, reason)
@@ -180,6 +195,14 @@ class Groups:
     def table(self) -> list[JobRow]:
         """Return all jobs with their stories, by group and in order of submission."""
         return [row for group in self._groups.values() for row in group.manager.table()]
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the cluster as a whole, each group's by its name."""
+        return [
+            f"group {name}: {note}" if name else note
+            for name, group in self._groups.items()
+            for note in group.manager.notes()
+        ]
 
     def logs(self, job_id: str | None = None) -> dict[str, str]:
         """Return the output of one job, or of all; see :meth:`JobManager.logs`."""

@@ -1,6 +1,6 @@
 """The job manager: keeps as many jobs alive as were wished for, and knows the story of each.
 
-It is the shell around :class:`~hpclaunch.cluster.ledger.Ledger`, which decides everything: this module runs the
+It is the shell around :class:`~hpclaunch.jobs.ledger.Ledger`, which decides everything: this module runs the
 ledger's commands (submit, ask, cancel, read files) as asyncio tasks and feeds what comes of them back as facts.
 Rules:
 
@@ -28,14 +28,22 @@ import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.batch.base import JobStatus, JobUsage
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Facts, JobFact
-from hpclaunch.cluster.following import FollowingLedger
-from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits
-from hpclaunch.cluster.reasons import Terms
 from hpclaunch.config.schema import JobConfig
-from hpclaunch.errors import CancelError, CommandError, ConfigError, HPCLaunchError, JobsFailedError, UserError
+from hpclaunch.errors import (
+    CancelError,
+    CommandError,
+    ConfigError,
+    HPCLaunchError,
+    JobsFailedError,
+    LimitReachedError,
+    UserError,
+)
 from hpclaunch.head.jobfiles import ALL_LOGS_BYTES, TAIL_BYTES, RunFiles
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Facts, JobFact
+from hpclaunch.jobs.following import FollowingLedger
+from hpclaunch.jobs.job import Job, JobFiles, JobRow, Limits
+from hpclaunch.jobs.reasons import Terms
 from hpclaunch.scheduler.demand import JobLoad
 
 log = logging.getLogger("hpclaunch.jobs")
@@ -144,10 +152,13 @@ class JobManager:
                 if error is not None:
                     raise error
 
-    def adapted(self, submit: int, release: Iterable[str], reason: str) -> None:
-        """Adaptive scaling wants so many jobs more, and these let go. Ends what :meth:`scale` has promised."""
+    def adapted(self, submit: int, release: Iterable[str], reason: str, *, worth: int = 0) -> None:
+        """Adaptive scaling wants so many jobs more, and these let go. Ends what :meth:`scale` has promised.
+
+        :param worth: so many jobs the work is worth.
+        """
         if not self._ledger.is_closing:
-            self._feed(self._ledger.on_adapted(submit, release, reason, self._clock()))
+            self._feed(self._ledger.on_adapted(submit, release, reason, self._clock(), worth=worth))
 
     def forgive(self) -> None:
         """Forget failures: somebody asked to try again."""
@@ -179,6 +190,10 @@ class JobManager:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._feed(self._ledger.on_job_ends(job_id, seconds_left, why, self._clock()))
 
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._feed(self._ledger.on_clock_told(job_id, host, ahead, self._clock()))
+
     def worker_left(self, job_id: str, worker_name: str, reason: str) -> None:
         """The connection to a worker ended."""
         self._feed(self._ledger.on_worker_left(job_id, worker_name, reason, self._clock()))
@@ -189,6 +204,10 @@ class JobManager:
         """Return all jobs with their stories, in order of submission."""
         rows = self._ledger.rows(self._clock())
         return [msgspec.structs.replace(row, group=self._group) for row in rows] if self._group else rows
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the cluster as a whole, such as that it may have no more jobs."""
+        return self._ledger.notes()
 
     def has(self, job_id: str) -> bool:
         """Say whether this is one of these jobs; it may have ended."""
@@ -218,7 +237,16 @@ class JobManager:
                     used_seconds=job.used_seconds(now),
                 )
             )
-        return facts._replace(jobs=jobs, trouble=self._why_no_more(now), ended_seconds=self._ledger.ended_seconds)
+        return facts._replace(
+            jobs=jobs,
+            trouble=self._why_no_more(now),
+            ended_seconds=self._ledger.lifecycle.ended_seconds,
+            is_retry=self._is_at_ceiling,
+        )
+
+    @property
+    def _is_at_ceiling(self) -> bool:
+        return self._ledger.ceiling.is_reached(self._ledger.book.count())
 
     def _ends_in(self, job: Job, now: float) -> float:
         if job.ends_at is not None:
@@ -232,6 +260,8 @@ class JobManager:
             return "jobs failed again and again"
         if self._ledger.silent_since is not None:
             return "the batch system does not answer"
+        if self._is_at_ceiling and now < self._ledger.ceiling.try_at:
+            return self._ledger.ceiling.text(self._ledger.terms.title)
         wait = self._ledger.verdict.not_before - now
         return f"jobs failed, and the next are tried in {wait:.0f} s" if wait > 0 else ""
 
@@ -251,7 +281,7 @@ class JobManager:
 
     async def run(self) -> None:
         """Follow the jobs until :meth:`close`."""
-        self._ledger.head_addresses = await asyncio.to_thread(self._head_addresses)
+        self._ledger.lifecycle.head_addresses = await asyncio.to_thread(self._head_addresses)
         while not self._ledger.is_closing:
             self._wake.clear()
             self._do(self._ledger.on_clock(self._clock()))
@@ -380,11 +410,29 @@ class JobManager:
         """Submit, and return the error if it was refused. ``wish`` is given if somebody waits for that."""
         try:
             ids = await self._queue.submit(self._script, command.jobs)
+        except LimitReachedError as error:
+            return self._on_limit_reached(command, error, wish)
         except HPCLaunchError as error:
             log.warning("%s", error)
             self._feed(self._ledger.on_submit_failed(command.ticket, str(error), self._clock(), wish=wish))
             return error
         self._feed(self._ledger.on_submitted(command.ticket, ids, self._clock()))
+        return None
+
+    def _on_limit_reached(
+        self, command: c.Submit, error: LimitReachedError, wish: int | None
+    ) -> LimitReachedError | None:
+        ledger, before = self._ledger, self._ledger.notes()
+        self._feed(
+            ledger.on_limit_reached(
+                command.ticket, error.job_ids, error.limit, str(error), self._clock(), wish=wish
+            )
+        )
+        if ledger.ceiling.jobs is None:
+            log.warning("%s", error)
+            return error
+        if ledger.notes() != before:
+            log.warning("%s", "; ".join(ledger.notes()) or error)
         return None
 
     # --- asking and cancelling

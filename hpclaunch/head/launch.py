@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from hpclaunch import rundir
+from hpclaunch import rundir, trusted
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
@@ -58,19 +58,24 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
 
     engine = engines.by_name(config.engine)
     _check_scheduler_options(config)
-    _check_log_directory(config)
     hosts = _hosts(config)
     work_directory = _work_directory()
-    directory = rundir.create(rundir.base_directory(config.shared_temp_directory), name)
+    directory = rundir.choose(rundir.base_directory(config.shared_temp_directory), name)
+    script = scripts.render(
+        config,
+        cluster_id=directory.name,
+        directory=directory,
+        work_directory=work_directory,
+        worker_command=engine.worker_command(config, directory),
+    )
+    made = _make_log_directory(config)  # only now: a value that is refused leaves nothing behind
     try:
-        script = scripts.render(
-            config,
-            cluster_id=directory.name,
-            directory=directory,
-            work_directory=work_directory,
-            worker_command=engine.worker_command(config, directory),
-        )
-        rundir.write_file(directory / "job.sh", script.encode(), mode=0o700)
+        rundir.create(directory)
+    except ConfigError:
+        trusted.unmake(made)
+        raise
+    try:
+        rundir.write_file(directory / "job.sh", scripts.encoded(script), mode=0o700)
         head_options.write(
             directory,
             head_options.HeadOptions(
@@ -102,7 +107,6 @@ def prepare_group(config: JobConfig, directory: Path) -> str:
     from hpclaunch import scripts
 
     engine = engines.by_name(config.engine)
-    _check_log_directory(config)
     script = scripts.render(
         config,
         cluster_id=directory.name,
@@ -110,8 +114,9 @@ def prepare_group(config: JobConfig, directory: Path) -> str:
         work_directory=Path(head_options.read(directory).work_directory),
         worker_command=engine.worker_command(config, directory),
     )
+    _make_log_directory(config)
     rundir.tickets_path(directory, config.group).mkdir(mode=0o700, exist_ok=True)
-    rundir.write_file(rundir.script_path(directory, config.group), script.encode(), mode=0o700)
+    rundir.write_file(rundir.script_path(directory, config.group), scripts.encoded(script), mode=0o700)
     return script
 
 
@@ -150,7 +155,7 @@ def prepare_ranks(
         ranks=ranks,
         script_client=script_client,
     )
-    directory = rundir.create(base, prefix + name, is_listed=is_listed)
+    directory = rundir.create(rundir.choose(base, prefix + name), is_listed=is_listed)
     try:
         head_options.write(directory, msgspec.structs.replace(options, cluster_id=directory.name))
     except BaseException as error:
@@ -230,17 +235,18 @@ def _own_umask() -> int:
     return int(words[0][1], 8) if words else -1
 
 
-def _check_log_directory(config: JobConfig) -> None:
-    """Make the log directory; better an error now than jobs that can't open their output."""
+def _make_log_directory(config: JobConfig) -> list[Path]:
+    """Make the log directory; better an error now than jobs that can't open their output. Return what was made."""
     if config.log_directory is None:
-        return
+        return []
     path = Path(config.log_directory).expanduser()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        made = trusted.make_parents(path, mode=0o777)
     except OSError as error:
         raise ConfigError(f"log-directory {path} can't be made: {error.strerror}", key="log-directory") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"log-directory {path} can't be written by you; choose another", key="log-directory")
+    return made
 
 
 class HeadProcess:

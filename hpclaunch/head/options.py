@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -31,8 +32,8 @@ class HeadOptions(msgspec.Struct, frozen=True):
 
 
 def write(directory: Path, options: HeadOptions) -> None:
-    """Write the options into a run directory."""
-    trusted.write_file(directory / "head.json", msgspec.json.encode(options))
+    """Write the options into a run directory. (Python's own JSON keeps paths that are not UTF-8.)"""
+    trusted.write_file(directory / "head.json", json.dumps(msgspec.to_builtins(options)).encode())
 
 
 def read(directory: Path) -> HeadOptions:
@@ -41,6 +42,6 @@ def read(directory: Path) -> HeadOptions:
     :raises HeadError: they are not there, or not ours.
     """
     try:
-        return msgspec.json.decode(trusted.read_file(directory / "head.json"), type=HeadOptions)
-    except (OSError, SiteError, msgspec.MsgspecError) as error:
+        return msgspec.convert(json.loads(trusted.read_file(directory / "head.json")), HeadOptions)
+    except (OSError, SiteError, ValueError) as error:  # msgspec's are ValueErrors
         raise HeadError(f"{directory / 'head.json'} can't be used: {error}") from None

@@ -30,10 +30,8 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, process_limits, rundir
+from hpclaunch import batch, clocks, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
-from hpclaunch.cluster.adaptive import LogRow, Policy
-from hpclaunch.cluster.commands import RetireWorkers
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
 from hpclaunch.engines import base as engines
@@ -46,6 +44,8 @@ from hpclaunch.head.launch import EXIT_JOBS_LEFT
 from hpclaunch.head.options import HeadOptions
 from hpclaunch.head.ranks import Ranks, is_rank
 from hpclaunch.head.sweep import sweep_others
+from hpclaunch.jobs.adaptive import LogRow, Policy
+from hpclaunch.jobs.commands import RetireWorkers
 from hpclaunch.transport.local import LocalTransport
 
 log = logging.getLogger("hpclaunch.head")
@@ -72,7 +72,7 @@ class Head:
     def _make_jobs(self) -> Groups | Ranks:
         config = self.options.config
         if self.options.ranks is not None:
-            return Ranks(self.options.ranks, config.processes)
+            return Ranks(self.options.ranks, config.processes, on_failure=self._on_failure)
         return Groups(config, self._make_manager, lambda: self.engine.demand())
 
     def _make_manager(self, group: str, config: JobConfig) -> JobManager:
@@ -123,6 +123,9 @@ class Head:
             self._control.answer,
             self._on_client_left,
             self._on_job_ends,
+            lambda: self.jobs.coming(),
+            self._on_job_left,
+            self._on_clock_told,
             self._is_job_id,
         )
         self.engine = await engine.start(
@@ -148,6 +151,7 @@ class Head:
             "started": time.time(),
             "owner_pid": options.owner_pid,
             "owner_start": options.owner_start,
+            "result_memory": config.result_memory,
             "memory": {level: getattr(config, f"memory_{level}") for level in MEMORY_KEYS},
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
@@ -260,6 +264,10 @@ class Head:
         rows: list[dict[str, Any]] = msgspec.to_builtins(self.jobs.table())
         return rows
 
+    def job_notes(self) -> list[str]:
+        """Return what is to be said of the jobs as a whole, such as limits that are reached."""
+        return self.jobs.notes()
+
     def job_logs(self, job_id: str | None) -> dict[str, str]:
         """Return the output of one job, or of all."""
         return self.jobs.logs(job_id)
@@ -302,6 +310,16 @@ class Head:
     def _on_job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
         if isinstance(self.jobs, Groups):
             self.jobs.job_ends(job_id, seconds_left, why)
+
+    def _on_job_left(self, job_id: str, reason: str) -> None:
+        if isinstance(self.jobs, Ranks):
+            self.jobs.rank_left(job_id, reason)
+
+    def _on_clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        if text := clocks.note_of(host, ahead):
+            log.warning("%s", text)
+        if isinstance(self.jobs, Groups):
+            self.jobs.clock_told(job_id, host, ahead)
 
     def _on_client_left(self, name: str) -> None:
         if name == self.options.script_client:

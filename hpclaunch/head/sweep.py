@@ -21,12 +21,12 @@ import msgspec
 
 from hpclaunch import batch, rundir
 from hpclaunch.batch.queue import BatchQueue
-from hpclaunch.client.session import HeadSession
-from hpclaunch.cluster.commands import RetireWorkers
 from hpclaunch.errors import CancelError, HPCLaunchError, SiteError
 from hpclaunch.head import options as head_options
 from hpclaunch.head.jobfiles import RunFiles
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs.commands import RetireWorkers
+from hpclaunch.link.session import HeadSession
 from hpclaunch.safepath import module_command
 from hpclaunch.transport.local import LocalTransport
 

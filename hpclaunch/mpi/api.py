@@ -191,8 +191,11 @@ def take_part(
     if started.role.client:
         return started, 0
     code = started.part.serve()
+    is_early = bool(code) and started.has_script and not started.part.signals.number
+    if is_early:  # it has told why; whether the job has failed is for the script to say
+        code = 0
     if not code:
-        take_leave(started)
+        take_leave(started, is_early=is_early)
     started.part.signals.release()
     return None, code
 

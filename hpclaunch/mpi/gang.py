@@ -55,8 +55,11 @@ class Gang(Protocol):
         :raises RanksMissingError: it has not said it within ``timeout`` seconds.
         """
 
-    def part(self, timeout: float) -> bool:
-        """The end: return True when all ranks have come to it, False after ``timeout`` seconds."""
+    def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
+        """The end: return True when all ranks have come to it, False after ``timeout`` seconds.
+
+        :param is_hurried: once this is true, ``HURRIED_SECONDS`` must do.
+        """
 
     def abort(self, code: int) -> None:
         """End all ranks at once if that can be done; else return."""
@@ -80,7 +83,7 @@ class Alone:
         """See :class:`Gang`."""
         return data or b""
 
-    def part(self, timeout: float) -> bool:
+    def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
         """There is nobody else."""
         return True
 
@@ -134,9 +137,9 @@ class MPIGang:
         self._wait(self._comm.Ibcast(self._buffer(whole), root), timeout)
         return bytes(whole)
 
-    def part(self, timeout: float) -> bool:
+    def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
         """See :class:`Gang`. So ranks come to MPI's own end together, and none is killed for being late."""
-        return _until(self._comm.Ibarrier().Test, timeout)
+        return _until(self._comm.Ibarrier().Test, timeout, is_hurried)
 
     def abort(self, code: int) -> None:
         """End all ranks."""
@@ -195,7 +198,7 @@ class FileGang:
         self._wait_for([name], timeout)
         return self._read(name)
 
-    def part(self, timeout: float) -> bool:
+    def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
         """Whoever started the ranks waits for all of them; there is nothing to be done together."""
         return True
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import loop_thread
+from hpclaunch.client.futures.outstanding import wait_for_calls
 from hpclaunch.cluster.current import forget, set_lasting
 from hpclaunch.cluster.table import JobTable
 from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
+from hpclaunch.link.loop import loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.mpi.start import Started, take_leave
 
 #: Seconds that a head may take to say that it ends.
@@ -117,8 +118,10 @@ class MPICluster:
         try:
             if self._started.has_head:
                 self._thread.run(session.request("close"), _CLOSE_SECONDS)
-        except (HPCLaunchError, TimeoutError):
-            pass  # it is gone already, or its rank ends it
+        except TimeoutError:
+            pass  # its rank ends it
+        except HPCLaunchError:  # it is gone already; the connection ends before the process does
+            self._started.part.tell_of_lost_parts(_CLOSE_SECONDS)
         finally:
             self._thread.run(_close(session))
 
@@ -128,7 +131,11 @@ class MPICluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:  # what executors were given is not dropped, unless the block has failed
+                wait_for_calls(self)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         if self._session is None:

@@ -24,6 +24,7 @@ from hpclaunch.errors import SiteError
 from hpclaunch.mpi.launch import without_rank
 from hpclaunch.mpi.signals import EndSignals
 from hpclaunch.safepath import module_command
+from hpclaunch.worker.restarts import pause
 
 if TYPE_CHECKING:
     from hpclaunch.head.launch import HeadProcess
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 #: Seconds that processes may take to end after they were told to.
 _END_SECONDS = 10.0
+
+#: Seconds in which workers that are started again must have reached the head.
+_RESTART_SECONDS = 60.0
 
 #: How private directories are named, and the file in them that says whose they are.
 PREFIX = "hpclaunch-"
@@ -50,7 +54,11 @@ class _Waiting(NamedTuple):
 class Part:
     """The processes and files that this rank has for the cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0) -> None:
+        self.rank = rank
+        self._told: set[int] = set()  # the process ids of those of which it was told how they ended
+        self._order: tuple[Path, str, list[str], float] | None = None  # what the supervisor was started with
+        self._restarts = 0  # of it
         self.head: HeadProcess | None = None
         self.supervisor: subprocess.Popen[bytes] | None = None
         self._waiting: dict[str, _Waiting] = {}  # started early, not yet told what to do
@@ -66,7 +74,7 @@ class Part:
 
         base = Path(tempfile.gettempdir())
         _remove_dead(base)
-        directory = rundir.create(base, PREFIX + name, is_listed=False)
+        directory = rundir.create(rundir.choose(base, PREFIX + name), is_listed=False)
         self._directories.append(directory)
         for file, data in files.items():
             rundir.write_file(directory / file, data)
@@ -121,6 +129,7 @@ class Part:
 
         :param directory: holds ``cluster.json`` and the worker's credentials.
         """
+        self._order = directory, job, arguments, timeout
         try:
             waiting = self._waiting.pop("worker", None) or self._start_waiting("worker")
         except OSError as error:
@@ -146,6 +155,8 @@ class Part:
     def serve(self) -> int:
         """Wait until all that this rank has started has ended; return the rank's exit code.
 
+        What has ended by itself is told, and 1 is returned then, once the rank's other part has ended too.
+
         A signal to end does not end it at once: the script's rank has heard it too, and ends the cluster in order.
         If that takes longer than ``GRACE_SECONDS``, this rank ends its own part.
         """
@@ -156,14 +167,69 @@ class Part:
     def _serve(self) -> int:
         self.signals.hear()
         deadline: float | None = None
-        while self.is_alive:
+        while self.is_alive or self._can_restart():
+            self.tell_of_lost_parts()
+            if self._can_restart():
+                self._restart_supervisor()
             if self.signals.number and deadline is None:
                 deadline = time.monotonic() + GRACE_SECONDS
             elif deadline is not None and time.monotonic() >= deadline:
                 self.stop()
                 return 128 + self.signals.number
             self.signals.wait(self._pids(), None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self.tell_of_lost_parts()
         return max(abs(code) and 1 for code in self._exit_codes())
+
+    def _can_restart(self) -> bool:
+        """Say whether a supervisor that was killed can have a successor."""
+        code = self.supervisor.poll() if self.supervisor is not None else None
+        has_head = self.head is None or self.head.exit_code() is None
+        return self._order is not None and code is not None and code < 0 and has_head and not self.signals.number
+
+    def _restart_supervisor(self) -> None:
+        """Start the workers of this rank again, after a pause that grows."""
+        assert self._order is not None
+        order, self._order = self._order, None
+        self._restarts += 1
+        self.signals.wait([], pause(self._restarts))
+        if self.signals.number:
+            return
+        directory, job, arguments, timeout = order
+        if failure := self.start_supervisor(directory, job, arguments, min(timeout, _RESTART_SECONDS)):
+            self._order = None
+            if not failure.startswith("the head is gone"):  # it has said that, at the job's end perhaps
+                self._say(f"its workers can't be started again, so it has none any more: {failure}")
+
+    def tell_of_lost_parts(self, patience: float = 0.0) -> None:
+        """Say, once each, what of this rank has ended that was not told to: who, how, and what that means.
+
+        :param patience: seconds in which the head's process may end.
+        """
+        if self.head is not None and patience:
+            self.head.wait(patience)
+        head = self.head.exit_code() if self.head is not None else None
+        if self.head is not None and head and self.head.pid not in self._told:
+            from hpclaunch.head.launch import log_tail
+
+            self._told.add(self.head.pid)
+            log = log_tail(self.head.directory, 5)
+            rundir.remove(self.head.directory)  # its keys are in it
+            self._say(
+                f"the head (process {self.head.pid} on {socket.gethostname()}) {_how_it_ended(head)}. With it the "
+                "cluster has ended: what tasks were to do is lost, and the script can't compute any more. "
+                f"The last lines of its log:\n{log}"
+            )
+        supervisor = self.supervisor
+        code = supervisor.poll() if supervisor is not None else None
+        if supervisor is not None and code is not None and code < 0 and supervisor.pid not in self._told:
+            self._told.add(supervisor.pid)
+            self._say(
+                f"the supervisor of its workers (process {supervisor.pid} on {socket.gethostname()}) "
+                f"{_how_it_ended(code)}, and its workers have ended with it. What they ran is run again"
+            )
+
+    def _say(self, text: str) -> None:
+        print(f"hpclaunch: rank {self.rank}: {text}", file=sys.stderr, flush=True)
 
     @property
     def is_alive(self) -> bool:
@@ -213,6 +279,19 @@ class Part:
         """Remove this rank's private directories."""
         while self._directories:
             rundir.remove(self._directories.pop())
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    text = f"was killed by signal {-code} ({name})"
+    if code == -signal.SIGKILL:
+        text += ", by a person or a program, or by the operating system or the batch system for want of memory"
+    return text
 
 
 def mark(directory: Path, pid: int) -> None:

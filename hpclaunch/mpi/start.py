@@ -12,6 +12,7 @@ So an error on any rank is known to all before any of them goes on. Credentials 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import socket
@@ -30,7 +31,7 @@ from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 from hpclaunch.mpi.signals import EndSignals
 
 if TYPE_CHECKING:
-    from hpclaunch.client.session import HeadSession
+    from hpclaunch.link.session import HeadSession
 
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
@@ -73,15 +74,22 @@ class Started(NamedTuple):
     workers: int  # how many worker processes there are in all
     session: HeadSession | None  # the script's own connection to the head, whose end is the head's end
     has_head: bool  # the head was started with the ranks, and ends with them
+    has_script: bool  # one of the ranks goes on with the script, whose exit code is that of all
 
 
-def take_leave(started: Started) -> None:
-    """Go to the end together with the other ranks; this rank's part has ended."""
-    _take_leave(started.gang, is_last=started.role.client)
+def take_leave(started: Started, *, is_early: bool = False) -> None:
+    """Go to the end together with the other ranks; this rank's part has ended.
+
+    :param is_early: by itself, and the script may go on for long.
+    """
+    _take_leave(started.gang, started.role.client, math.inf if is_early else PART_SECONDS, started.part.signals)
 
 
-def _take_leave(gang: Gang, *, is_last: bool) -> None:
-    if not gang.part(PART_SECONDS):  # some were killed, and MPI's own end would wait for them for ever
+def _take_leave(
+    gang: Gang, is_last: bool, patience: float = PART_SECONDS, signals: EndSignals | None = None
+) -> None:
+    is_there = gang.part(patience, lambda: signals is not None and bool(signals.number))
+    if not is_there:  # some were killed, and MPI's own end would wait for them for ever
         print(f"hpclaunch: rank {gang.rank}: other ranks are missing at the end", file=sys.stderr, flush=True)
         gang.abort(1)
     if is_last and gang.size > 1:
@@ -101,7 +109,7 @@ def prepare(seat: tuple[int, int], wish: Wish) -> Part:
 
     :param seat: this rank and how many there are, as the environment tells.
     """
-    part = Part()
+    part = Part(seat[0])
     likely = _likely_role(seat, wish)
     part.start_early(likely)
     if likely.head:
@@ -130,7 +138,7 @@ def start(gang: Gang, wish: Wish, part: Part) -> Started:
     except (ReportedElsewhere, HPCLaunchError) as error:
         part.stop()
         gang.close()
-        _take_leave(gang, is_last=not (isinstance(error, ReportedElsewhere) and error.code == 0))
+        _take_leave(gang, not (isinstance(error, ReportedElsewhere) and error.code == 0))
         raise
     except BaseException:
         part.stop()
@@ -335,7 +343,8 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
         raise ReportedElsewhere(1 if failure else 0)
     part.dismiss()
     has_head = rank_of(roles, "head") is not None
-    return Started(gang, role, part, plan["facts"], directory, plan["workers"], session, has_head)
+    has_script = rank_of(roles, "client") is not None
+    return Started(gang, role, part, plan["facts"], directory, plan["workers"], session, has_head, has_script)
 
 
 def _last_exchange(gang: Gang, failure: str, timeout: float, signals: EndSignals) -> list[bytes]:
@@ -349,8 +358,8 @@ def _last_exchange(gang: Gang, failure: str, timeout: float, signals: EndSignals
 
 
 def _connect(directory: Path, name: str) -> HeadSession:
-    from hpclaunch.client.session import HeadSession
-    from hpclaunch.client.sync import loop_thread
+    from hpclaunch.link.loop import loop_thread
+    from hpclaunch.link.session import HeadSession
 
     return loop_thread().run(HeadSession.open(directory, name=name))
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker
+from hpclaunch.scheduler.large_functions import is_coming, make_room
+from hpclaunch.scheduler.state import ASSIGNED, LARGE_BYTES, SchedulerState, Task, Worker
 from hpclaunch.scheduler.terms import take_resources
 
 
-def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], task: Task) -> None:
-    """Give a ready task, which is in no queue, to a worker."""
+def assign(
+    state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], task: Task, weight: float = 0.0
+) -> None:
+    """Give a ready task, which is in no queue, to a worker.
+
+    :param weight: what it counts at least of the work that the worker has ahead.
+    """
     terms = task.terms
     task.move(ASSIGNED)
     task.worker = worker
-    task.cost = terms.seconds if terms is not None and terms.seconds else task.function.load
+    load = terms.seconds if terms is not None and terms.seconds else task.function.load
+    task.cost = load if load > weight else weight
     worker.backlog += task.cost
     worker.assigned[task.key] = task
     if terms is not None and terms.resources:
@@ -24,7 +31,10 @@ def assign(state: SchedulerState, worker: Worker, batches: dict[Worker, Batch], 
         batch = batches[worker] = Batch(worker)
     if terms is not None and terms.timeout:
         batch.time(task.key)
-    batch.add(task)
+    if terms is not None and terms.by_size and (len(task.args) >= LARGE_BYTES or is_coming(worker, task.function)):
+        batch.add_alone(task)
+    else:
+        batch.add(task)
     state.index(worker)
 
 
@@ -47,12 +57,23 @@ class Batch:
             self.messages.insert(0, m.SayWhenBegun(self._timed))
         self._timed.append(key)
 
+    def add_alone(self, task: Task) -> None:
+        """Add a task with large arguments, or the first of a large function, in a message of its own.
+
+        The worker is told before that it comes.
+        """
+        self.messages.append(m.ExpectTask(task.key))
+        self._function = None
+        self.add(task)
+        self._function = None
+
     def add(self, task: Task) -> None:
         """Add a task that was just assigned."""
         function = task.function
         if function.id not in self.worker.functions:
+            self.messages += make_room(self.worker, function)
             self.worker.functions.add(function.id)
-            self.messages.append(m.DefineFunction(function.id, function.name, function.data))
+            self.messages.append(function.definition)
         if task.inputs:
             self._function = None
             self.messages.append(m.RunTask(function.id, task.key, task.args, list(_inputs(task))))

@@ -13,7 +13,16 @@ from itertools import islice
 from typing import NamedTuple
 
 from hpclaunch.scheduler.leaving import bound_bytes
-from hpclaunch.scheduler.state import LEAST_SECONDS, READY, Function, ReadyQueue, SchedulerState, Worker
+from hpclaunch.scheduler.sizes import least_bytes
+from hpclaunch.scheduler.state import (
+    LEAST_SECONDS,
+    READY,
+    Function,
+    HeldQueue,
+    ReadyQueue,
+    SchedulerState,
+    Worker,
+)
 
 #: Seconds that a task of an unknown function is taken to last.
 UNKNOWN_SECONDS = 0.5
@@ -31,6 +40,7 @@ class ReadyWork(NamedTuple):
     resources: Resources
     tasks: int
     seconds: float  # of all of them, on one thread
+    memory: int = 0  # bytes that a worker has at least for what one of them is given, if that is much
 
 
 class JobLoad(NamedTuple):
@@ -108,16 +118,16 @@ class Meter:
         return count, seconds
 
     def _ready_work(self, state: SchedulerState) -> list[ReadyWork]:
-        work: dict[Resources, tuple[int, float]] = {}
+        work: dict[tuple[Resources, int], tuple[int, float]] = {}
         if state.ready.count:
-            work[()] = state.ready.count, state.ready.count * self._mean_seconds(state.ready)
+            work[(), 0] = state.ready.count, state.ready.count * self._mean_seconds(state.ready)
         for queue in state.held.values():
             if queue.count:
-                resources = queue.terms.resources
-                tasks, seconds = work.get(resources, (0, 0.0))
+                kind = queue.terms.resources, _memory_for(queue)
+                tasks, seconds = work.get(kind, (0, 0.0))
                 each = queue.terms.seconds or self._seconds(queue.function)
-                work[resources] = tasks + queue.count, seconds + queue.count * each
-        return [ReadyWork(resources, tasks, seconds) for resources, (tasks, seconds) in work.items()]
+                work[kind] = tasks + queue.count, seconds + queue.count * each
+        return [ReadyWork(resources, *amount, memory) for (resources, memory), amount in work.items()]
 
     def _mean_seconds(self, queue: ReadyQueue) -> float:
         """Return the mean run time of the tasks of a queue, from a sample spread over all of it."""
@@ -126,3 +136,8 @@ class Meter:
             self._seconds(task.function) for task in islice(queue.all(), 0, None, step) if task.state == READY
         ]
         return sum(sample) / len(sample) if sample else UNKNOWN_SECONDS
+
+
+def _memory_for(queue: HeldQueue) -> int:
+    """Return the bytes that the largest of some tasks takes for what it is given; 0 if they are not large."""
+    return max(map(least_bytes, islice(queue, _SAMPLE)), default=0) if queue.terms.by_size else 0

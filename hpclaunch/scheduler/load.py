@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -61,7 +63,18 @@ def load_of(state: SchedulerState) -> Load:
     )
 
 
-def info_of(hello: m.Hello, worker: Worker | None, vitals: m.WorkerVitals | None, now: float) -> WorkerInfo:
+def infos_of(
+    peers: Iterable[Any], state: SchedulerState, vitals: Mapping[str, m.WorkerVitals], now: float
+) -> list[WorkerInfo]:
+    """Say what is known of each of some connected workers.
+
+    :param peers: their connections, each with the Hello of its worker.
+    """
+    hellos = [peer.hello for peer in peers]
+    return [_info_of(hello, state.workers.get(hello.name), vitals.get(hello.name), now) for hello in hellos]
+
+
+def _info_of(hello: m.Hello, worker: Worker | None, vitals: m.WorkerVitals | None, now: float) -> WorkerInfo:
     """Say what is known of a connected worker: by itself, by the scheduler, by its supervisor."""
     return WorkerInfo(
         hello.name,
@@ -76,3 +89,20 @@ def info_of(hello: m.Hello, worker: Worker | None, vitals: m.WorkerVitals | None
         hello.resources,
         worker.deadline - now if worker is not None and worker.deadline != math.inf else None,
     )
+
+
+def worker_of(hello: m.Hello, now: float) -> Worker:
+    """Return a worker as it says of itself when it joins."""
+    worker = Worker(
+        hello.name,
+        hello.job_id,
+        max(1, hello.threads),
+        host=hello.host,
+        address=hello.addresses[0] if hello.addresses else "",
+        memory_limit=hello.memory_limit,
+        room=hello.room if hello.memory_limit else 0,
+    )
+    worker.offer(hello.resources)
+    if hello.seconds_left > 0:
+        worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+    return worker

@@ -55,8 +55,10 @@ def killed(task: Task) -> m.Failure:
     lines = [f"  {i}. {how.partition(chr(10))[0]}" for i, (_, how) in enumerate(deaths, 1)]
     printed = deaths[-1][1].splitlines()[1:] if deaths else []
     listed = "\n".join([*lines, *(f"     {line}" for line in printed)])
+    # The words of deaths.how().
+    received = ", or received what it needs" if any(" received what " in how for _, how in deaths) else ""
     return m.Failure(
         "KilledWorkerError",
-        f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}); it will not be "
-        f"tried again:\n{listed}",
+        f"{len(deaths)} workers died while they ran task {task.key} ({task.function.name}){received}; it will not "
+        f"be tried again:\n{listed}",
     )

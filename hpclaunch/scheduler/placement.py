@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import math
 
+from hpclaunch.scheduler import sizes
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.restricted import place_held
 from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, Function, SchedulerState, Task, Worker, has_room
 from hpclaunch.scheduler.terms import can_end
 
+#: Bytes of a task's inputs that are not worth to be counted.
+_SMALL_BYTES = 1 << 16
 #: Bytes per second at which a worker is taken to fetch an input.
 BYTES_PER_SECOND = 500e6
 
@@ -40,6 +43,7 @@ def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
         ready.push(task)
     if state.held and state.changed is None:  # some had no time for a task: who has?
         place_held(state, batches, now)
+    state.laden.update((worker, None) for worker in batches if worker.large)
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 
@@ -86,12 +90,17 @@ def _give(
             state.held_queue(task).push(task)
             continue
         if task.inputs or task.key in assigned:
-            best = _best(state, task, worker, now)
+            best, size = _best(state, task, worker, now)
             if best is None:
                 aside.append(task)
                 continue
-            if best is not worker:
-                assign(state, best, batches, task)
+            if sizes.is_large_for(best, size):
+                task.terms = sizes.by_size(task.terms)
+                state.held_queue(task).push(task)
+                continue
+            if best is not worker or size > _SMALL_BYTES:
+                assign(state, best, batches, task, sizes.weight(best, size))
+                share -= best is worker
                 continue
         task.state = ASSIGNED  # the table has this step: pop() gives ready tasks only
         task.worker = worker
@@ -104,25 +113,28 @@ def _give(
     state.index(worker)
 
 
-def _best(state: SchedulerState, task: Task, default: Worker, now: float) -> Worker | None:
-    """Return the worker with room on which a task would begin first; None if none can take it.
+def _best(state: SchedulerState, task: Task, default: Worker, now: float) -> tuple[Worker | None, int]:
+    """Return the worker with room on which a task would begin first, and the bytes of the task's inputs.
 
-    That is ``default``, or one of those that hold its inputs. A worker that still has an older task of the same
-    key can't take it.
+    None if no worker can take it. Else that is ``default``, or one of those that hold its inputs. A worker that
+    still has an older task of the same key can't take it.
     """
     if task.key in default.assigned:
         default_or_other = _another(state, task, now)
         if default_or_other is None:
-            return None
+            return None, 0
         default = default_or_other
     bytes_at: dict[Worker, int] = {}
-    total = 0
+    total = small = 0
     for source in task.inputs:
+        if source.result is not None:
+            small += len(source.result)
+            continue
         total += source.size
         for holder in source.holders or ():
             bytes_at[holder] = bytes_at.get(holder, 0) + source.size
     if not bytes_at:
-        return default
+        return default, small
     best = default
     least = _wait(default) + (total - bytes_at.get(default, 0)) / BYTES_PER_SECOND
     for worker, size in bytes_at.items():
@@ -130,7 +142,7 @@ def _best(state: SchedulerState, task: Task, default: Worker, now: float) -> Wor
         can_take = worker.accepts and has_room(worker) and task.key not in worker.assigned
         if delay < least and can_take and can_end(worker, task.function.cost, now):
             best, least = worker, delay
-    return best
+    return best, total + small
 
 
 def _wait(worker: Worker) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,22 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
+from hpclaunch.comm.texts import pack
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
 from hpclaunch.scheduler import balance, claims, wishes
 from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
 from hpclaunch.scheduler.relays import backlog_of
 from hpclaunch.scheduler.room import Room
 from hpclaunch.scheduler.scattered import places
+from hpclaunch.scheduler.setups import PLUGIN, SetUp, SetUps, plain
 from hpclaunch.scheduler.terms import is_named
 from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.peers import Peer
     from hpclaunch.scheduler.server import SchedulerServer
+
+log = logging.getLogger("hpclaunch.scheduler")
 
 #: What a client inside a task may ask of the head, beside all that is in these tables.
 TASKS_MAY_ASK = ("info", "wait_for_workers")
@@ -41,7 +46,7 @@ class Questions:
         self._server = server
         self._last = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Any]]] = {}  # worker, and its answer
-        self._uploads: dict[str, bytes] = {}  # files for workers, also for those that come later
+        self.setups = SetUps(server, self)
         self.room = Room(self._backlog)
         self._named = NamedThings()
         self._tickets: dict[Ticket, int] = {}  # clients' questions for named things, and their requests
@@ -50,6 +55,7 @@ class Questions:
             "has_what": self._has_what,
             "nthreads": self._nthreads,
             "places": self._places,
+            "plugins": lambda peer: self.setups.names(PLUGIN),
             "processing": self._processing,
             "who_has": self._who_has,
             "why": self._why,
@@ -63,22 +69,26 @@ class Questions:
             "room": self._room,
             "run": self._run,
             "running": self._running,
-            "upload_file": self._upload_file,
+            "register_setup": self._register_setup,
+            "unregister_setup": self._unregister_setup,
         }
 
     # --- clients
 
     def take(self, peer: Peer, message: m.Request) -> bool:
         """Answer a client's question, now or later; False: it is not in these tables."""
-        if message.method == "named":
-            self._ask_named(peer, message)
-            return True
-        if message.method in self._now:
+        is_named = message.method == "named"
+        if is_named or message.method in self._now:
             try:
                 params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-                value = _call(self._now[message.method], peer, params)
-                peer.comm.send(m.Reply(message.request, msgspec.msgpack.encode(value)))
-            except HPCLaunchError as error:
+                if is_named:
+                    self._ask_named(peer, message.request, **params)
+                else:
+                    value = _call(self._now[message.method], peer, params)
+                    peer.comm.send(m.Reply(message.request, pack(value)))
+            except Exception as error:  # of one question: what else this client says is still to be heard
+                if not isinstance(error, HPCLaunchError):
+                    log.exception("question %s of %s failed", message.method, peer.hello.name)
                 peer.comm.send(m.Reply(message.request, error=to_report(error)))
             return True
         return False
@@ -125,25 +135,28 @@ class Questions:
 
         An answer is [True, a pickled value] or [False, a failure's kind, text, traceback and exception].
         """
-        names = self.names(workers)
+        names = self._meant(workers)
         asking = self.ask_workers(names, "run", function=function, args=args, wait=wait)
-        return {name: _plain(answer) for name, answer in (await asking).items()}
+        return {name: plain(answer) for name, answer in (await asking).items()}
 
     async def _call_stack(self, peer: Peer, keys: list[str] | None = None) -> dict[str, Any]:
         answers = (await self.ask_workers(self.names(None), "call_stack")).values()
         stacks = {key: stack for one in answers if isinstance(one, dict) for key, stack in one.items()}
         return stacks if keys is None else {key: stacks[key] for key in keys if key in stacks}
 
-    async def _upload_file(self, peer: Peer, name: str, data: bytes) -> list[str]:
-        self._uploads[name] = data
-        answers = await self.ask_workers(self.names(None), "upload_file", name=name, data=data)
-        return [f"{name}: {error}" for name, error in answers.items() if isinstance(error, HPCLaunchError)]
+    async def _register_setup(
+        self, peer: Peer, kind: str, name: str, data: bytes, idempotent: bool = False
+    ) -> dict[str, Any]:
+        return await self.setups.register(SetUp(kind, name, data), idempotent=idempotent)
+
+    async def _unregister_setup(self, peer: Peer, kind: str, name: str) -> dict[str, Any]:
+        return await self.setups.unregister(kind, name)
 
     async def _replicate(
         self, peer: Peer, keys: list[str], n: int | None = None, workers: list[str] | None = None
     ) -> None:
         """Have results kept on ``n`` of some workers each, fetched by these from those who have them."""
-        tasks, names = self._server.reactor.state.tasks, self.names(workers)
+        tasks, names = self._server.reactor.state.tasks, self._meant(workers)
         wanted: dict[str, list[list[Any]]] = {}
         for i, key in enumerate(keys):
             task = tasks.get(key)
@@ -159,7 +172,7 @@ class Questions:
     async def _rebalance(self, peer: Peer, keys: list[str] | None = None, workers: list[str] | None = None) -> int:
         """Move results until workers hold about the same share of their memory; return how many were moved."""
         state = self._server.reactor.state
-        moves = balance.plan(state, self.names(workers), None if keys is None else set(keys))
+        moves = balance.plan(state, self._meant(workers), None if keys is None else set(keys))
         wanted: dict[str, list[list[Any]]] = {}
         for key, _, taker in moves:
             places = [worker.place for worker in state.tasks[key].holders or ()]
@@ -182,7 +195,7 @@ class Questions:
         if not self._server.replacing.can_replace(old):
             raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
         wishes.on_restarted(self._server.reactor)
-        self._uploads.clear()
+        self._server.replacing.restarted = frozenset(old)
         self._server.replacing.replace(old, (), "the cluster was restarted")
         if not wait:
             return len(self.names(None))
@@ -208,12 +221,17 @@ class Questions:
 
     # --- named things
 
-    def _ask_named(self, peer: Peer, message: m.Request) -> None:
+    def _ask_named(
+        self, peer: Peer, request: int, ticket: int, kind: str, do: str, name: str, how: dict[str, Any]
+    ) -> None:
         """Note a question for a named thing; it is answered when its turn comes."""
-        asked = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-        client, ticket = peer.hello.name, asked["ticket"]
-        self._tickets[client, ticket] = message.request
-        self._named.on_asked(client, ticket, asked["kind"], asked["do"], asked["name"], **asked["how"])
+        client = peer.hello.name
+        self._tickets[client, ticket] = request
+        try:
+            self._named.on_asked(client, ticket, kind, do, name, **how)
+        except Exception:
+            self._tickets.pop((client, ticket), None)
+            raise
         self._carry_out_named()
 
     def _named_withdrawn(self, peer: Peer, ticket: int) -> None:
@@ -234,7 +252,7 @@ class Questions:
                 request = self._tickets.pop((command.client, command.ticket), None)
                 peer = self._server.client_peer(command.client)
                 if peer is not None and request is not None:
-                    peer.comm.send(m.Reply(request, msgspec.msgpack.encode(command.value)))
+                    peer.comm.send(m.Reply(request, pack(command.value)))
             elif type(command) is Keep:
                 claims.keep(reactor, command.keys)
             elif type(command) is LetGo:
@@ -251,7 +269,7 @@ class Questions:
 
     def _why(self, peer: Peer, key: str) -> str:
         """Return in words how a task stands; empty if it is not known."""
-        return why(self._server.reactor.state, key, time.monotonic())
+        return why(self._server.reactor.state, key, time.monotonic(), self._server.silence.reasons())
 
     def _who_has(self, peer: Peer, keys: list[str] | None = None) -> dict[str, list[str]]:
         tasks = self._server.reactor.state.tasks
@@ -266,12 +284,12 @@ class Questions:
         known = self._server.reactor.state.workers
         return {name: list(known[name].assigned) for name in self.names(workers)}
 
-    def _places(self, peer: Peer, count: int, workers: list[str] | None = None) -> list[tuple[str, int]]:
-        """Say where so many large values are to be brought, and their orders; nowhere if there is no worker."""
+    def _places(self, peer: Peer, sizes: list[int], workers: list[str] | None = None) -> list[tuple[str, int]]:
+        """Say where values of these sizes are to be brought, and their orders; nowhere if there is no worker."""
         names = self.names(workers)
         if workers is not None and not names:
             raise UserError(f"there is no worker {', '.join(workers)} to keep this: scheduler_info() lists all")
-        return places(self._server.reactor.state, count, names)
+        return places(self._server.reactor.state, sizes, names)
 
     def names(self, wished: list[str] | None) -> list[str]:
         """Return the workers that are there, or those that are meant by name, address, host or job."""
@@ -282,13 +300,18 @@ class Questions:
         meant = frozenset(text.rpartition("://")[2] for text in texts)
         return [name for name, worker in known.items() if is_named(worker, meant)]
 
-    # --- workers
+    def _meant(self, wished: list[str] | None) -> list[str]:
+        """Return the workers that are there, or those that are meant.
 
-    def on_worker_joined(self, peer: Peer) -> None:
-        """A worker has come: it needs the files that were uploaded before."""
-        for name, data in self._uploads.items():
-            body = msgspec.msgpack.encode({"name": name, "data": data})
-            peer.comm.send(m.Request(0, "upload_file", body))
+        :raises UserError: one of those that are named is not there.
+        """
+        texts = [wished] if isinstance(wished, str) else wished or []
+        absent = [text for text in texts if not self.names([text])]
+        if absent:
+            raise UserError(f"there is no worker {', '.join(absent)}: scheduler_info() lists all")
+        return self.names(wished)
+
+    # --- workers
 
     async def ask_workers(
         self, names: Iterable[str], method: str, keys: dict[str, list[str]] | None = None, /, **params: Any
@@ -320,7 +343,7 @@ class Questions:
         number = self._last
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[number] = name, answer
-        peer.comm.send(m.Request(number, method, msgspec.msgpack.encode(params)))
+        peer.comm.send(m.Request(number, method, pack(params)))
         try:
             return await answer
         finally:
@@ -337,6 +360,7 @@ class Questions:
 
     def on_worker_gone(self, name: str, reason: str) -> None:
         """A worker's connection is over."""
+        self.setups.on_worker_gone(name)
         for asked, answer in self._asked.values():
             if asked == name and not answer.done():
                 answer.set_exception(CommClosedError(f"worker {name} has gone before it answered: {reason}"))
@@ -348,10 +372,3 @@ def _call(call: Callable[..., Any], peer: Peer, params: dict[str, Any]) -> Any:
     except TypeError as error:
         raise UserError(f"{error}. Are both sides one version?") from None
     return call(*bound.args, **bound.kwargs)
-
-
-def _plain(answer: Any) -> Any:
-    """Return a worker's answer, or its error in the form of a failed call."""
-    if isinstance(answer, HPCLaunchError):
-        return [False, type(answer).__name__, str(answer), "", b""]
-    return answer

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import actors, claims, rings, timeouts
+from hpclaunch.scheduler import actors, claims, rings, sizes, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
 from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import TOLERANCE, on_overrun, recall
@@ -42,8 +42,7 @@ from hpclaunch.scheduler.state import (
     load_of,
     unqueue,
 )
-from hpclaunch.scheduler.terms import give_back
-from hpclaunch.scheduler.terms import read as read_terms
+from hpclaunch.scheduler.terms import Terms, give_back
 from hpclaunch.scheduler.wishes import (
     SCATTERED,
     forget_functions,
@@ -107,17 +106,20 @@ class Reactor:
         """A client sent a function."""
         functions = self.state.functions
         if message.function not in functions:
-            functions[message.function] = Function(message.function, message.name, message.data)
+            functions[message.function] = Function(message)
 
     def on_tasks_submitted(self, name: str, message: m.SubmitTasks) -> None:
         """A client wants these tasks done."""
         m.check_columns(message.keys, message.args, message.inputs or message.keys)
-        state = self.state
-        client = state.clients[name]
-        function = state.functions[message.function]
+        function, size = self.state.functions[message.function], sum(map(len, message.args))
+        function.learn_given(size, len(message.args))
+        for part, terms in sizes.parts_of(message, function, size):
+            self._on_submitted(self.state.clients[name], part, terms)
+
+    def _on_submitted(self, client: Client, message: m.SubmitTasks, terms: Terms | None) -> None:
+        state, function = self.state, self.state.functions[message.function]
         tasks, wants, alone, retries = state.tasks, client.wants, client.alone, message.retries
         order, shift = state.last_order, -(message.priority << 40)
-        terms = read_terms(message.terms)
         push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
             task = Task(key, function, args, order + 1 + shift, alone, retries)

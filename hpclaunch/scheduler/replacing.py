@@ -26,6 +26,7 @@ class Replacing:
 
     def __init__(self, server: SchedulerServer) -> None:
         self._server = server
+        self.restarted: frozenset[str] = frozenset()  # the workers that the last restart was about
         self._doomed: dict[str, set[str]] = {}  # worker -> tasks on it that were cancelled by force
 
     def on_cancel(self, message: m.CancelKeys) -> None:

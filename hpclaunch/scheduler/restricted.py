@@ -16,9 +16,13 @@ import math
 from operator import attrgetter
 
 from hpclaunch.config.units import format_duration
+from hpclaunch.scheduler import sizes
 from hpclaunch.scheduler import terms as t
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.state import HeldQueue, SchedulerState, Task, Worker, has_room
+
+#: Tasks of one kind that are looked at in one pass and find no worker with room for what they are given.
+_MOST_MISSES = 100
 
 
 def place_held(state: SchedulerState, batches: dict[Worker, Batch], now: float) -> None:
@@ -30,6 +34,7 @@ def place_held(state: SchedulerState, batches: dict[Worker, Batch], now: float) 
     else:
         candidates = [worker for worker in changed if worker in state.idle or worker in state.open]
     life = max((worker.life for worker in state.workers.values()), default=math.inf) if looked_at_all else math.inf
+    reserved: set[Worker] = set()  # an older task waits until they have room for what it is given
     for held in _in_order(state):
         is_overlong = held.seconds > life
         if is_overlong and not held.function.is_overlong and candidates:
@@ -39,6 +44,9 @@ def place_held(state: SchedulerState, batches: dict[Worker, Batch], now: float) 
         if is_overlong:
             fit.sort(key=attrgetter("deadline"), reverse=True)
         for group in _groups(held, fit):
+            if held.terms.by_size:
+                _spread_by_size(state, held, group, batches, reserved, now, any_time=is_overlong)
+                continue
             _spread(state, held, group, batches, now, any_time=is_overlong)
     state.changed = {}  # what was placed just now leaves no more room than before
 
@@ -116,6 +124,53 @@ def _spread(
         workers = [worker for worker in workers if can_take(worker, held, now, any_time=any_time)]
     for task in aside:
         held.push(task)
+
+
+def _spread_by_size(
+    state: SchedulerState,
+    held: HeldQueue,
+    workers: list[Worker],
+    batches: dict[Worker, Batch],
+    reserved: set[Worker],
+    now: float,
+    *,
+    any_time: bool,
+) -> None:
+    """Give tasks of one kind to these workers, in turn, as far as they have room for what the tasks are given.
+
+    Workers for which a task waits are reserved: none that is younger is placed there by its size in this pass.
+    """
+    turn = {worker: None for worker in workers if worker not in reserved}
+    aside: list[Task] = []
+    while turn and len(aside) < _MOST_MISSES and (task := held.pop()) is not None:
+        best = _next_by_size(turn, task)
+        if best is None:
+            aside.append(task)
+            if sizes.is_oversized(state, task):
+                state.oversized.append(task)
+            reserved.update(worker for worker in turn if sizes.has_room_at_all(worker, task))
+            turn = {worker: None for worker in turn if worker not in reserved}
+            continue
+        assign(state, best, batches, task, sizes.weight(best, sizes.most_bytes(task) // 2))
+        sizes.note(best, task)
+        del turn[best]  # to the end, if it stays
+        if can_take(best, held, now, any_time=any_time):
+            turn[best] = None
+    for task in aside:
+        held.push(task)
+
+
+def _next_by_size(turn: dict[Worker, None], task: Task) -> Worker | None:
+    """Return the worker that has most of a task's inputs and room for the rest, else the first one with room."""
+    held: dict[Worker, int] = {}
+    for source in task.inputs:
+        for holder in source.holders or ():
+            held[holder] = held.get(holder, 0) + source.size
+    nearest = sorted((worker for worker in held if worker in turn), key=lambda worker: -held[worker])
+    for worker in (*nearest, *turn):
+        if task.key not in worker.assigned and sizes.has_room_now(worker, task):
+            return worker
+    return None
 
 
 def _best(held: HeldQueue, task: Task, default: Worker, now: float) -> Worker:

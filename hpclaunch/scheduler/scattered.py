@@ -10,29 +10,43 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
+from hpclaunch.errors import TooLargeError
 from hpclaunch.scheduler.commands import ToWorker
+from hpclaunch.scheduler.sizes import has_room_for, why_no_room
 from hpclaunch.scheduler.state import DONE, SchedulerState, Task
 from hpclaunch.scheduler.wishes import SCATTERED
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
+    from hpclaunch.scheduler.state import Worker
 
 
-def places(state: SchedulerState, count: int, names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return where so many values shall go, workers that have least first; nowhere if no worker takes any.
+def places(state: SchedulerState, sizes: Sequence[int], names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return where values of these sizes shall go, workers that have least first; nowhere if no worker takes any.
 
     :param names: the workers that may keep them.
     :returns: for each value a worker's address, and the order by which it is known.
+    :raises TooLargeError: none of these workers has room for one of them.
     """
-    workers = [worker for name in names if (worker := state.workers[name]).accepts and worker.address]
-    heap = [(len(worker.holds) + len(worker.assigned), worker.name, worker.address) for worker in workers]
+    known = [state.workers[name] for name in names]
+    for size in sizes:
+        if text := why_no_room(known, size, "a value"):
+            raise TooLargeError(text)
+    heap = [(len(one.holds) + len(one.assigned), one.name, one) for one in known if one.accepts and one.address]
     heapq.heapify(heap)
     chosen: list[tuple[str, int]] = []
-    while heap and len(chosen) < count:
-        load, name, address = heap[0]
+    for size in sizes:
+        aside: list[tuple[int, str, Worker]] = []
+        while heap and not has_room_for(heap[0][2], size):
+            aside.append(heapq.heappop(heap))
+        if not heap:  # those that have room for it take nothing now: this and the rest find their own way
+            return []
+        load, name, worker = heap[0]
         state.last_order += 1
-        chosen.append((address, state.last_order))
-        heapq.heapreplace(heap, (load + 1, name, address))
+        chosen.append((worker.address, state.last_order))
+        heapq.heapreplace(heap, (load + 1, name, worker))
+        for one in aside:
+            heapq.heappush(heap, one)
     return chosen
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -19,11 +20,14 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
+from hpclaunch.comm.texts import pack
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import claims, pressure, timeouts, wishes
+from hpclaunch.scheduler import claims, pressure, silence, sizes, timeouts, wishes
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
-from hpclaunch.scheduler.load import Load, WorkerInfo, info_of, load_of
+from hpclaunch.scheduler.large_functions import forget_idle
+from hpclaunch.scheduler.load import Load, WorkerInfo, infos_of, load_of, worker_of
+from hpclaunch.scheduler.notices import Notices
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.questions import Questions
@@ -35,22 +39,16 @@ from hpclaunch.scheduler.retiring import empty
 from hpclaunch.scheduler.rounds import Rounds
 from hpclaunch.scheduler.runs import Runs
 from hpclaunch.scheduler.scattered import on_data_brought
+from hpclaunch.scheduler.silence import Silence
 from hpclaunch.scheduler.state import LOST, Worker
 
 log = logging.getLogger("hpclaunch.scheduler")
 
-#: Seconds between two heartbeats of a supervisor.
-HEARTBEAT_SECONDS = 2.0
-#: Seconds without one after which its job is taken as lost: a dead node closes no connection.
-SILENCE_SECONDS = 20.0
 #: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
 BLAME_SECONDS = 1.0
 TICK_SECONDS = 0.1
 _CLIENTS = ("client", "task")
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
-
-
-Nothing = Callable[..., None]
 
 
 class SchedulerServer:
@@ -59,7 +57,9 @@ class SchedulerServer:
     :param on_worker_joined: called with the Hello of a worker that has come.
     :param on_worker_left: called with (job_id, worker name, how it ended).
     :param on_job_ends: called with (job_id, seconds left, the signal by which the batch system said so, or "").
+    :param on_job_left: called with (job_id, why no more workers come; "": its supervisor's connection ended).
     :param on_client_left: called with the name of a client whose connection is over.
+    :param coming: returns the memory limits, in bytes, of the workers that the cluster may yet start; 0 is none.
     :param on_request: answers control requests: (method, params) -> plain value; may raise.
     """
 
@@ -74,7 +74,10 @@ class SchedulerServer:
         on_request: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
         on_client_left: Callable[[str], None] = lambda name: None,
         on_job_ends: Callable[[str, float, str], None] = lambda job, seconds, why: None,
+        coming: Callable[[], Sequence[int]] = tuple,
+        on_job_left: Callable[[str, str], None] = lambda job, reason: None,
     ) -> None:
+        self._coming = coming
         self.cluster_id = cluster_id
         self.python_path = python_path or []
         self.reactor = Reactor(allowed_failures=allowed_failures)
@@ -83,10 +86,13 @@ class SchedulerServer:
         self._on_request = on_request
         self._on_client_left = on_client_left
         self._on_job_ends = on_job_ends
+        self._on_job_left = on_job_left
         self._meter = Meter()
         self._clients: dict[str, Peer] = {}
+        self.notices = Notices(self._clients)
         self._workers: dict[str, Peer] = {}
         self._supervisors: dict[str, Peer] = {}  # by job id
+        self.silence = Silence(self._workers, self._supervisors)
         self._runs = Runs()
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
@@ -99,9 +105,12 @@ class SchedulerServer:
         self._relays = Relays(self._worker_at, self.reactor.state.size_of)
         self._requests: set[asyncio.Task[None]] = set()
         self._patience = pressure.Patience()
-        self._failure: HPCLaunchError | None = None
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
-        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
+        self._handlers = self._handlers_for_clients()
+        self._worker_handlers = self._handlers_for_workers()
+
+    def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
+        return {
             m.DefineFunction: lambda peer, msg: wishes.on_function_sent(self.reactor, peer.hello.name, msg),
             m.ForgetFunctions: lambda peer, msg: wishes.on_functions_forgotten(self.reactor, peer.hello.name, msg),
             m.SubmitTasks: self._on_submit,
@@ -118,7 +127,6 @@ class SchedulerServer:
             m.Fetch: self._relays.fetch,
             m.ActorCall: self._relays.call,
         }
-        self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_workers(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
@@ -131,7 +139,9 @@ class SchedulerServer:
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
             m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
-            m.TaskBegun: self._on_task_begun,
+            m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
+                self.reactor, peer.hello.name, msg.key, time.monotonic()
+            ),
             m.Reply: lambda peer, msg: self._questions.on_reply(msg),
         }
 
@@ -155,8 +165,8 @@ class SchedulerServer:
         return m.Welcome(
             m.PROTOCOL_VERSION,
             self.cluster_id,
-            python_path=self.python_path,
-            heartbeat_seconds=HEARTBEAT_SECONDS,
+            python_path=list(map(os.fsencode, self.python_path)),
+            heartbeat_seconds=silence.HEARTBEAT_SECONDS,
         )
 
     def _join_client(self, peer: Peer) -> None:
@@ -164,8 +174,7 @@ class SchedulerServer:
             raise HandshakeError(f"a client named {peer.hello.name} is connected already")
         self._clients[peer.hello.name] = peer
         self.reactor.on_client_joined(peer.hello.name)
-        if self._failure is not None:
-            self._loop.call_soon(peer.comm.send, m.Notice("failure", to_report(self._failure)))
+        self._loop.call_soon(self.notices.greet, peer)  # behind the welcome
 
     def _join_worker(self, peer: Peer) -> None:
         hello = peer.hello
@@ -175,23 +184,14 @@ class SchedulerServer:
             raise HandshakeError(f"a worker named {hello.name} is connected already")
         self._explain_loss(hello.name, None, "its process was replaced", "worker")
         self._workers[hello.name] = peer
-        worker = Worker(
-            hello.name,
-            hello.job_id,
-            max(1, hello.threads),
-            host=hello.host,
-            address=hello.addresses[0] if hello.addresses else "",
-            memory_limit=hello.memory_limit,
-        )
         now = time.monotonic()
-        worker.offer(hello.resources)
-        if hello.seconds_left > 0:
-            worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        worker = worker_of(hello, now)
+        self._questions.setups.on_worker_joining(worker)
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
-        self._failure = None
+        if not worker.refuses:
+            self.notices.forgive()
         self._on_worker_joined(hello)
-        self._loop.call_soon(self._questions.on_worker_joined, peer)  # behind the welcome, before the first task
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
         self._news()
@@ -270,14 +270,14 @@ class SchedulerServer:
             return  # of a run of its job that is over
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
-            self._drop_frozen_workers(peer)
+            self.silence.on_heartbeat(peer)
             peer.comm.send(m.Heartbeat())
         elif type(message) is m.WorkerDied:
             self._on_worker_died(peer, message)
         elif type(message) is m.JobEnding:
             self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
-            self._stopping.setdefault(peer.hello.job_id, message.reason)
+            self._on_job_left(peer.hello.job_id, self._stopping.setdefault(peer.hello.job_id, message.reason))
         else:
             log.warning("supervisor of job %s sent %s", peer.hello.job_id, type(message).__name__)
 
@@ -312,7 +312,7 @@ class SchedulerServer:
         try:
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
             value = await self._questions.answer(peer, message.method, params)
-            reply = m.Reply(message.request, msgspec.msgpack.encode(value))
+            reply = m.Reply(message.request, pack(value))
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -347,9 +347,6 @@ class SchedulerServer:
                 return peer
         return None
 
-    def _on_task_begun(self, peer: Peer, message: m.TaskBegun) -> None:
-        timeouts.on_task_begun(self.reactor, peer.hello.name, message.key, time.monotonic())
-
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         pressure.on_worker_paused(self.reactor, peer.hello.name, message)
         self._patience.heard(peer.hello.name, message)
@@ -371,6 +368,7 @@ class SchedulerServer:
             self._worker_gone(peer, reason)
         elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
             del self._supervisors[hello.job_id]
+            self._on_job_left(hello.job_id, "")
         self.schedule_round()
 
     def _worker_gone(self, peer: Peer, reason: str) -> None:
@@ -395,14 +393,15 @@ class SchedulerServer:
         by = "others" if message.is_by_others else "worker"
         blame = "nobody" if peer.hello.job_id in self._stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
+        guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
         old = self._workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
             self._questions.on_worker_gone(message.name, how)
             self._relays.lose(old)
-            self._lose(message.name, peer.hello.job_id, message.running, whole, blame)
+            self._lose(message.name, peer.hello.job_id, guilty, whole, blame)
         else:
-            self._explain_loss(message.name, message.running, whole, blame)
+            self._explain_loss(message.name, guilty, whole, blame)
 
     def _explain_loss(self, name: str, running: list[str] | None, how: str, blame: str) -> None:
         """Carry out the loss of a worker whose connection broke a moment ago."""
@@ -423,6 +422,10 @@ class SchedulerServer:
         self._news()
         self.schedule_round()
 
+    def is_stopping(self, job_id: str) -> bool:
+        """Say whether a job was told to end."""
+        return job_id in self._stopping
+
     # --- rounds
 
     def _round(self) -> None:
@@ -434,18 +437,15 @@ class SchedulerServer:
         commands = self.reactor.take_commands()
         if (state.ready.count or state.held) and (state.idle or state.open):
             commands += place(state, time.monotonic())
-            for text in complaints(state) if state.overlong else ():
-                self.warn(text)
+            texts = complaints(state) if state.overlong else []
+            if state.oversized:
+                texts += sizes.refuse_oversized(self.reactor, self._coming())
+                commands += self.reactor.take_commands()
+            for text in texts:
+                self.notices.warn(text)
         if commands:
             self.carry_out(commands)
             self.rounds.stay_awake(state)
-
-    def warn(self, text: str) -> None:
-        """Tell all users something that they should know and can live with."""
-        log.warning("%s", text)
-        for peer in self._clients.values():
-            if peer.hello.role == "client":
-                peer.comm.send(m.Notice("warning", m.ErrorReport("HPCLaunchError", text)))
 
     def carry_out(self, commands: Sequence[Command]) -> None:
         """Send what a reactor's part has to say."""
@@ -458,44 +458,23 @@ class SchedulerServer:
             if peer is not None:
                 peer.comm.put(command.message)
                 spoken_to.add(peer.comm)
+                if type(command.message) is m.ExpectTask:
+                    peer.comm.flush()
         for comm in spoken_to:  # now, not a tick later: a round trip has four of these
             comm.flush()
 
     def _on_tick(self) -> None:
         now = time.monotonic()
         self.reactor.on_tick(now)
+        self.reactor.commands += forget_idle(self.reactor.state, now)
         if complaint := self._patience.complaint(self.reactor.state, now):
-            self._say_failure(MemoryFullError(complaint))
+            self.notices.complain(MemoryFullError(complaint))
         self.replacing.on_tick()
         self._relays.on_tick()
         self._questions.room.serve()
         self.schedule_round()
-        for job_id, peer in list(self._supervisors.items()):
-            if now - peer.last_seen > SILENCE_SECONDS and peer.hello.pid:
-                self._drop_silent_job(job_id)
+        self.silence.on_tick(now)
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
-
-    def _drop_frozen_workers(self, supervisor: Peer) -> None:
-        """Take workers as lost that were stopped (SIGSTOP, a debugger) for as long as a job may be silent.
-
-        What one of them says when it runs again comes on a connection that is over: it makes way for another.
-        """
-        now = time.monotonic()
-        frozen = {name for name, vitals in supervisor.vitals.items() if vitals.stopped}
-        supervisor.frozen = {name: supervisor.frozen.get(name, now) for name in frozen}
-        for name, since in supervisor.frozen.items():
-            peer = self._workers.get(name)
-            if peer is not None and now - since > SILENCE_SECONDS:
-                reason = f"its process has been stopped (SIGSTOP?) for {now - since:.0f} s"
-                log.warning("worker %s: %s", name, reason)
-                peer.comm.abort(reason)  # type: ignore[attr-defined]
-
-    def _drop_silent_job(self, job_id: str) -> None:
-        reason = f"nothing was heard of it for {SILENCE_SECONDS:g} s"
-        log.warning("job %s: %s", job_id, reason)
-        for peer in [self._supervisors[job_id], *self._workers.values()]:
-            if peer.hello.job_id == job_id:
-                peer.comm.abort(reason)  # type: ignore[attr-defined]
 
     def _news(self) -> None:
         self._changed.set()
@@ -513,13 +492,8 @@ class SchedulerServer:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        now = time.monotonic()
-        infos = []
-        for name, peer in self._workers.items():
-            supervisor = self._supervisors.get(peer.hello.job_id)
-            vitals = supervisor.vitals.get(name) if supervisor is not None else None
-            infos.append(info_of(peer.hello, self.reactor.state.workers.get(name), vitals, now))
-        return infos
+        vitals = {name: of for supervisor in self._supervisors.values() for name, of in supervisor.vitals.items()}
+        return infos_of(self._workers.values(), self.reactor.state, vitals, time.monotonic())
 
     async def wait_for_change(self) -> None:
         """Return when a worker has joined or left."""
@@ -566,19 +540,6 @@ class SchedulerServer:
         for job_id, supervisor in self._supervisors.items():
             self._stopping[job_id] = reason
             supervisor.comm.send(m.StopWorkers(reason))
-
-    def notify(self, error: HPCLaunchError) -> None:
-        """Tell all clients, now and later until a worker joins, that the cluster cannot work, and why."""
-        self._failure = error
-        self._say_failure(error)
-
-    def _say_failure(self, error: HPCLaunchError) -> None:
-        for peer in self._clients.values():
-            peer.comm.send(m.Notice("failure", to_report(error)))
-
-    def forgive(self) -> None:
-        """Forget the failure that clients were told of: somebody tries again."""
-        self._failure = None
 
     async def close(self, reason: str) -> None:
         """Tell every peer to end, and close all connections."""

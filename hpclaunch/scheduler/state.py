@@ -28,9 +28,9 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 
-from hpclaunch.comm.messages import Failure
+from hpclaunch.comm.messages import DefineFunction, Failure
 from hpclaunch.errors import IllegalTransitionError
-from hpclaunch.scheduler.terms import Terms, is_named
+from hpclaunch.scheduler.terms import Terms
 
 WAITING, READY, ASSIGNED, DONE, RELEASED, FAILED, CANCELLED = range(7)
 NAMES = ("waiting", "ready", "assigned", "done", "released", "failed", "cancelled")
@@ -52,6 +52,10 @@ UNKNOWN_SECONDS = 0.05
 AHEAD_SECONDS = 0.1
 #: Bytes of results per thread that the tasks which a worker is given ahead may make.
 AHEAD_BYTES = 4 << 20
+#: Bytes of arguments, or of a function, from which a task is placed by size: :mod:`hpclaunch.scheduler.sizes`.
+LARGE_BYTES = 4 << 20
+#: Bytes of arguments that are not worth to be counted.
+_FEW_BYTES = 1024
 #: Seconds that even an empty task costs.
 LEAST_SECONDS = 20e-6
 #: The part of AHEAD_SECONDS or of AHEAD_BYTES that is enough of a function's calls to know it by.
@@ -68,16 +72,21 @@ class Function:
     enough to show it, however many there were.
     """
 
-    __slots__ = ("calls", "data", "id", "is_overlong", "name", "stored", "took")
+    __slots__ = (
+        "calls", "definition", "given", "id", "is_awaited", "is_overlong", "name", "size", "stored", "took",
+    )  # fmt: skip
 
-    def __init__(self, id: bytes, name: str, data: bytes) -> None:
-        self.id = id
-        self.name = name
-        self.data = data
+    def __init__(self, definition: DefineFunction) -> None:
+        self.definition = definition  # as workers are told of it
+        self.id = definition.function
+        self.name = definition.name
+        self.size = definition.size  # bytes
         self.calls = 0.0  # the last ones, whose seconds and bytes these are:
         self.took = 0.0
         self.stored = 0.0  # bytes of results that stay on their workers
+        self.given = 0.0  # bytes of arguments of one call
         self.is_overlong = False  # the user was told that its tasks outlast every worker
+        self.is_awaited = False  # the user was told that one of its tasks waits for a worker with more memory
 
     def learn(self, seconds: float, size: int = 0) -> None:
         """Take one more call into the means; ``size`` is that of its result if it stays on its worker."""
@@ -106,6 +115,10 @@ class Function:
         if self.stored < AHEAD_BYTES / 64:
             self.stored = 0.0  # all but forgotten: nobody need think of it
 
+    def learn_given(self, size: int, calls: int) -> None:
+        """So many calls were submitted, with so many bytes of arguments together."""
+        self.given = max(size / calls if calls and size > _FEW_BYTES * calls else 0.0, self.given / 2)
+
     @property
     def seconds(self) -> float | None:
         """Mean seconds of a call; None: none has ended yet."""
@@ -113,12 +126,16 @@ class Function:
 
     @property
     def load(self) -> float:
-        """What one call counts of the work that a worker has ahead: its seconds, or more if its result is large.
+        """What one call counts of the work that a worker has ahead: its seconds, or more if its data are much.
 
         A worker with :data:`AHEAD_BYTES` of results to make has enough, however quickly it makes them: what takes
-        them in would have to wait behind the rest, and they would fill the memory.
+        them in would have to wait behind the rest, and they would fill the memory. So has one with as many bytes
+        of arguments.
         """
-        return max(self.cost, load_of(self.stored / self.calls)) if self.stored else self.cost
+        if not self.stored and not self.given:
+            return self.cost
+        size = self.stored / self.calls if self.stored else 0.0
+        return max(self.cost, load_of(max(size, self.given)))
 
     @property
     def cost(self) -> float:
@@ -151,28 +168,39 @@ class Client:
         self.functions: set[bytes] = set()  # ids of those that it has sent
 
 
-#: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone.
-DRAINING, PAUSED, LOST = 1, 2, 4
+#: Why a worker gets no tasks: it ends after those that it has; its memory is full; its connection is gone;
+#: what it is to be set up with has not been carried out.
+DRAINING, PAUSED, LOST, UNREADY = 1, 2, 4, 8
 
 
 class Worker:
     """A process that runs tasks."""
 
     __slots__ = (
-        "address", "assigned", "backlog", "deadline", "free", "functions", "holds", "host", "job_id",
-        "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources", "seceded",
-        "threads",
+        "address", "assigned", "backlog", "by_size", "deadline", "free", "functions", "holds", "host", "job_id",
+        "large", "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources",
+        "room", "seceded", "threads", "unready",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, job_id: str, threads: int, *, host: str = "", address: str = "", memory_limit: int = 0
+        self,
+        name: str,
+        job_id: str,
+        threads: int,
+        *,
+        host: str = "",
+        address: str = "",
+        memory_limit: int = 0,
+        room: int = 0,
     ) -> None:
         self.name = name
         self.job_id = job_id
         self.threads = threads
         self.host = host
         self.address = address  # where others can fetch results
-        self.memory_limit = memory_limit
+        self.memory_limit = memory_limit  # bytes; 0 is none
+        self.room = room or memory_limit  # bytes of it for what tasks are given; 0 is no limit
+        self.by_size: dict[str, int] = {}  # tasks placed by size, and the bytes that they were given
         self.resources: dict[str, float] = {}  # what tasks can ask for
         self.free: dict[str, float] = {}  # those of them that no task uses
         self.deadline = math.inf  # when its job ends, in the time of ``now``
@@ -180,9 +208,11 @@ class Worker:
         self.assigned: dict[str, Task] = {}  # in the order in which they were sent
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
+        self.large: dict[Function, float | None] = {}  # of them, the large ones, and since when no task calls them
         self.holds: dict[str, Task] = {}  # results that it keeps
         self.seceded: set[str] = set()  # assigned tasks that wait for others; each adds one to ``threads``
-        self.refuses = 0  # DRAINING, PAUSED, LOST: why it gets no tasks
+        self.refuses = 0  # DRAINING, PAUSED, LOST, UNREADY: why it gets no tasks
+        self.unready = ""  # what UNREADY waits for, in words
         self.recalling = False
         self.overrun = 0.0  # seconds by which its last tasks were more than twice what they had counted
         self.last_progress = 0.0
@@ -387,8 +417,9 @@ class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
     __slots__ = (
-        "changed", "clients", "deep", "functions", "held", "idle", "last_order", "open", "overlong", "ready",
-        "recanted", "tasks", "timed", "waiting", "workers",
+        "changed", "clients", "deep", "functions", "held", "idle", "laden", "last_order", "open", "overlong",
+        "oversized",
+        "ready", "recanted", "tasks", "timed", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -400,10 +431,12 @@ class SchedulerState:
         self.held: dict[tuple[bytes, Terms | None], HeldQueue] = {}  # ready tasks that not every worker can take
         self.changed: dict[Worker, None] | None = {}  # workers that held tasks may fit on now; None: all
         self.overlong: list[HeldQueue] = []  # whose tasks outlast every worker, and nobody was told yet
+        self.oversized: list[Task] = []  # ready tasks that no worker has room for
         self.waiting = 0  # tasks in that state
         self.idle: dict[Worker, None] = {}  # have nothing to do
         self.open: dict[Worker, None] = {}  # have something, and room for more
         self.deep: dict[Worker, None] = {}  # have more than they can run at once
+        self.laden: dict[Worker, None] = {}  # have large functions
         self.last_order = 0
         self.timed: dict[str, dict[str, TimedRun]] = {}  # worker -> task -> what it runs under a time limit
         self.recanted: set[str] = set()  # to be cancelled if a worker gives them back
@@ -452,96 +485,9 @@ class SchedulerState:
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
-        queues = (self.ready, *self.held.values())
-        ready = [task for queue in queues for task in queue]
-        assert len(ready) == len(set(ready)), "a task is queued twice"
-        for queue in queues:
-            assert len(list(queue)) == queue.count, "a ready queue's count is wrong"
-            assert all(task.queued is queue for task in queue), "a task does not know its queue"
-        assert {t.key for t in ready} == {k for k, t in self.tasks.items() if t.state == READY}
-        assert self.waiting == sum(t.state == WAITING for t in self.tasks.values()), (
-            "the count of waiting is wrong"
-        )
-        for key, task in self.tasks.items():
-            assert task.key == key
-            self._check_task(task)
-        for client in self.clients.values():
-            for key, task in client.wants.items():
-                assert self.tasks.get(key) is task, task.story()
-                assert client in task.wanted_by, task.story()
-        for worker in self.workers.values():
-            self._check_worker(worker)
-        for name, runs in self.timed.items():
-            assert runs, name
-            assert runs.keys() <= self.workers[name].assigned.keys(), name
-        for (function, terms), held in self.held.items():
-            assert all(task.function.id == function and task.terms == terms for task in held), "a wrong queue"
-        for index in (self.idle, self.open, self.deep):
-            assert all(self.workers.get(w.name) is w for w in index), "a lost worker is in an index"
+        from hpclaunch.scheduler.checks import check  # which knows all of this module
 
-    def _check_task(self, task: Task) -> None:
-        story = task.story()
-        dependents = task.dependents or {}
-        assert task.wanted_by or dependents, f"nobody wants it: {story}"
-        assert task.users == sum(d.state <= ASSIGNED for d in dependents), story
-        for dependent in dependents:
-            assert self.tasks.get(dependent.key) is dependent, f"a forgotten dependent: {story}"
-            assert task in dependent.inputs, story
-        for one in task.inputs:
-            assert task in (one.dependents or ()), story
-            assert self.tasks.get(one.key) is one, f"a forgotten input: {story}"
-        for client in task.wanted_by:
-            assert client.wants.get(task.key) is task, story
-        missing = sum(i.state != DONE for i in task.inputs)
-        assert task.state != WAITING or task.missing == missing > 0, story
-        assert task.state != READY or not missing, story
-        assert (task.state == ASSIGNED) == (task.worker is not None), story
-        if task.worker is not None:
-            assert self.workers.get(task.worker.name) is task.worker, story
-            assert task.worker.assigned.get(task.key) is task, story
-        self._check_result(task, story)
-
-    def _check_result(self, task: Task, story: str) -> None:
-        has_small, has_large = task.result is not None, bool(task.holders)
-        assert has_small + has_large == (task.state == DONE), story
-        assert not (has_small and task.inputs), f"a small result, and still linked with its inputs: {story}"
-        if has_large or task.state <= ASSIGNED:
-            assert task.is_needed, f"nobody needs it: {story}"
-        assert task.state != RELEASED or not task.is_needed, f"it should be made again: {story}"
-        assert (task.failure is not None) <= (task.state == FAILED), story
-        assert (task.state == FAILED) <= (task.failure is not None), story
-        for worker in task.holders or ():
-            assert self.workers.get(worker.name) is worker, story
-            assert worker.holds.get(task.key) is task, story
-
-    def _check_worker(self, worker: Worker) -> None:
-        for key, task in worker.assigned.items():
-            assert task.key == key
-        for key, task in worker.holds.items():
-            assert self.tasks.get(key) is task, task.story()
-            assert worker in (task.holders or ()), task.story()
-        assert worker.seceded <= worker.assigned.keys()
-        assert len(worker.seceded) < worker.threads
-        count = len(worker.assigned)
-        costs = sum(task.cost for task in worker.assigned.values())
-        assert abs(worker.backlog - costs) < 1e-6 * (1 + costs), f"{worker.name} miscounts its backlog"
-        assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"
-        assert (worker in self.idle) == (worker.accepts and not count)
-        assert (worker in self.open) == (worker.accepts and count > 0 and has_room(worker))
-        assert (worker in self.deep) == (count > worker.threads)
-        self._check_terms(worker)
-
-    def _check_terms(self, worker: Worker) -> None:
-        """What tasks use is what is not free, and they are where they may be."""
-        used = dict.fromkeys(worker.resources, 0.0)
-        for task in worker.assigned.values():
-            terms = task.terms or Terms()
-            for name, amount in terms.resources:
-                used[name] += amount
-            assert not terms.workers or terms.allow_others or is_named(worker, terms.workers), task.story()
-        for name, amount in worker.resources.items():
-            assert used[name] <= amount + 1e-9, f"{worker.name} has not so much {name}"
-            assert abs(used[name] + worker.free[name] - amount) < 1e-9, f"{worker.name} miscounts {name}"
+        check(self)
 
 
 def has_room(worker: Worker) -> bool:

@@ -24,6 +24,7 @@ class Terms(NamedTuple):
     allow_others: bool = False  # these workers first, but others too
     seconds: float = 0.0  # how long it runs, as the user says; 0: it is learned
     timeout: float = 0.0  # seconds that it may run; 0: as long as it likes
+    by_size: bool = False  # it is placed by the bytes that it is given: see hpclaunch.scheduler.sizes
 
 
 def read(message: m.Terms | None) -> Terms | None:

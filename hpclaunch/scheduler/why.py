@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from hpclaunch.config.units import format_bytes, format_duration
+from hpclaunch.scheduler import sizes
 from hpclaunch.scheduler import terms as t
 from hpclaunch.scheduler.state import (
     ASSIGNED,
@@ -20,6 +22,7 @@ from hpclaunch.scheduler.state import (
     NAMES,
     PAUSED,
     READY,
+    UNREADY,
     WAITING,
     SchedulerState,
     Task,
@@ -29,22 +32,31 @@ from hpclaunch.scheduler.state import (
 
 #: Inputs, and workers of one kind, that are told of one by one.
 _SOME = 5
+#: What is said of a task that a job more might run.
+WAITS_FOR_WORKER = "waits for a worker"
 #: How the reason begins that a worker lacks something for good.
 _ASKS = "the task asks for "
+_NOT_NAMED = "not one of workers="
 
 
-def why(state: SchedulerState, key: str, now: float) -> str:
-    """Return how a task stands and why; empty if it is not known."""
+def why(state: SchedulerState, key: str, now: float, silent: Mapping[str, str] | None = None) -> str:
+    """Return how a task stands and why; empty if it is not known.
+
+    :param silent: workers of which nothing is heard, and why that is so.
+    """
+    silent = silent or {}
     task = state.tasks.get(key)
     if task is None:
         return ""
     lines = [f"task {key} ({task.function.name}) {_stands(state, task)}"]
     if task.state == READY:
-        lines += _workers(state, task, now)
+        lines += _workers(state, task, now, silent)
     elif task.state == WAITING:
         lines += _inputs(state, task)
     elif task.state == FAILED and task.failure is not None:
         lines.append(f"  {task.failure.text}")
+    at = [task.worker] if task.state == ASSIGNED and task.worker else list(task.holders or ())
+    lines += [f"  worker {worker.name} is silent: {silent[worker.name]}" for worker in at if worker.name in silent]
     lines += [f"  before: {how}" for _, how in task.deaths or ()]
     return "\n".join(lines)
 
@@ -60,7 +72,7 @@ def _stands(state: SchedulerState, task: Task) -> str:
     if task.state == WAITING:
         return f"waits for {task.missing} of its {len(task.inputs)} inputs"
     if task.state == READY:
-        return "has all that it needs, and waits for a worker"
+        return f"has all that it needs, and {WAITS_FOR_WORKER}"
     return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": nobody needs its result now")
 
 
@@ -107,13 +119,16 @@ def _root(task: Task) -> Task:
 # --- workers
 
 
-def _workers(state: SchedulerState, task: Task, now: float) -> list[str]:
+def _workers(state: SchedulerState, task: Task, now: float, silent: Mapping[str, str]) -> list[str]:
     """Say what rules the workers out."""
     if not state.workers:
         return ["  no worker is connected"]
     reasons: dict[str, list[str]] = {}
     for worker in state.workers.values():
-        reasons.setdefault(_ruled_out(worker, task, now), []).append(worker.name)
+        reason = _ruled_out(worker, task, now)
+        if worker.name in silent and not reason.startswith((_ASKS, _NOT_NAMED)):
+            reason = f"it is silent: {silent[worker.name]}"
+        reasons.setdefault(reason, []).append(worker.name)
     free = reasons.pop("", [])
     lines = [f"  {_some(names)}: {reason}" for reason, names in reasons.items()]
     if not free and all(reason.startswith(_ASKS) for reason in reasons):
@@ -142,7 +157,7 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     """Return what keeps a worker from taking a task now; empty if nothing does. What lasts longest first."""
     terms = task.terms or t.Terms()
     if terms.workers and not terms.allow_others and not t.is_named(worker, terms.workers):
-        return f"not one of workers={sorted(terms.workers)}"
+        return f"{_NOT_NAMED}{sorted(terms.workers)}"
     lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
     if lacking:
         have = ", ".join(f"{name} {amount:g}" for name, amount in worker.resources.items()) or "none"
@@ -153,9 +168,16 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     if not t.can_end(worker, seconds, now):
         left = format_duration(max(0.0, worker.deadline - now))
         return f"its job ends in {left}, and the task takes {format_duration(seconds)}"
+    if not sizes.has_room_at_all(worker, task):
+        return (
+            f"the task is given {sizes.least_bytes(task) / 1e6:.0f} MB, and it has {worker.room / 1e6:.0f} MB "
+            "free for that at most"
+        )
     if worker.refuses & PAUSED:
         limit = f" of {format_bytes(worker.memory_limit)}" if worker.memory_limit else ""
         return f"its memory{limit} is full"
+    if worker.refuses & UNREADY:
+        return worker.unready or "it is being set up"
     if worker.refuses:
         return "its connection is lost"
     return _busy(worker, task, terms)
@@ -167,6 +189,8 @@ def _busy(worker: Worker, task: Task, terms: t.Terms) -> str:
         return f"other tasks use its {', '.join(used)}"
     if task.key in worker.assigned:
         return "it has yet to answer for an earlier task of this name"
+    if terms.by_size and not sizes.has_room_now(worker, task):
+        return f"other tasks were given much of its {worker.room / 1e6:.0f} MB of memory"
     if not has_room(worker):
         seconds = worker.backlog / worker.threads
         about = f", about {format_duration(seconds)} of work" if 1 <= seconds < math.inf else ""

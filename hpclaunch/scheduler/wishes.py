@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToClient, ToWorker
 from hpclaunch.scheduler.news import News
+from hpclaunch.scheduler.sizes import has_room_for, why_no_room
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 UNHEARD = "(nobody)"
 
 #: What a value that a client has put on the cluster is the result of: nothing that could be run again.
-SCATTERED = Function(b"", "scatter", b"")
+SCATTERED = Function(m.DefineFunction(b"", "scatter", b""))
 
 
 def on_function_sent(reactor: Reactor, name: str, message: m.DefineFunction) -> None:
@@ -62,6 +63,8 @@ def forget_functions(reactor: Reactor, forgotten: AbstractSet[bytes]) -> None:
         known = worker.functions & gone
         if known:
             worker.functions -= known
+            for function in [one for one in worker.large if one.id in known]:
+                del worker.large[function]
             reactor.commands.append(ToWorker(worker.name, m.ForgetFunctions(list(known))))
 
 
@@ -304,6 +307,10 @@ def on_data_put(reactor: Reactor, name: str, message: m.Put, small: bytes | None
     if message.workers:
         workers = [worker for worker in workers if worker.name in message.workers]
     state.waiting += 1
+    if small is None and (text := why_no_room(workers, message.size, message.key)):
+        reactor.end_task(task, FAILED, m.Failure("TooLargeError", text))
+        return None
+    workers = [worker for worker in workers if has_room_for(worker, message.size)]
     if small is None and not workers:
         text = f"there is no worker to keep {message.key}: wait_for_workers() first"
         reactor.end_task(task, FAILED, m.Failure("LostResultError", text))

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from hpclaunch.batch.base import Completed
+from hpclaunch.batch.environment import known_environment
 
 #: Seconds that a killed process gets to go away; one that waits for a dead file server may never do.
 _KILL_SECONDS = 5.0
 
 
 class LocalTransport:
-    """Runs commands on this machine, without a shell.
+    """Runs commands on this machine, without a shell, in the environment that is known for them.
 
     :param umask: the commands' umask, which a batch system may hand on to the jobs; -1 is this process's own.
     """
@@ -60,7 +61,14 @@ def _start(argv: tuple[str, ...], cwd: Path | None, umask: int) -> _Running:
     out, err = _memory_file("out"), _memory_file("err")
     try:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, start_new_session=True, umask=umask
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            env=known_environment(argv, os.environ),
+            start_new_session=True,
+            umask=umask,
         )
     except BaseException:
         out.close()

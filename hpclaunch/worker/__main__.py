@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -18,11 +18,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="worker processes")
     parser.add_argument("--threads", type=int, default=1, help="threads per worker process")
     parser.add_argument("--memory", type=int, default=0, help="bytes for the whole job; 0: no limit")
-    parser.add_argument("--death-timeout", type=float, default=60.0, help="seconds to live without a head")
+    parser.add_argument("--memory-limit", default=None, help="bytes of each worker, or its share of --memory")
+    parser.add_argument("--death-timeout", type=_seconds, default=60.0, help="seconds to live without a head")
     parser.add_argument("--interface", default=None, help="network interface on which to offer results")
     parser.add_argument("--local-directory", type=Path, default=None, help="scratch directory of this node")
     parser.add_argument(
-        "--resources", type=parse_resources, default={}, help='what tasks can ask each worker for: "GPU=1,BIG=2"'
+        "--resources", type=_resources, default={}, help='what tasks can ask each worker for: "GPU=1,BIG=2"'
+    )
+    parser.add_argument("--lifetime", type=_seconds, default=0.0, help="seconds after which the job ends in order")
+    parser.add_argument("--lifetime-stagger", type=_seconds, default=0.0, help="seconds by which that may vary")
+    parser.add_argument(
+        "--preload", action="append", default=[], help="a module to import before the workers start"
     )
     parser.add_argument("--ends", type=float, default=0.0, help="unix time at which the job ends; 0: not known")
     parser.add_argument(
@@ -38,18 +44,62 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def parse_resources(text: str) -> dict[str, float]:
-    """Read ``GPU=2,BIG=1``, or the same with blanks, as a Dask worker takes it.
+# Values come ready from the login node, as a rule, and the parser of what people write is not imported for them.
 
-    :raises ValueError: it is something else.
+
+def _resources(text: str) -> dict[str, float]:
+    from hpclaunch.config.units import parse_resources
+
+    return parse_resources(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        from hpclaunch.config.units import parse_duration
+
+        return parse_duration(text)
+
+
+def _use_local_directory(options: argparse.Namespace) -> None:
+    """Make the scratch directory of this node, and have temporary files go there.
+
+    :raises SiteError: it can't be made.
     """
-    found: dict[str, float] = {}
-    for word in text.replace(",", " ").split():
-        name, _, amount = word.partition("=")
-        found[name] = float(amount)
-        if not name or not 0 < found[name] < math.inf:
-            raise ValueError(word)
-    return found
+    from hpclaunch import trusted
+    from hpclaunch.errors import SiteError
+
+    if options.rank_pid is not None:  # no shell has read it
+        options.local_directory = Path(os.path.expandvars(options.local_directory.expanduser()))
+    try:
+        trusted.make_parents(options.local_directory)
+    except OSError as error:
+        raise SiteError(f"local-directory {options.local_directory} can't be made: {error.strerror}") from None
+    os.environ["TMPDIR"] = str(options.local_directory)
+
+
+def _per_worker(text: str, job_memory: int) -> int:
+    """Return a worker's bytes for --memory-limit: a size, or a share of the job's memory up to 1; 0: no limit."""
+    try:
+        number = float(text)
+    except ValueError:
+        from hpclaunch.config.units import parse_bytes
+
+        return parse_bytes(text)
+    return int(number * job_memory if number <= 1 else number)
+
+
+def _end(options: argparse.Namespace, unix_now: float, now: float) -> float:
+    """Return when the job is to be over, by the clock of ``now``, for its walltime or lifetime; 0: no end."""
+    walltime_end: float = now + options.ends - unix_now if options.ends else 0.0
+    if not options.lifetime:
+        return walltime_end
+    import random
+
+    stagger = random.uniform(-options.lifetime_stagger, options.lifetime_stagger)
+    end: float = now + max(1.0, options.lifetime + stagger)
+    return min(end, walltime_end) if walltime_end else end
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +119,6 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
-    from hpclaunch import trusted
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
@@ -78,13 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     no_core_dumps()
     if options.rank_pid is not None:
         end_with_parent(options.rank_pid, signal.SIGTERM)
-    if options.local_directory is not None:
-        try:
-            trusted.make_parents(options.local_directory)
-        except OSError as error:
-            return _refuse(options, f"local-directory {options.local_directory} can't be made: {error.strerror}")
-        os.environ["TMPDIR"] = str(options.local_directory)
     try:
+        if options.local_directory is not None:
+            _use_local_directory(options)
+        if options.memory_limit is not None:
+            options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
         supervisor = Supervisor(
             Options(
                 options.directory,
@@ -97,8 +144,9 @@ def main(argv: list[str] | None = None) -> int:
                 rank_pid=options.rank_pid,
                 resources=options.resources,
                 security=not options.no_security,
-                ends=options.ends,
+                ends=_end(options, time.time(), time.monotonic()),
                 ready_fd=options.ready_fd,
+                preload=tuple(options.preload),
             )
         )
         return supervisor.run()

@@ -1,9 +1,9 @@
 """Objects that live on a worker and are called there: a thread for each, in which its calls run in their order.
 
 An actor is the result of a task that never leaves its worker. What leaves it is an :class:`ActorAddress`, which
-becomes an :class:`hpclaunch.client.actor.Actor` where it is unpickled. Calls come straight from whoever calls, on
-the connections by which results are fetched, or through the head; each is answered on the way that it came. A
-large answer that is to go through the head waits here until the head says that it has room.
+becomes an :class:`hpclaunch.client.calls.actors.Actor` where it is unpickled. Calls come straight from the
+caller, on the connections by which results are fetched, or through the head; each is answered on the way that it
+came. A large answer that is to go through the head waits here until the head says that it has room.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
+from hpclaunch.comm.class_copies import Table, classes_of_task, enter
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
+from hpclaunch.tasks.context import Place, here
 from hpclaunch.worker import shortage
-from hpclaunch.worker.context import Place, here
+from hpclaunch.worker.hooks import mend_hooks
+from hpclaunch.worker.ownership import own
 
 if TYPE_CHECKING:
     from hpclaunch.worker.executor import Executor
@@ -37,11 +40,12 @@ class NewActor(NamedTuple):
     """The outcome of a task that has made an actor."""
 
     instance: Any
+    classes: Table  # those of that task that travelled by value: the actor's calls go on with them
 
 
 def make_actor(cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> NewActor:
     """Make an actor: what the task of ``submit(cls, actor=True)`` calls."""
-    return NewActor(cls(*args, **kwargs))
+    return NewActor(cls(*args, **kwargs), classes_of_task())
 
 
 class ActorAddress:
@@ -58,7 +62,7 @@ class ActorAddress:
 
 def restore_actor(key: str, place: str, worker: str, class_name: str, methods: tuple[str, ...]) -> Any:
     """Return the proxy of an actor."""
-    from hpclaunch.client.actor import Actor
+    from hpclaunch.client.calls.actors import Actor
 
     return Actor(key, place, worker, class_name, methods)
 
@@ -83,11 +87,11 @@ class Actors:
         self._replies: deque[tuple[Comm, ActorReply, list[Any]]] = deque()
         self._announced = False
 
-    def add(self, key: str, instance: Any) -> serialize.Payload:
+    def add(self, key: str, new: NewActor) -> serialize.Payload:
         """Start a thread for a new actor; return its address, pickled, which is the result of its task."""
         self.drop([key])
-        self._actors[key] = _Running(key, instance, self._executor, self._reply)
-        return serialize.dump_value(ActorAddress(key, instance, self._place, self._worker))
+        self._actors[key] = _Running(key, new, self._executor, self._reply)
+        return serialize.dump_value(ActorAddress(key, new.instance, self._place, self._worker))
 
     def drop(self, keys: Iterable[str]) -> None:
         """Let actors go that nobody wants any more, after what they do now."""
@@ -149,18 +153,21 @@ class _Running:
     """One actor and its thread."""
 
     def __init__(
-        self, key: str, instance: Any, executor: Executor, reply: Callable[[Comm, ActorReply, list[Any]], None]
+        self, key: str, new: NewActor, executor: Executor, reply: Callable[[Comm, ActorReply, list[Any]], None]
     ) -> None:
         self.key = key
         self.calls: SimpleQueue[tuple[Comm, ActorCall] | None] = SimpleQueue()
-        self._instance = instance
+        self._instance = new.instance
+        self._classes = new.classes
         self._executor = executor
         self._reply = reply
+        mend_hooks()
         threading.Thread(target=self._serve, name=f"hpclaunch-actor-{key}", daemon=True).start()
 
     def _serve(self) -> None:
         here.place = place = Place(self._executor, -1)  # as that of a task that has stepped aside
         place.key = self.key
+        enter(self._classes)
         while not self._serve_until_told():
             pass
         self._instance = None
@@ -192,6 +199,8 @@ class _Running:
         self._reply(comm, reply, buffers)
 
     def _run(self, message: ActorCall) -> tuple[ActorReply, list[Any]]:
+        args: Any
+        kwargs: Any
         value = getattr(self._instance, message.name)
         if message.args is not None:
             args, kwargs = serialize.load_call(message.args, None)
@@ -199,6 +208,8 @@ class _Running:
             if isinstance(value, CoroutineType):
                 value = asyncio.run(value)
         payload = serialize.dump_value(value)
+        args = kwargs = value = None
+        payload = own(payload, None)
         if not payload.buffers and len(payload.pickle) <= _INLINE_BYTES:
             return ActorReply(message.request, bytes(payload.pickle)), []
         buffers = [payload.pickle, *payload.buffers]

@@ -32,6 +32,7 @@ class Death(NamedTuple):
     group_limit: int = 0  # bytes that the job's control group may have; 0: not known
     address_limit: int = 0  # bytes of virtual memory that the process may have; 0: no limit
     is_by_others: bool = False  # killed though it had little memory, and the kernel has killed nobody meanwhile
+    receiving: list[str] = []  # tasks whose arguments or inputs it received
     overdraft: int = 0  # bytes of it that all processes of the job had when the batch system began to end it
 
     @property
@@ -39,12 +40,20 @@ class Death(NamedTuple):
         """True if memory is known to be the reason."""
         return bool(self.too_large or self.killed_for_memory or self.overdraft or self.end == NO_MEMORY)
 
+    @property
+    def is_by_arrivals(self) -> bool:
+        """True if what it received may be the reason: it may be about memory, or nothing ran."""
+        is_maybe_killed_for_memory = self.code == -signal.Signals.SIGKILL and not self.is_by_others
+        return bool(self.receiving) and (self.is_about_memory or is_maybe_killed_for_memory or not self.running)
+
 
 def how(death: Death, limits: Limits) -> str:
     """Say in one line how a worker process ended."""
     if death.end in _ENDS:
         return _ENDS[death.end]
-    during = f" while it ran {', '.join(death.running)}" if death.running else ""
+    did = [f"ran {', '.join(death.running)}"] if death.running else []
+    did += [f"received what {', '.join(death.receiving)} needs"] if death.is_by_arrivals else []
+    during = f" while it {' and '.join(did)}" if did else ""
     return f"{_what(death, limits)}{during}; its memory had peaked at {death.peak / 1e6:.0f} MB"
 
 
@@ -86,7 +95,7 @@ def advice(death: Death, *, memory: int, processes: int) -> str:
     :param memory: bytes that the job has; 0 is not known.
     :param processes: worker processes in it.
     """
-    if not death.is_about_memory or not death.running:
+    if not death.is_about_memory or not (death.running or death.receiving):
         return ""
     shared = f" for {processes} worker processes" if processes > 1 else ""
     has = f" ({memory / 1e6:.0f} MB now{shared})" if memory else ""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
-from hpclaunch.client.session import HeadSession
 from hpclaunch.comm import messages as m
+from hpclaunch.link.session import HeadSession
 
 
 class WorkerDoor:
@@ -19,14 +20,17 @@ class WorkerDoor:
 
     :param hello: the worker's own greeting.
     :param context: the TLS context with which the worker dials; None without TLS.
+    :param facts: more of what a client wants to know of its cluster.
     """
 
     directory = None
 
-    def __init__(self, hello: m.Hello, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, hello: m.Hello, context: ssl.SSLContext | None, facts: Mapping[str, Any] | None = None
+    ) -> None:
         self._hello = hello
         self.peer_context = context
-        self.facts = {"id": hello.cluster_id}
+        self.facts = {"id": hello.cluster_id, **(facts or {})}
 
     def client_hello(self, name: str) -> m.Hello:
         """Return the greeting of a client in a task of this worker."""

@@ -18,21 +18,27 @@ import asyncio
 import contextlib
 import mmap
 import pickle
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
 from queue import SimpleQueue
 from time import perf_counter, sleep
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch.comm import serialize
+from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.framing import LIMIT_PEER
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.tasks.context import Place, WorkerFacts, here
 from hpclaunch.worker import shortage
 from hpclaunch.worker.actors import NewActor
-from hpclaunch.worker.context import Place, WorkerFacts, here
+from hpclaunch.worker.callee import Callee
+from hpclaunch.worker.hooks import mend_hooks
+from hpclaunch.worker.ownership import own
 
 if TYPE_CHECKING:
     from hpclaunch.client.client import Client
@@ -45,6 +51,9 @@ _NO_MEMORY_SECONDS = 0.1
 
 #: Bytes of a result that fit into one frame.
 MAX_RESULT = LIMIT_PEER - (1 << 24)
+
+#: Bytes of a result from which a thread looks for room for the next.
+_LARGE_RESULT = 4 << 20
 
 #: Types whose values are small, and have no others in them.
 _ATOMS = frozenset({bool, float, type(None)})
@@ -61,26 +70,7 @@ class UnreadableInput(NamedTuple):
 
 
 Outcome = tuple[str, Any, float]  # key; bytes, Payload or Failure; seconds
-_Item = tuple[str, "Callee", bytes, Any]
-
-
-class Callee:
-    """A function on this worker; unpickled by the first thread that calls it."""
-
-    __slots__ = ("_call", "source")
-
-    def __init__(self, source: FunctionBytes) -> None:
-        self.source = source
-        self._call: Callable[..., Any] | None = None
-
-    @property
-    def call(self) -> Callable[..., Any]:
-        if self._call is None:
-            try:
-                self._call = serialize.load_value(self.source.data)
-            except SerializationError as error:
-                raise SerializationError(f"function {self.source.name}: {error}") from error
-        return self._call
+_Item = tuple[str, Callee, bytes, Any]
 
 
 class Unwanted:
@@ -106,6 +96,8 @@ class Executor:
     :param timed: keys of tasks to be announced when they begin; the caller adds to it.
     :param on_begun: called from an execution thread with the key of such a task, before it runs.
     :param make_client: makes the client that all tasks of this worker share.
+    :param wait_for_room: called in an execution thread that has made a large result, with as many bytes as the
+        next results may have; returns when it may go on.
     :param on_no_memory: called in an execution thread that can't go on because tasks have taken all memory; None
         in a process that is not to end for that: the task that was run there fails.
     """
@@ -123,7 +115,10 @@ class Executor:
         on_begun: Callable[[str], None] = lambda key: None,
         make_client: Callable[[], Client] | None = None,
         on_no_memory: Callable[[], None] | None = None,
+        wait_for_room: Callable[[int], None] = lambda size: None,
     ) -> None:
+        self._wait_for_room = wait_for_room
+        self._stored = 0  # bytes that the last large result took, if no thread has waited for room since
         self.facts = facts or WorkerFacts("worker", "", "", threads, 0)
         self._on_outcomes = on_outcomes
         self._on_seceded = on_seceded
@@ -148,6 +143,7 @@ class Executor:
             self._start_thread(slot)
 
     def _start_thread(self, slot: int) -> None:
+        mend_hooks()  # a task has them as it left them, and a thread can't be made without
         place = Place(self, slot)
         self._places.add(place)
         name = f"hpclaunch-task-{slot // SLOT_BYTES}"
@@ -220,7 +216,8 @@ class Executor:
             if self._client is None:
                 if self._make_client is None:
                     raise HPCLaunchError("this worker has no way to be a client")
-                self._client = self._make_client()
+                # What it starts on its loop lives as long as it, and must not keep this task's context alive.
+                self._client = Context().run(self._make_client)
             return self._client
 
     def secede(self, place: Place) -> None:
@@ -259,6 +256,7 @@ class Executor:
 
     def _serve(self, place: Place) -> None:
         here.place = place
+        enter(place.classes)
         try:
             while not self._serve_until_told(place):
                 pass
@@ -300,6 +298,7 @@ class Executor:
         """Run tasks until the queue is empty; False: this thread's slot has gone to another."""
         queue, run, rejoining = self._queue, self._run, self._rejoining
         place.busy = True
+        mend_hooks()
         with contextlib.suppress(IndexError):
             while True:
                 if rejoining and self._give_way(place):
@@ -309,9 +308,18 @@ class Executor:
                 run(place, item)
                 if place.slot < 0:  # that task has seceded, and ended without coming back
                     return False
+                if self._stored:
+                    del item  # and with it the task's inputs
+                    self._make_room(place)
         self._slots[place.slot : place.slot + 2] = b"\0\0"
         place.busy = False
         return True
+
+    def _make_room(self, place: Place) -> None:
+        """A large result was made: go on when there is room for more of them, one on each thread."""
+        size, self._stored = self._stored, 0
+        self._slots[place.slot : place.slot + 2] = b"\0\0"
+        self._wait_for_room(size * self._count)
 
     def _give_way(self, place: Place) -> bool:
         """Give this thread's slot to a task that wants to go on."""
@@ -336,12 +344,17 @@ class Executor:
         name = key.encode()[: SLOT_BYTES - 2]
         self._slots[slot : slot + 2 + len(name)] = len(name).to_bytes(2, "little") + name
         outcome: Any
+        call: Any
+        args: Any
+        kwargs: Any
         start = perf_counter()
         try:
             if self._timed and key in self._timed:
                 self._timed.discard(key)
                 self._on_begun(key)
-            call = function.call
+            if threading.excepthook is None or sys.stdout is None or sys.stderr is None:  # an earlier task's work
+                mend_hooks()
+            call = function.shared or function.load()
             if inputs is not None:
                 inputs = _read_back(inputs)
             args, kwargs = serialize.load_call(data, inputs)
@@ -353,6 +366,9 @@ class Executor:
             finally:
                 seconds = perf_counter() - start
             outcome = self._pack(value)
+            if type(outcome) is Payload:
+                call = args = kwargs = value = None
+                outcome = own(outcome, inputs)
         except _Unreadable as error:
             seconds = 0.0
             outcome = error.args[0]
@@ -361,6 +377,10 @@ class Executor:
             if isinstance(error, MemoryError):
                 shortage.explain(error, self.facts)
             outcome = serialize.failure_of(error)
+            mend_hooks()
+        call = args = kwargs = value = None  # nothing of a task outlives it
+        if place.classes:
+            place.classes.clear()
         if place.unheard is not None:
             place.unheard._be_heard()
             place.unheard = None
@@ -394,6 +414,8 @@ class Executor:
                 f"a result of {payload.size / 1e9:.0f} GB; at most {MAX_RESULT / 1e9:.0f} GB can be passed on. "
                 "Return it in parts, or write it to a file and return its name"
             )
+        if payload.size >= _LARGE_RESULT:
+            self._stored = payload.size + len(payload.pickle)  # which is a copy of what is in the value
         return payload
 
 

@@ -3,8 +3,11 @@
 Two things are measured: what the results in memory count (*managed*), and what the process has of its own
 (*process*). Rules:
 
-* ``target``: managed results beyond it are written to disk, those that were not used for longest first.
+* ``target``: managed results beyond it are written to disk, those that were not used for longest first. What
+  functions hold counts as managed.
 * ``spill``: as soon as the process has more, results are written until it would be below ``target``.
+* A thread that has just made a large result waits, before its next task, until there is room for another of that
+  size below ``terminate``: results are written for that, too.
 * ``pause``: while either has more, no new task starts.
 * What was written stays on disk until it is freed: the kernel's page cache keeps it in memory as long as there is
   some to spare, and gives it up when there is not.
@@ -48,6 +51,11 @@ def limits_of(memory: int, fractions: Mapping[str, Any]) -> Limits:
     return Limits(memory, **levels, disk=int(fractions.get("max_spill") or 0))
 
 
+def room_of(limits: Limits, process: int) -> int:
+    """Return the bytes that are free for what tasks are given, if the process has so many now; 0: no limit."""
+    return max(1, (limits.terminate or limits.memory) - process) if limits.memory else 0
+
+
 class Shelf:
     """Results in one place: their sizes by key, and the sum of those."""
 
@@ -73,14 +81,19 @@ class Shelf:
 class Ledger:
     """Which results are in memory, which are being written, and which are on disk, with their sizes."""
 
-    __slots__ = ("_retry_at", "disk", "disk_trouble", "limits", "memory", "paused", "process", "writing")
+    __slots__ = (
+        "_retry_at", "disk", "disk_trouble", "functions", "limits", "memory", "paused", "process", "wanted",
+        "writing",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
         self.limits = limits
         self.memory = Shelf()  # the one that was used last is last
         self.writing = Shelf()
         self.disk = Shelf()
+        self.functions = 0  # bytes of functions
         self.process = 0  # bytes of the process when it was last measured
+        self.wanted = 0  # bytes that are to be free below ``terminate``, for the next results
         self.paused = False
         self.disk_trouble = ""  # why nothing more can be written; empty if something can
         self._retry_at = 0.0
@@ -113,8 +126,8 @@ class Ledger:
 
     @property
     def managed(self) -> int:
-        """Bytes of results in memory that nobody is about to write."""
-        return self.memory.total
+        """Bytes of functions, and of results in memory that are not about to be written."""
+        return self.memory.total + self.functions
 
     def choose(self, now: float) -> list[str]:
         """Return the results to be written now; they count as being written from here on."""
@@ -141,6 +154,8 @@ class Ledger:
         """Return how many bytes of results are to leave memory."""
         limits = self.limits
         by_size = self.managed - limits.target if limits.target else 0
+        if limits.terminate and self.wanted:
+            by_size = max(by_size, self.process + self.wanted - self.writing.total - limits.terminate)
         if not limits.spill or self.process <= limits.spill:
             return by_size
         return max(by_size, self.process - self.writing.total - (limits.target or limits.spill))

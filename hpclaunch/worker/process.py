@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from hpclaunch.client.integrations import dask_in_tasks
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
@@ -39,10 +40,11 @@ def serve(
     memory: dict[str, Any],
     spill_directory: Path,
     is_part_of_rank: bool = False,
+    cluster_facts: dict[str, Any] | None = None,
 ) -> None:
     """Be a worker until told to end.
 
-    :param slots: shared memory: the executor's slots, and one byte behind them for how this process ended.
+    :param slots: shared memory: the executor's, whether this process has reached the head, and how it ended.
     :param parent: process id of the supervisor.
     :param memory: see :func:`hpclaunch.worker.memory.limits_of`.
     :param spill_directory: where results go on disk; the supervisor removes it in the end.
@@ -50,12 +52,8 @@ def serve(
     """
     end_with_parent(parent)
     faulthandler.enable(all_threads=False)  # a crash in native code leaves its Python lines in the job's output
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
-    listen_context, dial_context = contexts
-
+    _leave_signals_to_supervisor(is_part_of_rank=is_part_of_rank)
+    dask_in_tasks.register(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
     async def run() -> int:
@@ -63,18 +61,20 @@ def serve(
         hello = make_hello(name, cluster_id, head_address=head_address, **facts)
         worker = WorkerServer(
             hello,
-            listen_context=listen_context,
-            dial_context=dial_context,
+            listen_context=contexts[0],
+            dial_context=contexts[1],
             slots=slots,
             memory=memory,
             spill_directory=spill_directory,
             on_no_memory=on_no_memory,
+            facts=cluster_facts,
         )
         try:
             await worker.join(head_address, listen_host)
         except HPCLaunchError as error:
             print(f"worker {name}: {error}", file=sys.stderr, flush=True)
             return LOST_HEAD
+        slots[-2] = True
         reason = await worker.ended
         await worker.close()
         await asyncio.sleep(0)  # let the last frames out
@@ -86,6 +86,13 @@ def serve(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         slots[-1] = runner.run(run())
+
+
+def _leave_signals_to_supervisor(*, is_part_of_rank: bool) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_part_of_rank else signal.SIG_DFL)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # notices for the job; the supervisor acts on them
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole job; the owner decides
 
 
 def _end_without_memory(slots: mmap.mmap) -> Callable[[], None]:

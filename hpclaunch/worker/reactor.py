@@ -28,18 +28,25 @@ class WorkerReactor:
         commands, self._commands = self._commands, []
         return commands
 
-    def on_function_defined(self, function: bytes, callee: Any) -> None:
-        """The head sent a function; ``callee`` is what the shell knows it by."""
+    def on_function_defined(self, function: bytes, callee: Any, size: int = 0) -> None:
+        """The head sent a function of ``size`` bytes; ``callee`` is what the shell knows it by."""
         self.state.functions[function] = callee
+        self.state.sizes[function] = size
+        self.state.ledger.functions += size
+        self._write_some()
 
     def on_functions_forgotten(self, message: m.ForgetFunctions) -> None:
         """The head will send these again if they are needed again. Tasks that are here keep theirs."""
         for function in message.functions:
             self.state.functions.pop(function, None)
+            self.state.ledger.functions -= self.state.sizes.pop(function, 0)
+
+    # What was expected is taken though this worker pauses: that may be for its arguments, which the head has found
+    # to fit, and given back it would come again.
 
     def on_tasks_sent(self, message: m.RunTasks) -> None:
         """The head sent tasks without inputs."""
-        if self.state.ledger.paused:
+        if self.state.ledger.paused and not self.state.expected.issuperset(message.keys):
             self._commands.append(ToHead(m.TasksReturned(message.keys)))
             return
         callee = self.state.functions[message.function]
@@ -47,7 +54,7 @@ class WorkerReactor:
 
     def on_task_sent(self, message: m.RunTask) -> None:
         """The head sent a task with inputs."""
-        if self.state.ledger.paused:
+        if self.state.ledger.paused and message.key not in self.state.expected:
             self._commands.append(ToHead(m.TasksReturned([message.key])))
             return
         task = FetchingTask(message.key, self.state.functions[message.function], message.args)
@@ -173,7 +180,7 @@ class WorkerReactor:
 
     def on_result_written(self, key: str, payload: Any, file: Any) -> None:
         """A result is on disk."""
-        if self.state.store.get(key) is not payload:  # freed, or made again, meanwhile
+        if not self._is_being_written(key, payload):
             self._commands.append(DeleteFile(file))
             return
         self.state.store[key] = file
@@ -181,9 +188,13 @@ class WorkerReactor:
 
     def on_result_not_written(self, key: str, payload: Any, why: str) -> None:
         """A result stays in memory: the disk did not take it."""
-        if self.state.store.get(key) is payload:
+        if self._is_being_written(key, payload):
             self.state.ledger.not_written(key, why, self._now)
             self._judge()
+
+    def _is_being_written(self, key: str, payload: Any) -> bool:
+        """Say whether a result is still one that is being written: not freed, made or fetched again meanwhile."""
+        return self.state.store.get(key) is payload and key in self.state.ledger.writing.sizes
 
     def on_result_unreadable(self, key: str, file: Any) -> None:
         """A result's file is gone."""
@@ -223,7 +234,7 @@ class WorkerReactor:
         limits = ledger.limits
         text = (
             f"the process has {ledger.process / 1e6:.0f} MB of {limits.memory / 1e6:.0f} MB (pause is "
-            f"{limits.pause / 1e6:.0f} MB), {ledger.managed / 1e6:.0f} MB of it results; "
+            f"{limits.pause / 1e6:.0f} MB), {ledger.managed / 1e6:.0f} MB of it results and functions; "
             f"{ledger.disk.total / 1e6:.0f} MB are on disk"
         )
         return text + (f", which takes no more: {ledger.disk_trouble}" if ledger.disk_trouble else "")

@@ -15,8 +15,10 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +28,19 @@ from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
 from hpclaunch.comm.listener import Listener
-from hpclaunch.comm.serialize import FunctionBytes, Payload
+from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
+from hpclaunch.tasks.context import WorkerFacts
 from hpclaunch.worker.actors import Actors, NewActor
+from hpclaunch.worker.arrivals import Arrivals, shared_bytes
+from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
-from hpclaunch.worker.context import WorkerFacts
-from hpclaunch.worker.executor import UNWANTED, Callee, Executor, Outcome, UnreadableInput
+from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInput
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
-from hpclaunch.worker.spill import new_directory
+from hpclaunch.worker.spill import new_directory, uploads_directory
+from hpclaunch.worker.state import Version
 from hpclaunch.worker.storage import Storage
 
 if TYPE_CHECKING:
@@ -60,6 +65,7 @@ class WorkerServer:
     :param slots: see :class:`~hpclaunch.worker.executor.Executor`.
     :param memory: fractions of its memory at which something is done; see
         :func:`hpclaunch.worker.memory.limits_of`.
+    :param facts: what clients in its tasks are told of the cluster.
     :param spill_directory: where results go on disk.
     :param on_no_memory: called in any thread when this worker can't go on for want of memory; it ends the process.
     :param door: what a Client in one of its tasks takes for the cluster; None: one that dials the head.
@@ -76,19 +82,24 @@ class WorkerServer:
         spill_directory: Path | None = None,
         on_no_memory: Callable[[], None] | None = None,
         door: Any = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        self._facts = facts
         self._door, self._on_no_memory = door, on_no_memory
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listen_context, self._dial_context = listen_context, dial_context
-        self._slots = slots
+        self._slots: Any = slots if slots is not None else bytearray(shared_bytes(hello.threads))
+        self._arrivals = Arrivals(self._slots, hello.threads)
+        self._fetching: dict[Version, None] = {}  # inputs that are being fetched
         self._loop = asyncio.get_running_loop()
-        self.scratch_directory = spill_directory or new_directory()
+        scratch_directory = spill_directory or new_directory()
+        self._upload_directory = uploads_directory(scratch_directory)
         limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
         self._reactor = WorkerReactor(limits)
         self._storage = Storage(
             self._reactor,
-            self.scratch_directory,
+            scratch_directory,
             carry_out=self._carry_out,
             is_idle=lambda: self._executor is None or self._executor.is_idle,
             on_hopeless=self._on_hopeless,
@@ -108,11 +119,15 @@ class WorkerServer:
         self._may_fetch = asyncio.Semaphore(_FETCHES)
         peer = m.Hello(m.PROTOCOL_VERSION, "peer", hello.name, hello.cluster_id, host=hello.host, pid=hello.pid)
         self._fetcher = Fetcher(peer, dial_context, lambda: self._head)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._handlers_for_head()
+
+    def _handlers_for_head(self) -> dict[type, Callable[[Any], None]]:
+        return {
             m.DefineFunction: self._on_function,
             m.ForgetFunctions: self._reactor.on_functions_forgotten,
-            m.RunTasks: self._reactor.on_tasks_sent,
-            m.RunTask: self._reactor.on_task_sent,
+            m.RunTasks: self._on_tasks_sent,
+            m.RunTask: self._on_task_sent,
+            m.ExpectTask: self._on_expected,
             m.SayWhenBegun: lambda msg: self._timed.update(msg.keys),
             m.RecallTasks: lambda msg: self._reactor.on_recall(msg.count),
             m.DropTasks: lambda msg: self._reactor.on_drop(msg.keys),
@@ -150,7 +165,7 @@ class WorkerServer:
         self._begin(comm, welcome)
 
     def _begin(self, comm: Comm, welcome: m.Welcome) -> None:
-        for path in welcome.python_path:
+        for path in map(os.fsdecode, welcome.python_path):
             if path not in sys.path:
                 sys.path.append(path)
         self._head = comm
@@ -175,8 +190,9 @@ class WorkerServer:
             on_begun=self._on_begun,
             make_client=self._make_client,
             on_no_memory=self._on_no_memory,
+            wait_for_room=self._storage.wait_for_room,
         )
-        self._questions = WorkerQuestions(self, self._executor)
+        self._questions = WorkerQuestions(self, self._executor, self._upload_directory)
         place = self.hello.addresses[0] if self.hello.addresses else f"worker:{self.hello.name}"
         self._actors = Actors(self.hello.name, place, self._executor, lambda: self._head)
         self._storage.start()
@@ -200,6 +216,8 @@ class WorkerServer:
     async def close(self) -> None:
         """As :meth:`end`, and stop listening."""
         self.end("closed")
+        if self._questions is not None:
+            await self._questions.have_closed()
         self._storage.close()
         if self._listener is not None:
             await self._listener.close()
@@ -245,8 +263,34 @@ class WorkerServer:
             self._carry_out()
 
     def _on_function(self, message: m.DefineFunction) -> None:
-        callee = Callee(FunctionBytes(message.function, message.name, message.data))
-        self._reactor.on_function_defined(message.function, callee)
+        size = message.size
+        self._reactor.on_function_defined(message.function, Callee(message), size)
+
+    def _on_expected(self, message: m.ExpectTask) -> None:
+        self._reactor.state.expected.add(message.key)
+        self._show_arrivals()
+
+    def _on_tasks_sent(self, message: m.RunTasks) -> None:
+        expected = self._reactor.state.expected
+        self._reactor.on_tasks_sent(message)
+        if expected:
+            self._on_come(message.keys)
+
+    def _on_task_sent(self, message: m.RunTask) -> None:
+        self._reactor.on_task_sent(message)
+        if self._reactor.state.expected:
+            self._on_come([message.key])
+
+    def _on_come(self, keys: Sequence[str]) -> None:
+        """Tasks have come, and among them perhaps some that were expected."""
+        self._reactor.state.expected.difference_update(keys)
+        self._show_arrivals()
+
+    def _show_arrivals(self) -> None:
+        """Note for the supervisor which tasks this worker receives something for."""
+        state = self._reactor.state
+        waiting = (state.waiting_for.get(version, ()) for version in self._fetching)
+        self._arrivals.show(chain(state.expected, (task.key for tasks in waiting for task in tasks)))
 
     def _on_stop(self, message: m.StopWorkers) -> None:
         if message.drain:
@@ -369,16 +413,26 @@ class WorkerServer:
             self._storage.do(command)
 
     async def _fetch(self, command: FetchInput) -> None:
+        version = command.key, command.order
         try:
             async with self._may_fetch:
+                self._fetching[version] = None
+                self._show_arrivals()
                 payload = await self._fetcher.fetch_shared(command.holders, command.key)
+        except MemoryError:  # whoever asked for it is noted as the reason
+            log.exception("there is no memory for %s", command.key)
+            if self._on_no_memory is not None:
+                self._on_no_memory()
+            payload = None
         except Exception:  # whatever it is, the tasks that wait for it must be answered
             log.exception("fetching %s failed", command.key)
             payload = None
+        self._fetching.pop(version, None)
         if payload is not None:
             self._reactor.on_input_arrived(command.key, command.order, payload)
         else:
             self._reactor.on_input_missing(command.key, command.order, command.holders)
+        self._show_arrivals()
         self._carry_out()
 
     def _send(self, message: m.Message) -> None:
@@ -422,7 +476,7 @@ class WorkerServer:
         if self._door is None:
             from hpclaunch.worker.door import WorkerDoor
 
-            self._door = WorkerDoor(self.hello, self._dial_context)
+            self._door = WorkerDoor(self.hello, self._dial_context, self._facts)
         return Client(self._door, name=f"{self.hello.name}-task", set_as_default=False)
 
     # --- questions
@@ -443,6 +497,11 @@ class WorkerServer:
     async def _answer(self, message: m.Request) -> None:
         assert self._questions is not None
         self._send(await self._questions.answer(message))
+
+    def forget_loaded_code(self) -> None:
+        """Have all functions unpickled once more before they are called: modules have changed under them."""
+        for callee in list(self._reactor.state.functions.values()):
+            callee.forget()
 
     async def fetch_copy(self, key: str, holders: list[str], order: int) -> None:
         """Fetch a result and keep a copy."""
@@ -495,7 +554,7 @@ class WorkerServer:
                 self._send(m.TasksStored([key], [value.size], [took]))
             elif isinstance(value, NewActor):
                 assert self._actors is not None
-                address = self._actors.add(key, value.instance)
+                address = self._actors.add(key, value)
                 self._reactor.on_actor_made(key, address)
                 self._send(m.TasksStored([key], [address.size], [took]))
             elif value is UNWANTED:
@@ -510,5 +569,12 @@ class WorkerServer:
 def make_hello(name: str, cluster_id: str, **facts: Any) -> m.Hello:
     """Return the greeting of a worker in this process."""
     return m.Hello(
-        m.PROTOCOL_VERSION, "worker", name, cluster_id, host=socket.gethostname(), pid=os.getpid(), **facts
+        m.PROTOCOL_VERSION,
+        "worker",
+        name,
+        cluster_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        time=time.time(),
+        **facts,
     )

@@ -35,20 +35,26 @@ class FetchingTask:
 class WorkerState:
     """All of it."""
 
-    __slots__ = ("copies", "fetching", "functions", "ledger", "pinned", "store", "waiting_for")
+    __slots__ = (
+        "copies", "expected", "fetching", "functions", "ledger", "pinned", "sizes", "store", "waiting_for",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a tuple
         self.ledger = Ledger(limits)
         self.functions: dict[bytes, Any] = {}  # by id; what the shell knows them by
+        self.sizes: dict[bytes, int] = {}  # bytes of functions
         self.store: dict[str, Any] = {}  # results and copies of results, by key: a Payload, or its file on disk
         self.copies: dict[str, int] = {}  # of them, those that are copies, with the order of their task
         self.pinned: set[str] = set()  # of them, those that stay in memory
+        self.expected: set[str] = set()  # tasks with large arguments that are on their way here
         self.fetching: dict[str, FetchingTask] = {}
         self.waiting_for: dict[Version, list[FetchingTask]] = {}  # input -> tasks
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
         self.ledger.check()
+        assert self.sizes.keys() <= self.functions.keys()
+        assert self.ledger.functions == sum(self.sizes.values())
         assert self.ledger.keys() | self.pinned == self.store.keys()
         assert not self.ledger.keys() & self.pinned
         assert self.copies.keys() <= self.store.keys()

@@ -7,6 +7,7 @@ when is decided by the reactor (:mod:`hpclaunch.worker.memory`).
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import gc
 import logging
@@ -30,6 +31,10 @@ log = logging.getLogger("hpclaunch.worker")
 MEASURE_SECONDS = 0.2
 #: Seconds between two tries to have Python and the C library give memory back, while there is too much of it.
 _TIDY_SECONDS = 2.0
+#: Seconds between two looks at whether there is room for the next result.
+_ROOM_SECONDS = 0.02
+#: Seconds that the loop may take to answer a thread that wants room.
+_ANSWER_SECONDS = 5.0
 #: Seconds that a worker may be paused with nothing running before it gives up on its process.
 _HOPELESS_SECONDS = 10.0
 
@@ -71,6 +76,33 @@ class Storage:
         limits = self._reactor.state.ledger.limits
         if limits.target or limits.spill or limits.pause:
             self._timer = self._loop.call_later(MEASURE_SECONDS, self._measure)
+
+    def wait_for_room(self, size: int) -> None:
+        """Wait until so many bytes are free below ``terminate``, or nothing more can be written. Not on the loop.
+
+        Results are made faster than a disk takes them; without this, the next ones would end the process before
+        its memory is measured again.
+        """
+        limits = self._reactor.state.ledger.limits
+        if not limits.terminate or not (limits.target or limits.spill):
+            return
+        while memory_of() + size > limits.terminate:
+            try:
+                writing = asyncio.run_coroutine_threadsafe(self._write_for(size), self._loop)
+                if not writing.result(_ANSWER_SECONDS):
+                    return
+            except (RuntimeError, TimeoutError, concurrent.futures.CancelledError):  # the worker ends
+                return
+            time.sleep(_ROOM_SECONDS)
+
+    async def _write_for(self, size: int) -> bool:
+        """Have results written so that there is room for so many bytes; say whether some are being written."""
+        ledger = self._reactor.state.ledger
+        ledger.wanted = size
+        self._reactor.on_memory_measured(memory_of(), time.monotonic())
+        ledger.wanted = 0
+        self._carry_out()
+        return bool(ledger.writing.sizes)
 
     def close(self) -> None:
         """Stop, and remove what is on disk."""

@@ -26,21 +26,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpclaunch import trusted
+from hpclaunch.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
-from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
+from hpclaunch.comm.blocking import BlockingConnection, dial_blocking, was_refused
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
-from hpclaunch.worker import deaths, process
-from hpclaunch.worker.cgroup import ControlGroup, oom_kills_of_machine
+from hpclaunch.worker import deaths, process, restarts
+from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.deaths import Death
-from hpclaunch.worker.executor import SLOT_BYTES, read_slots
-from hpclaunch.worker.memory import limits_of
+from hpclaunch.worker.executor import read_slots
+from hpclaunch.worker.interface import interface_address
+from hpclaunch.worker.memory import limits_of, room_of
+from hpclaunch.worker.preload import preload
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
 from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
 
-#: A worker that ends this often without living ``_YOUNG_SECONDS`` is not started again.
-_MAX_YOUNG_DEATHS = 4
+#: A worker that lived for less, and ran nothing, counts as one that can't live (:mod:`hpclaunch.worker.restarts`).
 _YOUNG_SECONDS = 5.0
 #: Seconds that one of the head's addresses may take to answer before the next is tried.
 _DIAL_SECONDS = 5.0
@@ -48,8 +50,14 @@ _DIAL_SECONDS = 5.0
 #: Seconds without a word from the head after which it is taken as gone: a dead host closes no connection.
 SILENCE_SECONDS = 20.0
 
+#: Seconds for which the head's host refuses connections before a rank takes the head as gone: it is not restarted.
+_REFUSED_SECONDS = 2.0
+
 #: Seconds between two looks at the memory of workers that are to be ended when they have too much.
 _LOOK_SECONDS = 0.2
+
+#: What clients in tasks are told of the cluster.
+_FACTS_FOR_TASKS = ("result_memory",)
 
 _STATUS_STOPPED = ("T", "t")
 
@@ -72,7 +80,8 @@ class Options(NamedTuple):
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
     security: bool = True  # what the job script says: no file decides that
-    ends: float = 0.0  # unix time, by this host's clock, at which the job ends; 0 if nobody knows
+    ends: float = 0.0  # time.monotonic() at which the job ends; 0 if no end is known
+    preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
 class _Child:
@@ -85,8 +94,11 @@ class _Child:
         self.started = 0.0
         self.lives = 0
         self.young_deaths = 0
+        self.own_deaths = 0  # those of them in which it was not killed from outside
+        self.restart_at = 0.0  # when another one is to be started in its stead; 0: none is
+        self.is_given_up = False  # none is started in its stead any more
         self.replaced = ""  # why this supervisor has killed it
-        self.slots = mmap.mmap(-1, 1)
+        self.slots = mmap.mmap(-1, 2)
         self.spill_directory = Path()
         self.printed = 0  # bytes of the job's output when it was started
         self.too_large = 0  # bytes that it had when it was ended for that
@@ -127,7 +139,7 @@ class Supervisor:
         self._group = ControlGroup()
         self._oom_kills = self._group.oom_kills()
         self._ready_fd = options.ready_fd
-        self._lifetime = max(0.001, options.ends - time.time()) if options.ends else 0.0
+        self._lifetime = max(0.001, options.ends - time.monotonic()) if options.ends else 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -142,6 +154,8 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self._connect()
+            if self._head is not None:
+                preload(self.options.preload)
             gc.collect()
             gc.freeze()  # so that collections in the children leave shared pages alone
             while not self._end_reason:
@@ -182,8 +196,10 @@ class Supervisor:
         )
         until = time.monotonic() + self.options.death_timeout
         pause = 0.1
+        is_rank, refused_since = self.options.rank_pid is not None, 0.0
         while True:
             tried: list[str] = []
+            refused: set[str] = set()
             for address in self.facts["addresses"]:
                 try:
                     self._head, welcome = dial_blocking(address, hello, self._dial, timeout=_DIAL_SECONDS)
@@ -193,9 +209,17 @@ class Supervisor:
                     tried.append(f"{address}: {error}")
                 except PeerError as error:
                     tried.append(f"{address}: {error}")
+                    refused |= {address} if was_refused(error) else set()
                 else:
                     self._on_connected(address, welcome)
                     return
+            is_refused = is_rank and refused >= ({self._address} if self._address else {*self.facts["addresses"]})
+            refused_since = (refused_since or time.monotonic()) if is_refused else 0.0
+            if is_refused and time.monotonic() - refused_since > _REFUSED_SECONDS:
+                raise SiteError(
+                    f"the head is gone: nothing listens at {', '.join(sorted(refused))} any more, so the cluster "
+                    "has ended; the head's rank says why"
+                )
             if time.monotonic() + pause > until:
                 raise SiteError(
                     f"the worker could not reach the head from {socket.gethostname()} within "
@@ -211,8 +235,8 @@ class Supervisor:
         self._address = address
         self._heard = time.monotonic()
         self._heartbeat_seconds = welcome.heartbeat_seconds
-        self._listen_host = _interface_address(self.options.interface) or self._head.local_host()
-        sys.path += [path for path in welcome.python_path if path not in sys.path]
+        self._listen_host = interface_address(self.options.interface) or self._head.local_host()
+        sys.path += [path for path in map(os.fsdecode, welcome.python_path) if path not in sys.path]
         self._remark(f"reached the head at {address}")
         self._tell_parent("ready")
 
@@ -220,7 +244,7 @@ class Supervisor:
         """Start what is to run; then heartbeat, listen, and look after the children until something ends."""
         try:
             for child in self._children:
-                if not child.pid:
+                if not child.pid and not child.is_given_up:
                     self._start(child)
             while not self._end_reason:
                 self._serve_once()
@@ -236,8 +260,11 @@ class Supervisor:
                 self._connect()
 
     def _serve_once(self) -> None:
-        self._reap()
         self._listen_to_head()
+        if self._end_reason:  # workers that have heard of it too, and have ended, are no news
+            return
+        self._reap()
+        self._start_due(time.monotonic())
         if self._warned_by and not self._has_told:
             self._on_warned()
         now = time.monotonic()
@@ -251,6 +278,7 @@ class Supervisor:
         if not self._end_reason:
             assert self._head is not None
             until = min(self._next_beat, self._next_look) if self._limits.terminate else self._next_beat
+            until = min([until, *(child.restart_at for child in self._children if child.restart_at)])
             select.select([self._head.fileno(), self._wake_read], [], [], max(0.0, until - now))
         self._drain_wakeups()
 
@@ -304,8 +332,9 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         options = self.options
         child.lives += 1
+        child.restart_at = 0.0
         child.name = f"{options.job_id}-{child.index}" + (f".{child.lives}" if child.lives > 1 else "")
-        child.slots = mmap.mmap(-1, options.threads * SLOT_BYTES + 1)
+        child.slots = mmap.mmap(-1, shared_bytes(options.threads))
         child.started = time.monotonic()
         child.spill_directory = new_directory()
         child.printed = output_size()
@@ -336,14 +365,16 @@ class Supervisor:
                     "job_id": options.job_id,
                     "threads": options.threads,
                     "memory_limit": self._limits.memory,
+                    "room": room_of(self._limits, memory_of()),
                     "resources": options.resources,
-                    "seconds_left": max(0.001, options.ends - time.time()) if options.ends else 0.0,
+                    "seconds_left": max(0.001, options.ends - time.monotonic()) if options.ends else 0.0,
                     "lifetime": self._lifetime if child.lives > 1 else 0.0,
                 },
                 parent=supervisor,
                 memory=self._memory,
                 spill_directory=child.spill_directory,
                 is_part_of_rank=options.rank_pid is not None,
+                cluster_facts={key: self.facts[key] for key in _FACTS_FOR_TASKS if key in self.facts},
             )
             code = 0
         except BaseException:
@@ -381,18 +412,25 @@ class Supervisor:
         end = child.slots[-1]
         is_crash = end in deaths.CRASHES
         printed = output_tail(child.printed) if is_crash else ""
-        running = read_slots(bytes(child.slots), self.options.threads) if is_crash else []
-        death = self._examine(child, Death(end, code, peak, running, child.too_large))
+        slots, threads = bytes(child.slots), self.options.threads
+        running = read_slots(slots, threads) if is_crash else []
+        receiving = read_arrivals(slots, threads) if is_crash else []
+        death = self._examine(child, Death(end, code, peak, running, child.too_large, receiving=receiving))
+        receiving = receiving if death.is_by_arrivals and not child.replaced else []
         how = deaths.how(death, self._limits)
         advice = deaths.advice(death, memory=self.options.memory, processes=self.options.processes)
         if child.replaced:
             running, how, end = [], child.replaced, deaths.CRASHED
         if end != deaths.TOLD_TO_END:
             self._say(f"worker {child.name}: {how}")
-        is_young = time.monotonic() - child.started < _YOUNG_SECONDS
-        child.young_deaths = child.young_deaths + 1 if is_young and not running and not child.replaced else 0
+        is_young = time.monotonic() - child.started < _YOUNG_SECONDS and end != deaths.TOLD_TO_END
+        is_futile = is_young and not (running or receiving or child.replaced or has_run_tasks(slots, threads))
+        child.young_deaths = child.young_deaths + 1 if is_futile else 0
         child.replaced = ""
-        hopeless = child.young_deaths >= _MAX_YOUNG_DEATHS
+        was_killed = bool(child.slots[-2]) and code == -signal.SIGKILL and not death.is_about_memory
+        child.own_deaths = child.own_deaths + 1 if child.young_deaths and not was_killed else 0
+        is_rank = self.options.rank_pid is not None
+        hopeless = restarts.is_hopeless(child.young_deaths, child.own_deaths, is_rank=is_rank)
         is_last = hopeless or bool(self._draining or self._end_reason or child.overdraft)
         restart = end != deaths.TOLD_TO_END and not is_last
         self._tell(
@@ -402,6 +440,7 @@ class Supervisor:
                 signal=-code if code < 0 else None,
                 peak_rss=peak,
                 running=running,
+                receiving=receiving,
                 is_by_others=death.is_by_others,
                 restarted=restart,
                 detail=how,
@@ -410,11 +449,43 @@ class Supervisor:
             )
         )
         if hopeless:
-            raise SiteError(f"{_MAX_YOUNG_DEATHS} workers in a row ended right after their start; {how}")
-        if restart:
-            self._start(child)
-        elif not any(c.pid for c in self._children):
-            self._end(self._draining or "all its workers were told to end", 0)
+            self._give_up(child, f"{child.young_deaths} workers in a row ended right after their start; {how}")
+        elif restart:
+            child.restart_at = time.monotonic() + restarts.pause(child.young_deaths)
+        elif not self._has_children():
+            self._end_or_stay(self._draining or "all its workers were told to end")
+
+    def _start_due(self, now: float) -> None:
+        """Start the workers whose pause is over; none if the job is to end."""
+        for child in self._children:
+            if child.restart_at and self._draining:
+                child.restart_at = 0.0
+                if not self._has_children():
+                    self._end_or_stay(self._draining)
+            elif child.restart_at and now >= child.restart_at:
+                self._start(child)
+
+    def _has_children(self) -> bool:
+        return any(child.pid or child.restart_at for child in self._children)
+
+    def _give_up(self, child: _Child, reason: str) -> None:
+        """A worker can't live here, so no others are started in its stead.
+
+        :raises SiteError: that ends this job.
+        """
+        if self.options.rank_pid is None:
+            raise SiteError(reason)
+        child.is_given_up = True
+        self._say(f"no more workers are started on this rank: {reason}")
+        if not self._has_children():
+            self._end_or_stay(reason)
+
+    def _end_or_stay(self, reason: str) -> None:
+        """No more workers will be started. A rank stays until the cluster ends; others wait for it."""
+        if self.options.rank_pid is None:
+            self._end(reason, 0)
+            return
+        self._tell(m.Goodbye(reason))
 
     def _examine(self, child: _Child, death: Death) -> Death:
         """Add what the kernel says of memory."""
@@ -441,7 +512,7 @@ class Supervisor:
     def _vitals(self, child: _Child) -> m.WorkerVitals:
         """Look at a child as the kernel sees it."""
         try:
-            stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            stat = Path(f"/proc/{child.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return m.WorkerVitals(child.name, child.pid, 0, 0.0)
         ticks = int(stat[11]) + int(stat[12])
@@ -520,18 +591,3 @@ def _read_facts(directory: Path) -> dict[str, Any]:
             f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "
             "that login and compute nodes share: set shared-temp-directory to one, or the cluster was closed"
         ) from None
-
-
-def _interface_address(interface: str | None) -> str:
-    """Return the IPv4 address of a network interface of this host; empty if it has none."""
-    if not interface:
-        return ""
-    import fcntl
-    import struct
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            answer = fcntl.ioctl(sock, 0x8915, struct.pack("256s", interface.encode()[:15]))  # SIOCGIFADDR
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])

@@ -19,6 +19,8 @@ class FakeSlurm:
         self.commands: list[tuple[str, ...]] = []
         self.longest_array = 1001
         self.room = 10_000
+        self.refusal = "Job violates accounting/QOS policy"  # of what is over that
+        self.hidden: set[str] = set()  # jobs that listings leave out
         self.loses: set[str] = set()  # commands that are carried out without an answer
         self.swallows: set[str] = set()  # commands that are not carried out and get no answer
         self.deaf_to_scancel = 0  # scancels that have no effect
@@ -51,7 +53,7 @@ class FakeSlurm:
         if count >= self.longest_array:
             return 1, "", "sbatch: error: Batch job submission failed: Invalid job array specification"
         if len(self.jobs) + count > self.room:
-            return 1, "", "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+            return 1, "", f"sbatch: error: Batch job submission failed: {self.refusal}"
         self.count += 1
         number = self.count
         self.jobs.update({f"{number}_{i}": Path(words[-1]) for i in range(1, count + 1)})
@@ -68,7 +70,14 @@ class FakeSlurm:
         if "--me" in words:
             return 0, "".join(f"{job_id}|{path}\n" for job_id, path in self.jobs.items()), ""
         numbers = words[-1].removeprefix("--jobs=").split(",")
-        rows = [f"{i}|PENDING||Resources\n" for i in self.jobs if i.partition("_")[0] in numbers]
+        shown = [job_id for job_id in self.jobs if job_id not in self.hidden]
+        rows = [f"{i}|PENDING||Resources\n" for i in shown if i.partition("_")[0] in numbers]
+        return (0, "".join(rows), "") if rows else (1, "", "slurm_load_jobs error: Invalid job id specified")
+
+    def scontrol(self, words: tuple[str, ...]) -> Done:
+        """Show the elements of an array."""
+        ids = [job_id.split("_") for job_id in self.jobs if job_id.partition("_")[0] == words[-1]]
+        rows = [f"JobId=1{n} ArrayJobId={n} ArrayTaskId={i} JobState=PENDING Reason=Resources\n" for n, i in ids]
         return (0, "".join(rows), "") if rows else (1, "", "slurm_load_jobs error: Invalid job id specified")
 
     def scancel(self, words: tuple[str, ...]) -> Done:

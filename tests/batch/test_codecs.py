@@ -77,6 +77,91 @@ def test_submitted_with_other_words(system: str, stdout: str, stderr: str, code:
     assert CODECS[system].parse_submit(Completed((), code, stdout, stderr), 2) == expected
 
 
+ANSWERS = [
+    ("slurm", "5\n53\nYour project has 12 hours left\n", ["53_1", "53_2"]),
+    ("slurm", "*** 2026 ***\n2026\r\n 53;big\r\n\nBye.\n", ["53_1", "53_2"]),
+    ("slurm", "Checking...\nSubmitted batch job 53 on cluster big\n-- 7 jobs --\n", ["53_1", "53_2"]),
+    ("sge", "2026\n9.1-2:1\nYou have\n12\njobs\n", ["9.1", "9.2"]),
+    ("sge", "8.1-2:1\nresubmitted:\n9.1-2:1\n", ["9.1", "9.2"]),
+    ("sge", 'Hello\nYour job-array 9.1-2:1 ("x") has been submitted\nBye\n', ["9.1", "9.2"]),
+]
+
+
+@pytest.mark.parametrize(("system", "stdout", "expected"), ANSWERS)
+def test_ids_are_read_from_the_last_line_that_has_them(system: str, stdout: str, expected: list[str]) -> None:
+    codec = {"sge": GridEngine, "slurm": Slurm}[system]()
+    assert codec.parse_submit(Completed((), 0, stdout, ""), 2) == expected
+
+
+def test_the_cluster_that_an_answer_names_is_asked_from_then_on() -> None:
+    codec = Slurm()
+    codec.parse_submit(Completed((), 0, "53;big\n", ""), 2)
+    for argv in (
+        codec.status(["53_1"]),
+        codec.cancel(["53_1"]),
+        *codec.usage(["53_1"]),
+        *codec.second_look(["53_1"]),
+    ):
+        assert argv[1] == "--clusters=big"
+
+
+def test_a_wrapper_that_fails_after_sbatch_leaves_the_answer_open() -> None:
+    done = Completed((), 3, "53\n", "mail: cannot connect")
+    with pytest.raises(SubmitError):
+        Slurm().parse_submit(done, 2)
+    assert Slurm().is_lost(done)
+    assert not Slurm().is_lost(Completed((), 1, "", "sbatch: error: invalid partition"))
+
+
+POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, ...)"
+LIMITS = [
+    ("slurm", f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", "MaxSubmitJobs"),
+    ("slurm", f"sbatch: error: AssocGrpSubmitJobsLimit\n{POLICY}", "GrpSubmitJobs"),
+    ("slurm", f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", "MaxSubmitJobsPerUser"),
+    ("slurm", f"sbatch: error: QOSMaxCpuPerUserLimit\n{POLICY}", "QOSMaxCpuPerUserLimit"),
+    ("slurm", POLICY, "account or QOS"),
+    ("slurm", "sbatch: error: You may have at most 20 jobs in this queue", "at most 20 jobs"),
+    ("slurm", "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", "MaxJobCount"),
+    (
+        "sge",
+        "Unable to run job: job rejected: only 2 jobs are allowed per user (current job count: 2)",
+        "max_u_jobs",
+    ),
+    ("sge", "Unable to run job: JSV: job limit of your project", "job limit of your project"),
+]
+
+
+@pytest.mark.parametrize(("system", "words", "said"), LIMITS)
+def test_refusals_for_the_number_of_jobs_are_told_from_others(system: str, words: str, said: str) -> None:
+    assert said in CODECS[system].limit(words)
+
+
+@pytest.mark.parametrize("system", ["sge", "slurm"])
+def test_other_refusals_are_no_limits_on_the_number_of_jobs(system: str) -> None:
+    for one, name, *_ in REFUSED:
+        if one == system:
+            done = recorded(system, name)
+            assert CODECS[system].limit(done.stderr + done.stdout) == ""
+    assert CODECS["slurm"].limit("Requested time limit is invalid (missing or exceeds some limit)") == ""
+
+
+WAITS = [
+    ("AssocMaxJobsLimit", "limit of running jobs"),
+    ("AssocGrpCpuLimit", "group's limit of cores"),
+    ("AssocGrpGRES", "AssocGrpGRES"),
+    ("AssocGrpNodeLimit", "others of its jobs have ended"),
+    ("QOSMaxNodePerUserLimit", "others of its jobs have ended"),
+    ("AssocMaxCpuPerJobLimit", "never run"),
+    ("QOSMaxWallDurationPerJobLimit", "never run"),
+]
+
+
+@pytest.mark.parametrize(("word", "said"), WAITS)
+def test_limits_that_jobs_wait_for_are_told_in_words(word: str, said: str) -> None:
+    done = Completed((), 0, f"7_1|PENDING||{word}\n", "")
+    assert said in Slurm().parse_status(done, ["7_1"])["7_1"].reason
+
+
 REFUSED = [
     ("sge", "err-unknown-queue", 'unknown queue "nope.q"', "qconf -sql"),
     ("sge", "err-unknown-pe", 'parallel environment "nope" does not exist', "qconf -spl"),
@@ -471,11 +556,11 @@ def test_no_accounting_is_not_no_ends() -> None:
 
 # --- commands
 
-SQUEUE = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r"]
+SQUEUE = ["squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T|%N|%r"]
 COMMANDS = {
     "sge": {
         "submit": ["qsub", "-terse", "-t", "1-5", "-w", "w", "/d/job.sh"],
-        "status": ["qstat", "-xml"],
+        "status": ["qstat", "-u", "$user", "-s", "a", "-xml"],
         "explain": ["qstat", "-j", "4"],
         "cancel": ["qdel", "-f", "4.1", "4.2"],
     },

@@ -18,7 +18,7 @@ from hpclaunch.batch.local import LocalProcesses
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.batch.sge import GridEngine
 from hpclaunch.batch.slurm import Slurm
-from hpclaunch.errors import CancelError, StatusError, SubmitError
+from hpclaunch.errors import CancelError, LimitReachedError, StatusError, SubmitError
 from hpclaunch.transport.local import LocalTransport
 from tests.batch.fake_slurm import Done, FakeSlurm
 from tests.testbed.beds import Bed, wait_until
@@ -78,27 +78,65 @@ def test_a_site_that_takes_no_array_at_all_refuses(slurm_in_memory: FakeSlurm) -
 
 
 def test_what_was_taken_before_a_refusal_is_cancelled(slurm_in_memory: FakeSlurm) -> None:
-    slurm_in_memory.room = 1500
+    slurm_in_memory.room, slurm_in_memory.refusal = 1500, "Invalid qos specification"
     with pytest.raises(SubmitError) as caught:
         run(queue_of(slurm_in_memory).submit(SCRIPT, 2000))
     assert not slurm_in_memory.jobs
     error = caught.value
     assert error.exit_code == 1
     assert error.argv == ("sbatch", "--parsable", "--array=1-1000", str(SCRIPT))
-    assert error.output == "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+    assert error.output == "sbatch: error: Batch job submission failed: Invalid qos specification"
+
+
+@pytest.mark.parametrize(("room", "wanted"), [(2, 4), (1, 8), (1500, 2000), (0, 3)])
+def test_what_fits_below_a_limit_is_submitted_and_kept(slurm_in_memory: FakeSlurm, room: int, wanted: int) -> None:
+    slurm_in_memory.room = room
+    with pytest.raises(
+        LimitReachedError, match=rf"took {room} of {wanted} jobs: a limit of your account"
+    ) as caught:
+        run(queue_of(slurm_in_memory).submit(SCRIPT, wanted))
+    assert sorted(caught.value.job_ids) == sorted(slurm_in_memory.jobs)
+    assert len(slurm_in_memory.jobs) == room
+    assert "sacctmgr show" in caught.value.hint
+    assert not [command for command in slurm_in_memory.commands if command[0] == "scancel"]
+
+
+def test_jobs_that_the_listing_hides_are_asked_for_by_id(slurm_in_memory: FakeSlurm) -> None:
+    async def story() -> None:
+        batch_queue = queue_of(slurm_in_memory)
+        ids = await batch_queue.submit(SCRIPT, 3)
+        slurm_in_memory.hidden = {ids[0], ids[2]}
+        found = await batch_queue.poll([*ids, "9_1"])
+        assert [found[job_id].state for job_id in ids] == [JobState.QUEUED] * 3
+        assert found["9_1"].state is JobState.UNKNOWN
+        assert "free resources" in found[ids[0]].reason
+
+    run(story())
+
+
+def test_hidden_jobs_are_cancelled_for_good(slurm_in_memory: FakeSlurm) -> None:
+    async def story() -> None:
+        batch_queue = queue_of(slurm_in_memory)
+        ids = await batch_queue.submit(SCRIPT, 3)
+        slurm_in_memory.hidden = set(ids)
+        slurm_in_memory.deaf_to_scancel = 1
+        await batch_queue.cancel(ids)
+        assert not slurm_in_memory.jobs
+
+    run(story())
 
 
 def test_what_was_taken_and_cannot_be_cancelled_is_named(
     slurm_in_memory: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slurm_in_memory.room = 1500
+    slurm_in_memory.room, slurm_in_memory.refusal = 1500, "Invalid qos specification"
     slurm_in_memory.foreign = {"101_7"}
     batch_queue = queue_of(slurm_in_memory)
     cancel = batch_queue.cancel
     monkeypatch.setattr(batch_queue, "cancel", lambda ids: cancel(ids, timeout=0.1))
     with pytest.raises(SubmitError, match=r"could not be cancelled: (101_\d+, )*101_7[^0-9]") as caught:
         run(batch_queue.submit(SCRIPT, 2000))
-    assert "QOS policy" in caught.value.output
+    assert "Invalid qos" in caught.value.output
     assert "permission denied" in caught.value.output
     assert list(slurm_in_memory.jobs) == ["101_7"]
 
@@ -221,7 +259,7 @@ def test_a_command_that_was_killed_may_have_submitted(slurm_in_memory: FakeSlurm
 
 
 def test_a_refusal_is_not_searched_for(slurm_in_memory: FakeSlurm) -> None:
-    slurm_in_memory.room = 0
+    slurm_in_memory.room, slurm_in_memory.refusal = 0, "Invalid qos specification"
     with pytest.raises(SubmitError):
         run(queue_of(slurm_in_memory).submit(SCRIPT, 3))
     assert len(slurm_in_memory.commands) == 1
@@ -256,13 +294,14 @@ def test_every_job_asked_for_is_answered(slurm_in_memory: FakeSlurm) -> None:
         return [status.state for status in found.values()]
 
     assert run(story()) == [JobState.QUEUED, JobState.QUEUED, JobState.UNKNOWN]
-    assert [words[0] for words in slurm_in_memory.commands] == ["sbatch", "squeue"]
+    assert [words[0] for words in slurm_in_memory.commands] == ["sbatch", "squeue", "scontrol"]
 
 
 def test_many_ids_are_split_over_commands(slurm_in_memory: FakeSlurm) -> None:
     ids = [f"{number}_1" for number in range(1, 1202)]
     assert len(run(queue_of(slurm_in_memory).poll(ids))) == 1201
-    assert [len(words[-1].split(",")) for words in slurm_in_memory.commands] == [500, 500, 201]
+    listings = [words[-1].split(",") for words in slurm_in_memory.commands if words[0] == "squeue"]
+    assert [len(ids) for ids in listings] == [500, 500, 201]
 
 
 def test_no_jobs_need_no_command(slurm_in_memory: FakeSlurm) -> None:
@@ -311,7 +350,7 @@ def cancelled(slurm: FakeSlurm, *, count: int = 3, timeout: float = 5.0) -> None
 def test_a_cancellation_is_one_command_and_a_look(slurm_in_memory: FakeSlurm) -> None:
     cancelled(slurm_in_memory)
     assert not slurm_in_memory.jobs
-    assert [words[0] for words in slurm_in_memory.commands] == ["scancel", "squeue"]
+    assert [words[0] for words in slurm_in_memory.commands] == ["scancel", "squeue", "scontrol"]
     assert slurm_in_memory.commands[0][1:] == ("101_1", "101_2", "101_3")
 
 

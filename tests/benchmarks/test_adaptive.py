@@ -13,7 +13,7 @@ from benchmarks.mix import read_mix
 from benchmarks.oracle import clairvoyant, fixed, least
 from benchmarks.policies import Dask, Ours, work
 from benchmarks.queue_world import Burst, EndlessError, Kind, SimJob, Site, Trace, World
-from hpclaunch.cluster.adaptive import OVERTIME_SECONDS
+from hpclaunch.jobs.adaptive import OVERTIME_SECONDS
 
 SITES = st.builds(
     Site,

@@ -140,3 +140,44 @@ def test_what_should_not_happen_is_one_message_too(at_home: Typed, monkeypatch: 
         assert "Traceback" not in done.stderr
     with pytest.raises(ZeroDivisionError):
         at_home("config", "show", HPCLAUNCH_DEBUG="1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'extra: ""',
+        "extra: '--lifetime 55m'",
+        "extra: ['--liftime 55m']",
+        "job-extra: {}",
+        "job-extra: {request_disk: 1}",
+        "job-extra: ['mem=4G']",
+        "job-extra: [null]",
+        "job-extra: ['']",
+        "header-skip: ['mem']",
+        "header-skip: ['mem', '--nodes=']",
+        "header-skip: ['4G']",
+        "header-skip: null",
+        "env-extra: null",
+        "python: 'apptainer exec image python'",
+        "python: 'python; id'",
+        "log-directory: /logs/$NOWHERE",
+        "log-directory: /logs/$HOME/x",
+        "shared-temp-directory: '${NOWHERE}/x'",
+        "template-directory: $NOWHERE",
+        "shebang: '#!/bin/csh'",
+        'queue: "a\'b"',
+        "walltime: soon",
+        "local-directory: $TMPDIR/x",
+    ],
+)
+@pytest.mark.parametrize("system", ["sge", "slurm"])
+def test_check_and_script_agree(system: str, line: str, at_home: Typed, tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(f"jobqueue:\n  {system}:\n    cores: 1\n    memory: 1 GB\n    {line}\n")
+    checked = at_home("config", "check", str(path))
+    printed = at_home("script", system, HPCLAUNCH_CONFIG=str(path))
+    assert (checked.returncode == 0) == (printed.returncode == 0), (checked, printed)
+    if checked.returncode:
+        assert f"{path}:5" in checked.stderr
+    assert "Traceback" not in checked.stderr + printed.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["file.yaml"]

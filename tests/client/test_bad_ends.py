@@ -98,7 +98,7 @@ ENDS = [
     (be_picky, TaskError, "could not be sent back: .*Picky: 1 and 2"),
     (be_locked, TaskError, "could not be sent back: .*Locked: it holds a lock"),
     (be_wordless, Wordless, None),
-    (be_exiting, TaskError, "it raised a Exiting, and turning that into text raised a SystemExit"),
+    (be_exiting, TaskError, "could not be sent back: .*Exiting"),
     (recurse, RecursionError, "maximum recursion depth exceeded"),
     (return_lock, SerializationError, "_thread.lock can't be pickled: TypeError: cannot pickle '_thread.lock'"),
     (return_trap, SerializationError, "can't be unpickled: ZeroDivisionError"),

@@ -17,9 +17,9 @@ import pytest
 
 from hpclaunch import LocalCluster
 from hpclaunch.client import client as client_module
-from hpclaunch.client import functions
 from hpclaunch.client.client import Client
-from hpclaunch.client.future import Future
+from hpclaunch.client.futures.future import Future
+from hpclaunch.client.submission import functions
 from hpclaunch.comm.serialize import RemoteTraceback
 from hpclaunch.errors import (
     CancelledError,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpclaunch.client.client import Client
-from hpclaunch.client.waiting import as_completed
+from hpclaunch.client.futures.waiting import as_completed
 from hpclaunch.errors import CommClosedError, KilledWorkerError
 from tests.client import work
 from tests.client.conftest import until

@@ -121,6 +121,27 @@ def test_what_a_frozen_worker_ran_runs_elsewhere_and_its_late_answer_does_no_har
 
 
 @pytest.mark.slow
+def test_a_frozen_worker_is_said_to_be_silent(own_cluster: Make, tmp_path: Path) -> None:
+    _, client = own_cluster(jobs=1, heartbeat=0.05)
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    running = client.submit(work.note_and_wait, str(notes), str(gate), "done")
+    until(lambda: work.times_called(notes) == 1)
+    pid = int(notes.read_text().split()[0])
+    waiting = client.submit(work.inc, 1, workers="1.1-0")
+    assert "silent" not in client.why(running)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = until(lambda: "is silent" in client.why(running) and client.why(running), "saying so")
+        assert "worker 1.1-0 is silent: its process has been stopped (SIGSTOP, or a debugger) for " in said
+        assert "is silent" in client.why(waiting)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: "silent" not in client.why(running), "its waking up")
+    gate.touch()
+    assert client.gather([running, waiting]) == ["done", 2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1000, 1_000_000], ids=["of Python", "of the C stack"])
 def test_an_endless_recursion(own_cluster: Make, limit: int) -> None:
     _, client = own_cluster(jobs=1)

@@ -178,6 +178,28 @@ def test_a_log_directory_that_cannot_be_made() -> None:
         LocalCluster(n_workers=1, log_directory="/proc/nothing")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"log_directory": "BASE/a/b", "shebang": "#!/bin/csh"},
+        {"log_directory": "BASE/a/b", "shared_temp_directory": "/proc/x"},
+        {"log_directory": f"BASE/a/{'b' * 300}"},
+        {"log_directory": "BASE/a/$NOWHERE"},
+        {"log_directory": "BASE/a/b", "shared_temp_directory": "$NOWHERE/x"},
+        {"shared_temp_directory": f"BASE/a/{'b' * 300}"},
+        {"shared_temp_directory": "BASE/a/b", "template_directory": "BASE/none"},
+        {"shared_temp_directory": "BASE/a/b", "scheduler_options": {"port": -1}},
+    ],
+)
+def test_a_refused_value_leaves_no_directory_behind(wrong: dict[str, Any], tmp_path: Path) -> None:
+    values = {
+        key: one.replace("BASE", str(tmp_path)) if isinstance(one, str) else one for key, one in wrong.items()
+    }
+    with pytest.raises(UserError):
+        LocalCluster(n_workers=1, **values)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_scheduler_option() -> None:
     with pytest.raises(ConfigError, match="unknown 'prot'; there are host, port"):
         LocalCluster(n_workers=1, scheduler_options={"prot": 1})

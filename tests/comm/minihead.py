@@ -18,7 +18,7 @@ from hpclaunch import trusted
 from hpclaunch.comm import tls
 from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.loop_errors import on_loop_error
-from hpclaunch.scheduler import server as scheduler
+from hpclaunch.scheduler import silence as silences
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -66,6 +66,8 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
             return [list(death) for task in state.tasks.values() for death in task.deaths or ()]
         if method == "tasks":  # what is known of each
             return [task.story() for task in state.tasks.values()]
+        if method == "job_notes":  # it has no batch system
+            return []
         if method == "ping":  # clients ask whether it lives
             return None
         if method == "check":
@@ -101,7 +103,7 @@ def main() -> None:
             server.reactor.state.check()
             print(json.dumps(work_of_clients(server)), flush=True)
 
-    scheduler.HEARTBEAT_SECONDS, scheduler.SILENCE_SECONDS = map(float, sys.argv[2:])
+    silences.HEARTBEAT_SECONDS, silences.SILENCE_SECONDS = map(float, sys.argv[2:])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(directory, lambda: print("ready", flush=True), stdin_closed))
 
@@ -120,8 +122,8 @@ class MiniCluster:
         memory: dict[str, Any] | None = None,
         memory_limit: int = 0,
         tmp: Path | None = None,
-        heartbeat: float = scheduler.HEARTBEAT_SECONDS,
-        silence: float = scheduler.SILENCE_SECONDS,
+        heartbeat: float = silences.HEARTBEAT_SECONDS,
+        silence: float = silences.SILENCE_SECONDS,
     ) -> None:
         self.death_timeout = death_timeout
         self.memory_limit = memory_limit

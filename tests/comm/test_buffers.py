@@ -32,12 +32,12 @@ def test_memory_is_writable_and_of_the_size_asked_for(size: int) -> None:
 def test_large_memory_is_asked_for_in_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     advice: list[int] = []
 
-    class Memory(mmap.mmap):
+    class Memory(buffers.OwnPages):
         def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
             advice.append(option)
             raise OSError("a kernel without them")
 
-    monkeypatch.setattr(buffers.mmap, "mmap", Memory)
+    monkeypatch.setattr(buffers, "OwnPages", Memory)
     assert allocate(5 << 20).nbytes == 5 << 20
     assert advice == [mmap.MADV_HUGEPAGE]
     allocate(1 << 20)

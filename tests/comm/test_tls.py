@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from hpclaunch import trusted
 from hpclaunch.comm import connection as connection_module
@@ -87,6 +88,13 @@ def test_credentials_are_private_and_the_authority_keeps_no_key(credentials: Pat
     for path in credentials.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert b"PRIVATE" not in (credentials / "ca.pem").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["ca", "head", "client", "worker"])
+def test_certificates_hold_whatever_the_clock_of_a_node_says(credentials: Path, name: str) -> None:
+    certificate = x509.load_pem_x509_certificate((credentials / f"{name}.pem").read_bytes())
+    assert certificate.not_valid_before_utc.year == 1970
+    assert certificate.not_valid_after_utc.year == 9999
 
 
 def test_private_files_are_private_from_the_first_byte_whatever_the_umask(tmp_path: Path) -> None:

@@ -59,11 +59,12 @@ def test_the_file_of_a_dask_user_loads_unchanged() -> None:
 @pytest.mark.parametrize(("old", "new"), [(old, new) for old, (new, is_old) in ALIASES.items() if is_old])
 def test_older_names_are_read_as_todays(tmp_path: Path, old: str, new: str) -> None:
     path = write(
-        tmp_path, f"jobqueue:\n  sge:\n    cores: 1\n    memory: 1 GB\n    {old.replace('_', '-')}: ['-x 1']\n"
+        tmp_path,
+        f"jobqueue:\n  sge:\n    cores: 1\n    memory: 1 GB\n    {old.replace('_', '-')}: ['--preload x']\n",
     )
     with pytest.warns(FutureWarning, match=re.escape(f"{path}:5")):
         job = load("sge", env={}, paths=[path]).job
-    assert getattr(job, new) == ("-x 1",)
+    assert " ".join(getattr(job, new)) == "--preload x"
 
 
 def test_project_and_account_are_one_thing() -> None:
@@ -509,7 +510,13 @@ def test_the_reference_has_every_key_with_a_comment() -> None:
 
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
-    assert set(JobConfig.__struct_fields__) == {*KEYS, "section", "group"}
+    assert set(JobConfig.__struct_fields__) == {
+        *KEYS,
+        "section",
+        "group",
+        "worker_threads",
+        "inherited_directives",
+    }
 
 
 def test_arc4_as_a_site() -> None:

@@ -12,15 +12,15 @@ import msgspec
 import pytest
 
 from hpclaunch import rundir
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import UserError
 from hpclaunch.head.groups import Groups
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Policy
 from hpclaunch.scheduler.demand import Demand, JobLoad, ReadyWork
-from tests.cluster.fake_queue import FakeBatch, FakeQueue
 from tests.head.test_jobs import HASTE, config, in_loop, until
+from tests.jobs.fake_queue import FakeBatch, FakeQueue
 
 GPU = (("GPU", 1.0),)
 
@@ -128,6 +128,19 @@ async def test_a_worker_without_a_ticket_is_the_clusters_own(tmp_path: Path) -> 
         rig.batch.submit(1)
         rig.groups.worker_joined("1.1", "1.1-w", "node7", "10.1.0.1:40123")
         assert rig.kinds()["1.1"][0] == ""
+
+
+@in_loop
+async def test_work_that_is_given_much_has_the_group_grow_whose_workers_have_the_memory(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        most = rig.groups.group("").config.memory_per_worker
+        rig.groups.add("roomy", msgspec.structs.replace(config(memory=str(4 * most)), group="roomy"))
+        assert rig.groups.coming() == [most, most, 4 * most]
+        for name in ("", "roomy"):
+            rig.groups.adapt(Policy(maximum=2, interval=0.01), name)
+        rig.demand = Demand([ReadyWork((), 5, 500.0, 2 * most)], 0, {})
+        await until(lambda: len(rig.kinds()) == 2)
+        assert {group for group, _ in rig.kinds().values()} == {"roomy"}
 
 
 @in_loop

@@ -160,6 +160,8 @@ def test_the_submission_file(
     )
     assert done.exit_code == 0, done.exception
     subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
+    if os.environ.get("WRITE_GOLDEN"):
+        (DATA / name).write_text(done.stdout)
     assert done.stdout == (DATA / name).read_text()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.balance import TOLERANCE, Move, let_go, plan
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import DONE, Function, SchedulerState, Task, Worker
 
-FUNCTION = Function(b"f", "f", b"")
+FUNCTION = Function(m.DefineFunction(b"f", "f", b""))
 
 
 def state_of(*held: dict[str, int], memory: tuple[int, ...] = ()) -> SchedulerState:

@@ -8,7 +8,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.demand import UNKNOWN_SECONDS, Meter, ReadyWork
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import Worker
+from hpclaunch.scheduler.state import LARGE_BYTES, Worker
 from tests.scheduler.world import teach
 
 
@@ -23,14 +23,19 @@ class Desk:
         self.count = 0
 
     def submit(
-        self, function: str, count: int, terms: m.Terms | None = None, inputs: list[str] | None = None
+        self,
+        function: str,
+        count: int,
+        terms: m.Terms | None = None,
+        inputs: list[str] | None = None,
+        args: bytes = b"",
     ) -> list[str]:
         id = function.encode()
         self.reactor.on_function_defined(m.DefineFunction(id, function, b""))
         keys = [f"{function}-{self.count + i}" for i in range(count)]
         self.count += count
         given = [inputs] * count if inputs else []
-        self.reactor.on_tasks_submitted("c", m.SubmitTasks(id, keys, [b""] * count, given, terms=terms))
+        self.reactor.on_tasks_submitted("c", m.SubmitTasks(id, keys, [args] * count, given, terms=terms))
         return keys
 
     def join(self, name: str, threads: int = 1) -> None:
@@ -70,7 +75,7 @@ def test_a_mixture_is_sampled() -> None:
         desk.submit("g", 100)
     teach(desk.state.functions[b"f"], 1.0)
     teach(desk.state.functions[b"g"], 3.0)
-    ((resources, tasks, seconds),) = desk.measure()[0]
+    ((resources, tasks, seconds, _),) = desk.measure()[0]
     assert (resources, tasks) == ((), 8000)
     assert seconds == pytest.approx(16000, rel=0.05)
 
@@ -100,3 +105,15 @@ def test_idle_jobs_say_what_only_they_hold() -> None:
     place(desk.state)
     desk.reactor.on_tasks_stored("w", m.TasksStored([key], [5000], [0.1]), 1.0)
     assert desk.measure(1.0)[2]["job-w"] == (0, 0.0, 5000)
+
+
+def test_work_that_is_given_much_says_how_much() -> None:
+    desk = Desk()
+    desk.submit("f", 2, args=bytes(LARGE_BYTES))
+    desk.submit("f", 1, args=bytes(LARGE_BYTES + 5))
+    desk.submit("g", 3)
+    seconds = UNKNOWN_SECONDS
+    assert desk.measure()[0] == [
+        ReadyWork((), 3, 3 * seconds),
+        ReadyWork((), 3, 3 * seconds, 2 * (LARGE_BYTES + 5)),
+    ]

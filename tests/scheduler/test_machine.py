@@ -21,7 +21,7 @@ from tests.walks import seeds
 KEYS = [f"k{i}" for i in range(8)]
 pick = st.integers(0, 999)
 #: What a task may fail of in these tests.
-ENDS = ("", "KilledWorkerError", "ActorError", "TaskTimeoutError")
+ENDS = ("", "KilledWorkerError", "ActorError", "TaskTimeoutError", "TooLargeError")
 TERMS = (
     None,
     m.Terms(resources={"GPU": 1.0}),
@@ -39,6 +39,8 @@ OFFERS: tuple[dict[str, Any], ...] = (
     {"resources": {"GPU": 2.0, "disk": 0.3}, "seconds": 20.0},
     {"host": "host-a"},
     {"host": "host-b", "seconds": 3.0},
+    {"memory": 1_500_000},  # less than two large results
+    {"memory": 3_000_000, "host": "host-a"},
     ALL_ROUNDER,
 )
 

@@ -242,7 +242,7 @@ def test_a_round_without_ready_tasks_or_idle_workers_does_nothing() -> None:
 
 
 def a_task(order: int) -> Task:
-    return Task(f"k{order}", Function(b"f", "f", b""), b"", order, frozenset({Client("c")}), 0)
+    return Task(f"k{order}", Function(m.DefineFunction(b"f", "f", b"")), b"", order, frozenset({Client("c")}), 0)
 
 
 def test_the_queue_gives_tasks_by_their_order_however_they_come() -> None:

@@ -18,6 +18,7 @@ from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.errors import HandshakeError, JobsFailedError
 from hpclaunch.scheduler import server as server_module
+from hpclaunch.scheduler import silence
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer
@@ -388,11 +389,11 @@ def test_requests_are_answered_with_values_or_errors(run: Run) -> None:
 def test_clients_are_told_of_a_failure_now_later_and_until_somebody_tries_again(run: Run) -> None:
     async def scene(server: SchedulerServer) -> None:
         early = Peer(server, "client", "early")
-        server.notify(JobsFailedError("no jobs"))
+        server.notices.notify(JobsFailedError("no jobs"))
         assert (await early.hear(m.Notice)).error.text == "no jobs"
         late = Peer(server, "client", "late")
         await late.hear(m.Notice)
-        server.forgive()
+        server.notices.forgive()
         latest = Peer(server, "client", "latest")
         await ticks()
         assert not latest.heard
@@ -477,7 +478,7 @@ def test_without_a_word_it_was_lost_with_its_job(run: Run, monkeypatch: pytest.M
 
 def test_a_silent_job_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(server: SchedulerServer) -> None:
-        monkeypatch.setattr(server_module, "SILENCE_SECONDS", 0.1)
+        monkeypatch.setattr(silence, "SILENCE_SECONDS", 0.1)
         supervisor = Peer(server, "supervisor", "s", job_id="j", pid=1)
         worker = Peer(server, "worker", "w", job_id="j", threads=1)
         other = Peer(server, "worker", "o", job_id="other", threads=1)
@@ -489,6 +490,24 @@ def test_a_silent_job_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         assert "nothing was heard of it" in await supervisor.end()
         assert "nothing was heard of it" in await worker.end()
         assert not other.lost
+
+    run(scene)
+
+
+def test_workers_of_a_quiet_job_are_silent_before_they_are_lost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(server: SchedulerServer) -> None:
+        monkeypatch.setattr(silence, "QUIET_SECONDS", 0.05)
+        supervisor = Peer(server, "supervisor", "s", job_id="j", pid=1)
+        Peer(server, "worker", "w", job_id="j", threads=1)
+        Peer(server, "worker", "o", job_id="other", threads=1)
+        await until(lambda: "w" in server.silence.reasons())
+        assert list(server.silence.reasons()) == ["w"]
+        assert "nothing has been heard of its job" in server.silence.reasons()["w"]
+        monkeypatch.setattr(silence, "QUIET_SECONDS", 60.0)
+        assert server.silence.reasons() == {}
+        supervisor.comm.send(m.Heartbeat([m.WorkerVitals("w", 2, 0, 0.0, stopped=True)]))
+        await until(lambda: "w" in server.silence.reasons())
+        assert "its process has been stopped (SIGSTOP" in server.silence.reasons()["w"]
 
     run(scene)
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.state import AHEAD_SECONDS, UNKNOWN_SECONDS, Function
 
 MIB = 1 << 20
 
 
 def known(calls: int, seconds: float, size: int = 0) -> Function:
-    function = Function(b"f", "f", b"bytes")
+    function = Function(m.DefineFunction(b"f", "f", b"bytes"))
     for _ in range(calls):
         function.learn(seconds, size)
     return function

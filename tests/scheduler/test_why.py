@@ -147,3 +147,13 @@ def test_deaths_are_told(world: World, client: FakeClient) -> None:
     world.round()
     world.lose(worker, says_running=False)
     assert said(world).endswith("  before: it died")
+
+
+def test_a_worker_of_which_nothing_is_heard(world: World, client: FakeClient) -> None:
+    world.join()
+    world.submit(client, ["a"])
+    world.round()
+    (name,) = world.state.workers
+    told = why(world.state, "a", world.now, {name: "its process has been stopped"})
+    assert told.endswith(f"\n  worker {name} is silent: its process has been stopped")
+    assert "silent" not in why(world.state, "a", world.now, {"another": "it is stopped"})

@@ -237,7 +237,7 @@ def test_a_value_that_is_put() -> None:
 def bring(world: World, name: str, key: str, client: str) -> bool:
     """A client brings a value to a worker; say whether that keeps it."""
     worker = world.workers[name]
-    chosen = scattered.places(world.state, 1, [name])
+    chosen = scattered.places(world.state, [5], [name])
     if not chosen:
         return False
     ((_, order),) = chosen
@@ -284,14 +284,14 @@ def test_values_go_where_there_are_least() -> None:
     names = [worker.name for worker in workers]
     bring(world, names[0], "value", client.name)
     world.settle_clients()
-    chosen = scattered.places(world.state, 5, names)
+    chosen = scattered.places(world.state, [1] * 5, names)
     addresses = [address for address, _ in chosen]
     assert [addresses.count(worker.address) for worker in workers] == [1, 2, 2]
     assert len({order for _, order in chosen}) == 5
-    assert {address for address, _ in scattered.places(world.state, 2, names[:1])} == {workers[0].address}
-    assert scattered.places(world.state, 2, []) == []
+    assert {address for address, _ in scattered.places(world.state, [1] * 2, names[:1])} == {workers[0].address}
+    assert scattered.places(world.state, [1] * 2, []) == []
     world.state.workers[names[1]].address = ""  # nobody can reach it
-    assert "" not in {address for address, _ in scattered.places(world.state, 9, names)}
+    assert "" not in {address for address, _ in scattered.places(world.state, [1] * 9, names)}
 
 
 def test_a_value_that_nobody_can_keep() -> None:

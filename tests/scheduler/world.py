@@ -15,7 +15,7 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import pressure, scattered, timeouts, wishes
+from hpclaunch.scheduler import pressure, scattered, sizes, timeouts, wishes
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.leaving import Asked, moves
 from hpclaunch.scheduler.placement import place
@@ -34,7 +34,7 @@ FUNCTIONS = (b"function-1", b"function-2")
 def through_the_wire(message: m.Message) -> m.Message:
     """Encode and decode a message."""
     data = b"".join(bytes(piece) for piece in encode([message]))
-    (frame,) = FrameDecoder(1 << 20).feed(data)
+    (frame,) = FrameDecoder(1 << 28).feed(data)
     return frame.messages[0]
 
 
@@ -138,10 +138,14 @@ class FakeWorker:
             for key in message.keys:
                 self._owe(key, message.function)
             reactor.on_tasks_sent(message)
+            reactor.state.expected.difference_update(message.keys)
         elif isinstance(message, m.RunTask):
             self._owe(message.key, message.function)
             assert frozenset(i.key for i in message.inputs) in self.world.submitted[message.key]
             reactor.on_task_sent(message)
+            reactor.state.expected.discard(message.key)
+        elif isinstance(message, m.ExpectTask):
+            reactor.state.expected.add(message.key)
         elif isinstance(message, m.SayWhenBegun):
             self.timed.update(message.keys)
         elif isinstance(message, m.KeepCopies):
@@ -267,6 +271,8 @@ class World:
         self.submitted: dict[str, set[frozenset[str]]] = {}
         self.now = 0.0
         self.asked: Asked = {}  # results that were asked for by move()
+        self.coming: list[int] = []  # memory limits of workers that the cluster may start
+        self.warnings: list[str] = []  # what users were told of tasks that wait for them
         self._count = 0
 
     def check(self) -> None:
@@ -309,6 +315,7 @@ class World:
         function: bytes = FUNCTIONS[0],
         terms: m.Terms | None = None,
         actor: int = -1,
+        args: bytes = b"args",
     ) -> None:
         for i, key in enumerate(keys):
             self.submitted.setdefault(key, set()).add(frozenset(inputs[i] if inputs else ()))
@@ -317,7 +324,7 @@ class World:
         message = m.SubmitTasks(
             function,
             list(keys),
-            [b"args"] * len(keys),
+            [args] * len(keys),
             [list(one) for one in inputs],
             retries,
             priority,
@@ -385,10 +392,20 @@ class World:
         self.check()
         return worker
 
-    def lose(self, worker: FakeWorker, *, blame: str = "worker", says_running: bool = True) -> None:
+    def lose(
+        self,
+        worker: FakeWorker,
+        *,
+        blame: str = "worker",
+        says_running: bool = True,
+        receiving: Sequence[str] = (),  # and may have ended for that
+        how: str = "it died",
+    ) -> None:
         del self.workers[worker.name]
         running = list(worker.running) if says_running else None
-        self.reactor.on_worker_lost(worker.name, running=running, how="it died", blame=blame, now=self.now)
+        if receiving:
+            running = [*worker.running, *sizes.much_of(self.state, worker.name, receiving)]
+        self.reactor.on_worker_lost(worker.name, running=running, how=how, blame=blame, now=self.now)
         self.check()
 
     def drain(self, worker: FakeWorker) -> None:
@@ -407,6 +424,9 @@ class World:
     def round(self) -> None:
         """Send what there is to say, and place what is ready."""
         commands = self.reactor.take_commands() + place(self.state, self.now)
+        self.check()
+        self.warnings += sizes.refuse_oversized(self.reactor, self.coming)
+        commands += self.reactor.take_commands()
         self.check()
         for command in commands:
             if type(command) is ToClient:

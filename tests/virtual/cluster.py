@@ -18,13 +18,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpclaunch.client import core, functions
-from hpclaunch.client import data as client_data
+from hpclaunch.client import core
+from hpclaunch.client.calls import scatter as client_data
 from hpclaunch.client.client import Client
-from hpclaunch.client.session import HeadSession
+from hpclaunch.client.submission import functions
 from hpclaunch.comm import fetch as fetch_module
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import CommClosedError, PeerError
+from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler import questions, relays, replacing, retiring, room, server, state
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module

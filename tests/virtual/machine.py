@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import Payload
+from hpclaunch.tasks.context import Place
 from hpclaunch.worker.commands import DeleteFile, WriteResult
-from hpclaunch.worker.context import Place
 from hpclaunch.worker.executor import Executor
 from hpclaunch.worker.reactor import WorkerReactor
 
@@ -115,6 +115,9 @@ class SimStorage:
         self._reactor.on_memory_measured(process, self._cluster.loop.now)
         self._carry_out()
         self._cluster.loop.call_later(0.2, self._measure)
+
+    def wait_for_room(self, size: int) -> None:
+        """Nothing waits: a thread is a timer."""
 
     def do(self, command: WriteResult | DeleteFile) -> None:
         self._cluster.loop.call_later(self._cluster.rng.choice((0.0, 0.01, 0.3)), self._end, command)

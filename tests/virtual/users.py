@@ -8,10 +8,10 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from hpclaunch.client import asking
-from hpclaunch.client import data as client_data
+from hpclaunch.client.calls import scatter as client_data
 from hpclaunch.client.client import Client
-from hpclaunch.client.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
+from hpclaunch.client.coordination import requests as asking
+from hpclaunch.client.futures.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
 from tests.virtual.cluster import VirtualCluster
@@ -298,7 +298,7 @@ class User:
 def _make_actor() -> Any:
     from hpclaunch.worker.actors import NewActor
 
-    return NewActor(None)
+    return NewActor(None, {})
 
 
 def reset_moods(seed: int) -> None:

@@ -62,6 +62,20 @@ KILLED = Death(CRASHED, -signal.SIGKILL, 400_000_000, ["greedy"])
             "its process was killed by signal 11 (SIGSEGV) while it ran x; its memory had peaked at 50 MB",
         ),
         (
+            KILLED._replace(too_large=960_000_000, running=[], receiving=["a", "b"]),
+            "its process was ended because it had 960 MB of memory, more than 95% (terminate) of its 1000 MB "
+            "while it received what a, b needs; its memory had peaked at 400 MB",
+        ),
+        (
+            KILLED._replace(too_large=960_000_000, receiving=["a"]),
+            "its process was ended because it had 960 MB of memory, more than 95% (terminate) of its 1000 MB "
+            "while it ran greedy and received what a needs; its memory had peaked at 400 MB",
+        ),
+        (
+            Death(CRASHED, -signal.SIGSEGV, 50_000_000, ["x"], receiving=["innocent"]),
+            "its process was killed by signal 11 (SIGSEGV) while it ran x; its memory had peaked at 50 MB",
+        ),
+        (
             Death(CRASHED, -99, 50_000_000, []),
             "its process was killed by signal 99 (unknown); its memory had peaked at 50 MB",
         ),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpclaunch.worker.memory import RETRY_SECONDS, Ledger, Limits, limits_of
+from hpclaunch.worker.memory import RETRY_SECONDS, Ledger, Limits, limits_of, room_of
 
 LIMITS = Limits(memory=1000, target=600, spill=700, pause=800)
 
@@ -120,3 +120,27 @@ def test_sums_are_right_whatever_happens(steps: list[tuple[str, str, int]]) -> N
             ledger.choose(float(number))
             assert ledger.managed <= LIMITS.target or ledger.disk_trouble
         ledger.check()
+
+
+def test_results_leave_memory_for_those_to_come() -> None:
+    ledger = Ledger(Limits(memory=100, target=60, spill=70, pause=80, terminate=95))
+    ledger.add("a", 20)
+    ledger.add("b", 20)
+    ledger.process = 60
+    assert ledger.choose(0.0) == []
+    ledger.wanted = 50
+    assert ledger.choose(0.0) == ["a"]
+    ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("limits", "process", "room"),
+    [
+        (Limits(), 50, 0),
+        (Limits(memory=100), 30, 70),
+        (Limits(memory=100, terminate=95), 30, 65),
+        (Limits(memory=100, terminate=95), 200, 1),  # and not 0, which is no limit
+    ],
+)
+def test_the_room_of_a_process(limits: Limits, process: int, room: int) -> None:
+    assert room_of(limits, process) == room

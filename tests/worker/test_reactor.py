@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.worker.commands import Command, Execute, FetchInput, TakeBack, ToHead
+from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
+from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.reactor import WorkerReactor
 
 BIG = Payload(b"pickle", [b"buffer"])
@@ -245,3 +246,19 @@ class WorkerMachine(RuleBasedStateMachine):
 
 
 TestWorker = WorkerMachine.TestCase
+
+
+def test_a_write_that_ends_after_its_result_was_freed_and_has_come_again() -> None:
+    reactor = WorkerReactor(Limits(memory=100, target=10))
+    payload = Payload(bytes(50), [])
+    reactor.on_result_stored("a", payload)
+    (write,) = (command for command in reactor.take_commands() if isinstance(command, WriteResult))
+    reactor.on_results_freed(m.FreeResults(["a"]))
+    reactor.state.ledger.disk_trouble, reactor.state.ledger._retry_at = "full", 1e9  # so it stays in memory
+    reactor.on_input_arrived("a", 1, payload)
+    reactor.on_result_written("a", payload, "file")
+    assert DeleteFile("file") in reactor.take_commands()
+    assert reactor.state.store["a"] is payload
+    reactor.on_result_not_written("a", payload, "no space")
+    reactor.state.check()
+    assert write.key == "a"

@@ -61,7 +61,7 @@ def test_a_task_gets_a_mapping_and_no_copy(directory: SpillDirectory) -> None:
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
-    assert type(getattr(base, "obj", base)).__name__ == "mmap"
+    assert type(getattr(base, "obj", base)).__name__ == "OwnPages"
     array += 1  # and may change it
 
 

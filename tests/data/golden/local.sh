@@ -17,6 +17,10 @@ fi
 hpclaunch_end() {
     local code=$?
     trap - EXIT
+    if [ -n "${hpclaunch_line:-}" ]; then
+        hpclaunch_left "$code"
+        code=$((code ? code : 1)) # it never came to the workers
+    fi
     (umask 077; echo "$code" > "$hpclaunch_tickets/$HPCLAUNCH_JOB.exit") 2> /dev/null
     exit "$code"
 }
@@ -26,7 +30,7 @@ trap hpclaunch_end EXIT
 hpclaunch_program= hpclaunch_before=
 hpclaunch_forward() { # a signal may come when the program is there and its name is not
     local program="${hpclaunch_program:-${!:-}}"
-    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else exit "$2"; fi
+    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else hpclaunch_told=yes; exit "$2"; fi
 }
 trap 'hpclaunch_forward TERM 143' TERM
 trap 'hpclaunch_forward INT 130' INT

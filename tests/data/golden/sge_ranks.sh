@@ -14,7 +14,7 @@
 hpclaunch_program= hpclaunch_before=
 hpclaunch_forward() { # a signal may come when the program is there and its name is not
     local program="${hpclaunch_program:-${!:-}}"
-    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else exit "$2"; fi
+    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else hpclaunch_told=yes; exit "$2"; fi
 }
 trap 'hpclaunch_forward TERM 143' TERM
 trap 'hpclaunch_forward INT 130' INT
@@ -32,14 +32,63 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 # --- job-script-prologue: a line that fails ends the job. What fails inside a sourced file is that file's business.
-hpclaunch_failed() {
-    [ -z "${BASH_SOURCE[2]:-}" ] || return 0
-    echo "hpclaunch: job-script-prologue: exit code $1 from: $2" >&2
+hpclaunch_script="$0" hpclaunch_line= hpclaunch_told= hpclaunch_inner= hpclaunch_eval=
+case "$0" in /*) ;; *) hpclaunch_script="$PWD/$0" ;; esac
+hpclaunch_tell() { # what is to be said of the line
+    local text=
+    { mapfile -t -s "$((hpclaunch_line - 1))" -n 1 text < "$hpclaunch_script"; } 2> /dev/null
+    text="${text[0]:-line $hpclaunch_line}"
+    echo "hpclaunch: job-script-prologue: $1 from: ${text#"${text%%[![:space:]]*}"}" >&2
+}
+hpclaunch_at() { # line and command that is about to run; those of a text given to eval have numbers of their own
+    local text=
+    if [ "$1" -le 1 ]; then return 0; fi
+    if [ -n "$hpclaunch_eval" ]; then
+        { mapfile -t -s "$(($1 - 1))" -n 1 text < "$hpclaunch_script"; } 2> /dev/null
+        case "${text[0]:-}" in *"${2%%[[:space:]]*}"*) ;; *) return 0 ;; esac
+    fi
+    hpclaunch_eval= hpclaunch_line="$1"
+    case "$2" in "eval "*) hpclaunch_eval=yes ;; esac
+}
+hpclaunch_failed() { # exit code and command; from main, a line has failed, else a command of a file that it sources
+    if [ "${FUNCNAME[1]}" != main ]; then hpclaunch_inner="$hpclaunch_line $2"; return 0; fi
+    case "$2" in
+        "source "* | ". "*) if hpclaunch_is_read "$1" "$2"; then return 0; fi ;;
+        "eval "*) ;; # the whole of it has failed
+        *) if [ -n "$hpclaunch_eval" ]; then return 0; fi ;;
+    esac
+    case "$1 $2" in "127 module "* | "127 ml "* | "127 conda "* | "127 mamba "*)
+        echo "hpclaunch: this job's shell does not have ${2%% *}: source what defines it first, such as" \
+            "/etc/profile.d/modules.sh or etc/profile.d/conda.sh, or write shebang: '#!/bin/bash -l'" >&2 ;;
+    esac
+    hpclaunch_tell "exit code $1"
+    hpclaunch_told=yes
     exit "$1"
 }
+hpclaunch_is_read() { # whether a file was sourced to its end, and its last status is all there is to say
+    local code="$1" directory
+    case "$-" in *e*) return 1 ;; esac
+    eval "set -- ${2#* }" 2> /dev/null || return 1
+    if [ "${1#*/}" = "$1" ]; then
+        while IFS= read -r -d : directory; do
+            if [ -r "$directory/$1" ]; then set -- "$directory/$1" "${@:2}"; break; fi
+        done <<< "$PATH:"
+    fi
+    if [ ! -r "$1" ]; then return 1; fi
+    # With arguments it activates something, as `source activate NAME` does: the failure of its last command counts.
+    if [ "$#" -gt 1 ] && [ "${hpclaunch_inner%% *}" = "$hpclaunch_line" ]; then return 1; fi
+    hpclaunch_tell "note: exit code $code, which a last line that is not true gives too; the job goes on;"
+}
+hpclaunch_left() { # exit code; the script ends within the prologue, by exit, an unset variable or set -e
+    if [ -n "$hpclaunch_line" ] && [ -z "$hpclaunch_told" ]; then hpclaunch_tell "the job ends with exit code $1"; fi
+}
+trap 'hpclaunch_left "$?"' EXIT
+trap 'hpclaunch_at "$LINENO" "$BASH_COMMAND"' DEBUG
 trap 'hpclaunch_failed "$?" "$BASH_COMMAND"' ERR
 module load openmpi
-trap - ERR
+trap - ERR DEBUG EXIT
+hpclaunch_line=
+set +eu +o pipefail # the prologue's own, and not for what follows
 
 hpclaunch_before="${!:-}"
 mpirun -np $NSLOTS /opt/python script.py -x 'a b' &

@@ -12,7 +12,7 @@
 hpclaunch_program= hpclaunch_before=
 hpclaunch_forward() { # a signal may come when the program is there and its name is not
     local program="${hpclaunch_program:-${!:-}}"
-    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else exit "$2"; fi
+    if [ "$program" != "$hpclaunch_before" ]; then kill -"$1" "$program" 2> /dev/null; else hpclaunch_told=yes; exit "$2"; fi
 }
 trap 'hpclaunch_forward TERM 143' TERM
 trap 'hpclaunch_forward INT 130' INT

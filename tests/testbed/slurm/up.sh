@@ -86,6 +86,7 @@ ReturnToService=2
 
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=slurmhead
+AccountingStorageEnforce=limits,qos
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 

@@ -1,0 +1,349 @@
+"""A client as a ``concurrent.futures.Executor``: the standard library's words for what a cluster does.
+
+Its futures are real ``concurrent.futures.Future`` objects: ``concurrent.futures.wait`` and ``as_completed`` and
+``asyncio`` take them. A future's result is fetched and unpickled when it is asked for, and kept.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import itertools
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from hpclaunch.client.futures.future import STORED, Future
+from hpclaunch.client.futures.outstanding import is_program_ending, note_client
+from hpclaunch.client.submission.functions import SUBMIT_WORDS
+from hpclaunch.client.submission.options import timeout_seconds
+from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
+from hpclaunch.link.facade import allowing_to_block
+
+if TYPE_CHECKING:
+    from hpclaunch.client.client import Client
+
+
+log = logging.getLogger("hpclaunch.client")
+
+#: Seconds that the text of a future waits to hear whether its call runs.
+_LOOK_SECONDS = 0.5
+
+
+class _Unread(Exception):
+    """Stands for what a task raised, until somebody asks what that was."""
+
+
+class TaskFuture(concurrent.futures.Future[Any]):
+    """One call. Made by :class:`ClientExecutor`, not by hand."""
+
+    def __init__(self, task: Future) -> None:
+        super().__init__()
+        self.task: Future | None = task  # until the result is here
+        self._load_lock = threading.RLock()
+        self._is_deferred = False  # callbacks are to be called in the callback thread
+        task._client._unended.keep(task)
+        task._client._watch(task, self._on_ended)
+
+    def _invoke_callbacks(self) -> None:
+        """Call what :meth:`add_done_callback` was given: not in the loop's thread, which that may wait for."""
+        task, call_all = self.task, super()._invoke_callbacks  # type: ignore[misc]
+        if task is None or not task._client._thread.is_here:
+            call_all()
+        elif self._done_callbacks:  # type: ignore[attr-defined]
+            self._is_deferred = True
+            task._client._callback_caller(lambda _: _call_then_end(call_all, task))(task)
+
+    def _on_ended(self, task: Future) -> None:
+        """The task has ended; called in the loop's thread, or where this is made."""
+        try:
+            self._end(task)
+        except BaseException:  # SystemExit, of a callback: the futures after this one must be told, too
+            log.exception("a future's callback raised")
+        finally:
+            if not self._is_deferred:
+                task._client._unended.end(task)
+
+    def _end(self, task: Future) -> None:
+        if task.cancelled():
+            self._note_cancelled()
+            return
+        with self._load_lock:
+            if self.done():
+                return
+            if task.status != "finished":  # who waits for the first exception is to see one
+                self.set_exception(_Unread())
+            else:
+                self.set_result(None)  # what it is, is asked later
+
+    def _note_cancelled(self) -> None:
+        with self._load_lock:
+            if not self.done():
+                super().cancel()
+                self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not begun; say whether it is cancelled."""
+        task = self.task
+        if not self.done() and task is not None and task._client._cancel_unstarted([task._key]):
+            self._note_cancelled()
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Say whether a worker runs the call at this moment."""
+        task = self.task
+        if self.done() or task is None:
+            return False
+        return bool(task._client._ask("running", keys=[task._key]))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the call and return its result, or raise what it raised.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        :raises concurrent.futures.CancelledError: it was cancelled.
+        """
+        self._load(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call and return what it raised, or None.
+
+        :raises TimeoutError: it took longer than ``timeout`` seconds.
+        :raises concurrent.futures.CancelledError: it was cancelled.
+        """
+        self._load(timeout)
+        return super().exception(0)
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """Return (done, cancelled, result, exception): what asyncio reads from CPython 3.14 on."""
+        if not self.done():
+            return False, False, None, None
+        if self.cancelled():
+            return True, True, None, None
+        self._load(None)
+        return True, False, self._result, self._exception
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} state={self._state_in_words()}>"
+
+    def _state_in_words(self) -> str:
+        if not self.done():
+            return "running" if self._seems_running() else "pending"
+        if self.cancelled():
+            return "cancelled"
+        task = self.task
+        if task is not None and task._status == STORED:
+            return "finished returned a large result that is not loaded yet"
+        self._load(None)
+        if self._exception is not None:
+            return f"finished raised {type(self._exception).__name__}"
+        return f"finished returned {type(self._result).__name__}"
+
+    def _seems_running(self) -> bool:
+        """Ask the worker, where a text may wait for that, and not for long."""
+        task = self.task
+        if task is None or task._client._thread.is_here:
+            return False
+        try:
+            return bool(task._client._ask("running", _LOOK_SECONDS, keys=[task._key]))
+        except (HPCLaunchError, RuntimeError, TimeoutError):
+            return False
+
+    def _load(self, timeout: float | None) -> None:
+        """Wait for the end; then put the result or error where the base class has it."""
+        task = self.task
+        if task is None:
+            return
+        timeout = timeout_seconds(timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self.done():
+            task._client._wait_for((task,), timeout)  # lets others have the thread, if this is in a task
+        super().exception(_left(until))
+        with self._load_lock:
+            if self.task is None:
+                return
+            try:
+                with allowing_to_block():
+                    self._result = task.result(_left(until))
+                self._exception = None
+            except KeyboardInterrupt:  # the user's: no task ends with one
+                raise
+            except BaseException as error:
+                if isinstance(error, TimeoutError | ResultTooLargeError) and task.status != "error":
+                    raise  # the result is there, and can be asked for again
+                self._exception = error
+            self.task = None
+
+
+def _call_then_end(call_all: Callable[[], None], task: Future) -> None:
+    """Call a future's callbacks in the callback thread; the program's end waits for them, too."""
+    try:
+        call_all()
+    except BaseException:  # SystemExit: the futures after this one must be told, too
+        log.exception("a future's callback raised")
+    finally:
+        task._client._unended.end(task)
+
+
+class ClientExecutor(concurrent.futures.Executor):
+    """Runs calls on a cluster. Made by :meth:`hpclaunch.Client.get_executor`.
+
+    :param options: go to :meth:`hpclaunch.Client.submit` with each call.
+    """
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        if unknown := sorted(options.keys() - SUBMIT_WORDS):
+            raise TypeError(f"get_executor takes the options of submit, and not {', '.join(unknown)}")
+        self._client = client
+        self._options = options
+        self._is_shut = False
+        self._lock = threading.Lock()  # between submitting and shutting down
+        self._futures: weakref.WeakSet[TaskFuture] = weakref.WeakSet()
+        self._tasks: weakref.WeakSet[Future] = weakref.WeakSet()
+        note_client(client)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Run ``fn(*args, **kwargs)`` on the cluster.
+
+        :raises RuntimeError: the executor was shut down.
+        :raises BrokenExecutor: the client is closed, or its cluster is gone.
+        """
+        with self._lock:
+            self._check()
+            if kwargs.keys() & SUBMIT_WORDS:
+                task = self._client.submit(_apply, fn, args, kwargs, **self._options)
+            else:
+                task = self._client.submit(fn, *args, **kwargs, **self._options)
+            future = TaskFuture(task)
+            self._futures.add(future)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Run ``fn`` for each item (or tuple of items), and give the results in this order.
+
+        The calls are submitted now, and run also if no result is ever asked for. An iterator that is closed, or
+        that has raised, cancels those that have not begun.
+
+        :param timeout: seconds from now, after which asking for the next result raises TimeoutError.
+        :param chunksize: calls in one task.
+        :param buffersize: tasks that are submitted and whose results have not been given; None: all at once. The
+            iterables are read so far only. The iterator raises RuntimeError if the executor is shut down before
+            it has submitted the rest.
+        :raises RuntimeError: the executor was shut down.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        timeout = timeout_seconds(timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        left = self._map_some(fn, calls, chunksize, buffersize)
+        left.reverse()
+
+        def more() -> None:
+            if buffersize is not None:
+                left[:0] = self._map_some(fn, calls, chunksize, 1)
+
+        return _results(left, more, until, chunksize > 1)
+
+    def _map_some(
+        self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int, tasks: int | None
+    ) -> list[Future]:
+        """Submit the first of some calls, in so many tasks; None: all of them."""
+        rows = list(calls if tasks is None else itertools.islice(calls, chunksize * tasks))
+        if not rows:
+            return []
+        with self._lock:
+            self._check()
+            if chunksize > 1:
+                chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
+                some = self._client.map(functools.partial(_run_chunk, fn), chunks, **self._options)
+            else:
+                some = self._client.map(fn, *zip(*rows, strict=True), **self._options)
+            self._tasks.update(some)
+            self._client._unended.keep_all(some)
+        return some
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls.
+
+        :param wait: return when all calls have ended.
+        :param cancel_futures: cancel what has not begun.
+        :raises JobsFailedError: ``wait``, and the cluster cannot start workers for them.
+        """
+        with self._lock:
+            self._is_shut = True
+        futures = [future for future in self._futures if not future.done()]
+        tasks = [task for task in self._tasks if not task.done()]
+        if cancel_futures and (futures or tasks):
+            keys = [future.task._key for future in futures if future.task is not None]
+            cancelled = set(self._client._cancel_unstarted(keys + [task._key for task in tasks]))
+            for future in futures:
+                if future.task is not None and future.task._key in cancelled:
+                    future._note_cancelled()
+        if wait:
+            tasks += [task for future in futures if (task := future.task) is not None]
+            self._client._wait_for(tasks, None)
+            concurrent.futures.wait(futures)
+
+    @property
+    def _max_workers(self) -> int:
+        """How many calls run at once on the workers that are there; some libraries size their batches by it."""
+        with allowing_to_block():
+            return sum(self._client.nthreads().values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _check(self) -> None:
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if is_program_ending():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self._client._closed:
+            raise concurrent.futures.BrokenExecutor(str(CommClosedError(self._client._closed)))
+
+    def __repr__(self) -> str:
+        return f"<ClientExecutor of {self._client!r}>"
+
+
+def _run_chunk(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+    return [function(*args) for args in calls]
+
+
+def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _results(left: list[Future], more: Callable[[], None], until: float | None, is_chunked: bool) -> Iterator[Any]:
+    """Give the results of tasks, the last one's first; an end before the last cancels what has not begun."""
+    try:
+        while left:
+            more()
+            with allowing_to_block():
+                value = [left[-1].result(_left(until))]
+            left.pop()
+            if is_chunked:
+                yield from value.pop()
+            else:
+                yield value.pop()  # and keep nothing of what was given
+    finally:
+        if left:
+            left[0]._client._cancel_unstarted_soon([task._key for task in left if not task.done()])
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())

@@ -1,0 +1,242 @@
+"""Tasks that take much of a worker's memory for what they are given: who can take them, and when. Pure.
+
+What a task is given is its arguments, which its message carries, and the results that are its inputs. A worker has
+arguments twice for a moment (as bytes and as values), and an input, too: one copy is kept for other tasks. Rules:
+
+* A task whose arguments, or whose function, are large (:data:`LARGE_BYTES`), or whose inputs are large for the
+  worker that would get it, is placed *by size*: to a worker goes as much at a time as it has room for, and what
+  has all of the room goes alone.
+* The oldest goes first: workers that it waits for take no younger one by size meanwhile.
+* A task that no worker has room for at all is *oversized*. It fails, with sizes; but it waits while workers may
+  come that have more.
+* A worker without a memory limit has room for everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.large_functions import bytes_in_use, is_coming
+from hpclaunch.scheduler.state import (
+    AHEAD_SECONDS,
+    FAILED,
+    LARGE_BYTES,
+    READY,
+    Function,
+    SchedulerState,
+    Task,
+    Worker,
+)
+from hpclaunch.scheduler.terms import Terms, has_resources, is_named, read
+
+if TYPE_CHECKING:
+    from hpclaunch.scheduler.reactor import Reactor
+
+#: Bytes that are not worth to be counted.
+_SMALL_BYTES = 1 << 16
+
+
+def parts_of(
+    message: m.SubmitTasks, function: Function, size: int
+) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
+    """Cut a message into runs of tasks, in order, that have large arguments or not; give the terms of each run.
+
+    :param size: bytes of all its arguments together.
+    :raises ValueError: the message asks for something that can't be asked.
+    """
+    terms = read(message.terms)
+    if function.size >= LARGE_BYTES:
+        yield message, by_size(terms)
+        return
+    if size < LARGE_BYTES or max(map(len, message.args)) < LARGE_BYTES:
+        yield message, terms
+        return
+    for is_large, run in groupby(range(len(message.keys)), lambda i: len(message.args[i]) >= LARGE_BYTES):
+        rows = list(run)
+        part = slice(rows[0], rows[-1] + 1)
+        columns = {"keys": message.keys[part], "args": message.args[part], "inputs": message.inputs[part]}
+        yield msgspec.structs.replace(message, **columns), by_size(terms) if is_large else terms
+
+
+def least_bytes(task: Task) -> int:
+    """Return the bytes that a worker has at least at one time for what a task is given."""
+    return 2 * (len(task.args) + _bytes_of_function(task)) + sum(map(_bytes_of, task.inputs))
+
+
+def most_bytes(task: Task) -> int:
+    """Return the bytes that a worker may have at one time for what a task is given."""
+    return 2 * (len(task.args) + sum(map(_bytes_of, task.inputs)))
+
+
+def _bytes_of_function(task: Task) -> int:
+    return task.function.size if task.function.size >= LARGE_BYTES else 0
+
+
+def _bytes_of(source: Task) -> int:
+    return source.size or len(source.result or b"")
+
+
+def much_of(state: SchedulerState, name: str, keys: Iterable[str]) -> list[str]:
+    """Return those of some tasks on a worker that are given so much that its process may have ended for it."""
+    worker = state.workers.get(name)
+    here = worker.assigned if worker is not None else {}
+    most = {key: most_bytes(here[key]) + _bytes_of_function(here[key]) for key in keys if key in here}
+    return [key for key, size in most.items() if size >= LARGE_BYTES]
+
+
+def has_room_now(worker: Worker, task: Task) -> bool:
+    """Say whether a worker has room for what a task is given, beside what others by size are given there."""
+    if not worker.room:
+        return True
+    if least_bytes(task) > worker.room:
+        return False
+    taken = _taken(worker) + bytes_in_use(worker)
+    coming = 2 * task.function.size if is_coming(worker, task.function) else 0
+    return not taken or taken + coming + most_bytes(task) <= worker.room
+
+
+def _taken(worker: Worker) -> int:
+    """Return the bytes that the tasks by size on a worker were given; not those of tasks that wait for others."""
+    here, aside = worker.assigned, worker.seceded
+    worker.by_size = {key: size for key, size in worker.by_size.items() if key in here and key not in aside}
+    return sum(worker.by_size.values())
+
+
+def note(worker: Worker, task: Task) -> None:
+    """A task by size was given to a worker."""
+    if worker.room and (size := most_bytes(task)) >= _SMALL_BYTES:
+        worker.by_size[task.key] = size
+
+
+def weight(worker: Worker, size: int) -> float:
+    """Return what a task that is given so many bytes counts of the work that a worker has ahead.
+
+    What fills half of the room is enough, however quickly it is worked off.
+    """
+    return 4 * AHEAD_SECONDS * worker.threads * size / worker.room if worker.room else 0.0
+
+
+def by_size(terms: Terms | None) -> Terms:
+    """Return the terms of a task that is placed by size."""
+    return (terms or Terms())._replace(by_size=True)
+
+
+def is_large_for(worker: Worker, size: int) -> bool:
+    """Say whether a worker would not have room for such inputs on all its threads, and for one task that waits."""
+    return bool(worker.room) and 2 * size * (worker.threads + 1) > worker.room
+
+
+def has_room_at_all(worker: Worker, task: Task) -> bool:
+    """Say whether a worker could take a task if it had nothing else by size."""
+    return not worker.room or least_bytes(task) <= worker.room
+
+
+# --- values that clients put on workers
+
+
+def has_room_for(worker: Worker, size: int) -> bool:
+    """Say whether tasks on a worker could use a value of so many bytes."""
+    return not worker.room or size <= worker.room
+
+
+def why_no_room(workers: Sequence[Worker], size: int, what: str) -> str:
+    """Say why none of some workers can keep a value; empty if one can, or there is none.
+
+    :param what: the value, in words.
+    """
+    if not workers or any(has_room_for(worker, size) for worker in workers):
+        return ""
+    return (
+        f"{what} of {_mb(size)} is to be put on a worker. {_most(workers)}. Scatter it in parts, read it in a "
+        "task, or give workers more memory (memory=)"
+    )
+
+
+def _most(workers: Sequence[Worker]) -> str:
+    most = max(workers, key=lambda worker: worker.room)
+    return (
+        f"No worker has room for that: {most.name} has a limit of {_mb(most.memory_limit)}, of which "
+        f"{_mb(most.room)} are free for what tasks are given, and none has more"
+    )
+
+
+# --- tasks that are too large for every worker
+
+
+def is_oversized(state: SchedulerState, task: Task) -> bool:
+    """Say whether there are workers that may take a task, and none of them has room for it at all."""
+    able = _able(state, task)
+    return bool(able) and not any(has_room_at_all(worker, task) for worker in able)
+
+
+def _able(state: SchedulerState, task: Task) -> list[Worker]:
+    """Return the workers that may take a task, as far as it is not about memory."""
+    terms = task.terms or Terms()
+    return [
+        worker
+        for worker in state.workers.values()
+        if (not terms.workers or terms.allow_others or is_named(worker, terms.workers))
+        and has_resources(worker, terms, free=False)
+    ]
+
+
+def refuse_oversized(reactor: Reactor, coming: Iterable[int]) -> list[str]:
+    """End tasks that the last pass has found to be oversized; return what users are to be told of the others.
+
+    :param coming: memory limits, in bytes, of the workers that the cluster may start; 0 is none. Tasks that one of
+        these would have room for wait.
+    """
+    state, limits = reactor.state, list(coming)
+    tasks, state.oversized = state.oversized, []
+    waiting: list[Task] = []
+    for task in tasks:
+        if task.state != READY:  # another group of workers has taken it, or it was refused with another one
+            continue
+        most = max(worker.memory_limit for worker in _able(state, task))
+        if any(not limit or (limit > most and least_bytes(task) <= limit) for limit in limits):
+            waiting += [] if task.function.is_awaited else [task]
+            task.function.is_awaited = True
+        else:
+            reactor.end_task(task, FAILED, m.Failure("TooLargeError", _refusal(state, task)))
+            state.changed = None  # there may be others behind it
+    return [
+        f"{_what(task)}. No worker that is connected has room for that; the task waits for one that has"
+        for task in waiting
+    ]
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+def _what(task: Task) -> str:
+    """Say what is so large."""
+    inputs = sum(map(_bytes_of, task.inputs))
+    parts = []
+    function = _bytes_of_function(task)
+    if function:
+        parts.append(f"a function that holds {_mb(function)}, which a worker has twice while it receives it")
+    if len(task.args) >= LARGE_BYTES or not (inputs or function):
+        parts.append(f"{_mb(len(task.args))} of arguments, which a worker has twice while it unpickles them")
+    if inputs:
+        largest = max(task.inputs, key=_bytes_of)
+        parts.append(
+            f"{len(task.inputs)} inputs of {_mb(inputs)} together (the largest is {largest.key}, "
+            f"{_mb(_bytes_of(largest))})"
+        )
+    return f"task {task.key} ({task.function.name}) has {' and '.join(parts)}"
+
+
+def _refusal(state: SchedulerState, task: Task) -> str:
+    if _bytes_of_function(task):
+        advice = "Make or read the data in the task, scatter it in parts and pass the futures"
+    elif task.inputs:
+        advice = "Combine the inputs in steps, a few per task, have tasks return less"
+    else:
+        advice = "Make or read the data in the task, pass it in parts"
+    return f"{_what(task)}. {_most(_able(state, task))}. {advice}, or give workers more memory (memory=)"
