@@ -736,5 +736,5 @@ def test_a_question_for_results_whose_columns_differ_changes_nothing(world: Worl
     client = world.join_client()
     client.futures["gone"] = PENDING
     with pytest.raises(ValueError, match="columns"):
-        wishes.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
+        client_events.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
     assert not world.reactor.news
