@@ -190,13 +190,13 @@ FILE_CALLS = {
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "jobs", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
-JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current", "cluster.local", "cluster.shutdown"}
+JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "", "cgroup", "clocks", "config.units", "errors", "data_files", "notes", "on_import", "process_limits",
-    "rundir", "safepath", "trusted",
+    "", "cgroup", "clocks", "config.units", "current_cluster", "errors", "data_files", "notes", "on_import",
+    "process_limits", "rundir", "safepath", "trusted",
 }  # fmt: skip
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
-REACHES_UP = {("client.lifetime", "cluster.current")}
+REACHES_UP = {("current_cluster", "cluster.local")}
 
 TOO_HEAVY_FOR_A_WORKER = {"jinja2", "yaml", "click", "rich", "cryptography", "aiohttp", "psutil", "dask", "numpy"}
 
