@@ -22,6 +22,7 @@ from hpclaunch.client.futures.gather import gather
 from hpclaunch.client.graphs import submit as graphs
 from hpclaunch.client.integrations.executor import ClientExecutor
 from hpclaunch.client.lifetime import ClientLifetime
+from hpclaunch.client.signatures import Gather, Map, Scatter, Submit, typed_as
 from hpclaunch.client.submission.options import make_options, worker_names
 from hpclaunch.comm.keys import Key
 from hpclaunch.errors import UserError
@@ -47,6 +48,7 @@ class Client(ClientLifetime):
 
     # --- tasks
 
+    @typed_as(Submit)  # type: ignore[type-abstract]
     def submit(
         self,
         function: Callable[..., Any],
@@ -97,6 +99,7 @@ class Client(ClientLifetime):
             )
         return self._submission.submit(function, args, kwargs, key, options, pure=pure)
 
+    @typed_as(Map)  # type: ignore[type-abstract]
     def map(
         self,
         function: Callable[..., Any],
@@ -133,6 +136,7 @@ class Client(ClientLifetime):
             )
         return self._submission.map(function, iterables, kwargs, key, options, pure=pure)
 
+    @typed_as(Gather)  # type: ignore[type-abstract]
     def gather(self, futures: Any, errors: str = "raise", direct: bool | None = None) -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
 
@@ -206,6 +210,7 @@ class Client(ClientLifetime):
 
     # --- data
 
+    @typed_as(Scatter)  # type: ignore[type-abstract]
     @blocking
     def scatter(
         self,
