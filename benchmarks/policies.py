@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.queue_world import Kind, SimJob, Trace, World
-from hpclaunch.cluster.adaptive import Adaptive, Facts, JobFact, Policy, Shape
-from hpclaunch.cluster.job import State
+from hpclaunch.jobs.adaptive import Adaptive, Facts, JobFact, Policy, Shape
+from hpclaunch.jobs.job import State
 
 _UNKNOWN = 0.5
 
@@ -29,7 +29,7 @@ def work(world: World, kind: str) -> tuple[int, float]:
 
 
 class Ours:
-    """:class:`hpclaunch.cluster.adaptive.Adaptive`, one for each kind of jobs."""
+    """:class:`hpclaunch.jobs.adaptive.Adaptive`, one for each kind of jobs."""
 
     def __init__(self, trace: Trace, **policy: float) -> None:
         self.adaptive = {

@@ -8,6 +8,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hpclaunch import scripts
 from hpclaunch.config.layers import load
@@ -367,8 +367,7 @@ def test_the_default_command(job: Job) -> None:
     )
     assert job.run(path, PATH=f"{job.directory}:{os.environ['PATH']}", HOME="/home/u", USER="u", WHO="w w") == 0
     assert job.words() == [
-        "-m",
-        "hpclaunch.worker",
+        *("-P", "-m", "hpclaunch.worker"),
         *("--directory", str(job.directory)),
         *("--job", "7.3", "--ends", "0", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
         *("--death-timeout", "7.5", "--interface", "ib0"),
@@ -778,6 +777,17 @@ def test_slurm_is_asked_for_the_end_where_only_it_knows() -> None:
     endless = {system: msgspec.structs.replace(config(system), walltime=None) for system in ("slurm", "sge")}
     assert "squeue -h -o %e" in render(endless["slurm"])
     assert "HPCLAUNCH_ENDS=0\n" in render(endless["sge"])
+
+
+@pytest.mark.parametrize("off", [0, -40, 5 * 86400, -900 * 86400])
+def test_a_slurm_job_knows_how_long_it_has_on_a_node_whose_clock_is_off(off: int) -> None:
+    text = render(config("slurm", walltime="01:00:00"))
+    began, end = text.index("HPCLAUNCH_ENDS="), text.index("HPCLAUNCH_JOB=")
+    controller = int(time.time()) - off
+    given = {"SLURM_JOB_START_TIME": str(controller - 5), "SLURM_JOB_END_TIME": str(controller + 3595)}
+    shown = f"set -eu\n{text[began:end]}\necho $((HPCLAUNCH_ENDS - $(date +%s)))"
+    done = subprocess.run(["bash", "-c", shown], env={**os.environ, **given}, capture_output=True, text=True)
+    assert abs(int(done.stdout) - 3600) < 60, done.stderr
 
 
 def test_a_signal_is_asked_for_before_the_end() -> None:

@@ -10,11 +10,11 @@ import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.cli.cluster import ask
-from hpclaunch.cluster.adaptation import ARGUMENTS, read_policy
 from hpclaunch.cluster.table import AdaptLog
 from hpclaunch.config.documents import parse_text
 from hpclaunch.errors import ConfigError
 from hpclaunch.head import options as head_options
+from hpclaunch.jobs.policy import ARGUMENTS, read_policy
 
 
 def _policy_options(command: Callable[..., Any]) -> Callable[..., Any]:

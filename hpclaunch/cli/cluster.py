@@ -14,11 +14,11 @@ import msgspec
 from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
-from hpclaunch.client.session import HeadSession
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 
 T = TypeVar("T")
@@ -36,9 +36,9 @@ _END_SECONDS = 40.0
 @config_options
 def up(section: str, cluster_name: str | None, count: int, bounds: tuple[int, int] | None, **options: Any) -> None:
     """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
-    from hpclaunch.cluster.adaptation import read_policy
-    from hpclaunch.cluster.cluster import group_config
-    from hpclaunch.cluster.current import user_python_path
+    from hpclaunch.cluster.arguments import group_config
+    from hpclaunch.jobs.policy import read_policy
+    from hpclaunch.safepath import user_python_path
 
     config = inherit(load(section, given(options)).job)
     groups = {

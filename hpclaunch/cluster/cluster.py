@@ -9,13 +9,10 @@ The arguments are those of dask-jobqueue's classes; they and the configuration's
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
-import operator
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Coroutine, Generator
@@ -27,23 +24,22 @@ import msgspec
 
 from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
-from hpclaunch.client.awaiting import allowing_to_block, blocking, in_thread
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import LoopThread, loop_thread
-from hpclaunch.client.unended import wait_for_calls
-from hpclaunch.cluster.adaptation import read_policy
-from hpclaunch.cluster.current import enter, leave, user_python_path
+from hpclaunch.client.futures.outstanding import wait_for_calls
+from hpclaunch.cluster.arguments import group_config, whole, with_scheduler_options
+from hpclaunch.cluster.shutdown import end_head, end_unclosed
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
 from hpclaunch.config.layers import load
-from hpclaunch.config.schema import JobConfig, check_group_name
+from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import parse_bytes
-from hpclaunch.errors import CancelError, ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
-from hpclaunch.head.launch import EXIT_JOBS_LEFT, HeadProcess, log_tail, prepare, prepare_group
-from hpclaunch.head.sweep import sweep_apart
+from hpclaunch.current_cluster import enter, leave
+from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
+from hpclaunch.head.launch import HeadProcess, log_tail, prepare, prepare_group
+from hpclaunch.jobs.policy import read_policy
+from hpclaunch.link.facade import allowing_to_block, blocking, in_thread
+from hpclaunch.link.loop import LoopThread, loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.notes import warn
-
-#: Constructor arguments that go into scheduler_options.
-_SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")
+from hpclaunch.safepath import user_python_path
 
 #: What other cluster classes have and these don't, and what to use.
 _NOT_HERE = {
@@ -83,11 +79,11 @@ class JobQueueCluster:
         if section is None:
             raise ConfigError("say which section to use: JobQueueCluster(config_name=...)", key="config-name")
         self.asynchronous = False  # until it is made
-        self.config: JobConfig = inherit(load(section, _with_scheduler_options(arguments)).job)
+        self.config: JobConfig = inherit(load(section, with_scheduler_options(arguments)).job)
         if name is not None and not (isinstance(name, str) and name.isprintable()):
             raise ConfigError(f"name must be a text in one line, not {name!r}", key="name")
         self.name = name or self.config.name
-        self._arguments = {**_with_scheduler_options(dict(arguments)), "n_workers": 0, "groups": {}}
+        self._arguments = {**with_scheduler_options(dict(arguments)), "n_workers": 0, "groups": {}}
         self._awaited = self.config.n_workers if self.config.batch_system == "local" else 0
         self._groups: dict[str, JobConfig] = {}
         self._scripts: dict[str, str] = {}
@@ -129,7 +125,7 @@ class JobQueueCluster:
         except BaseException:
             rundir.remove(self.directory)
             raise
-        self._finalizer = weakref.finalize(self, _let_go, self._head, self.directory)
+        self._finalizer = weakref.finalize(self, end_unclosed, self._head, self.directory)
         try:
             self.facts = rundir.read_facts(self.directory)
             self._connect(self.open_session(name=f"cluster-{os.getpid()}"))
@@ -241,7 +237,7 @@ class JobQueueCluster:
             said = " and ".join(wanted) or "none of them"
             raise ValueError(f"scale takes one of n, jobs=, cores= and memory=, not {said}")
         ((what, value),) = wanted.items()
-        size = parse_bytes(value) if what == "memory" else _whole(value)
+        size = parse_bytes(value) if what == "memory" else whole(value)
         if size is None or size < 0:
             raise ValueError(f"scale({what}={value!r}): a whole number of 0 or more is needed")
         per_job = {
@@ -261,11 +257,11 @@ class JobQueueCluster:
         :raises JobsFailedError: no more jobs are submitted since they die early; the text says why.
         :raises TimeoutError: the workers were not there in time; the text says where each job stands.
         """
-        if n_workers is not None and _whole(n_workers) is None:
+        if n_workers is not None and whole(n_workers) is None:
             raise ValueError(f"wait_for_workers({n_workers!r}): a whole number of workers is needed")
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
             raise ValueError(f"wait_for_workers(timeout={timeout!r}): a number of seconds or None is needed")
-        self._ask("wait_for_workers", n_workers=_whole(n_workers), timeout=timeout)
+        self._ask("wait_for_workers", n_workers=whole(n_workers), timeout=timeout)
 
     # --- looking
 
@@ -371,7 +367,7 @@ class JobQueueCluster:
     def _end(self) -> None:
         """Wait for the head's end, and see to what it has left if it did not end in order."""
         self._finalizer.detach()
-        _end_head(self._head, self.directory)
+        end_head(self._head, self.directory)
 
     def __enter__(self) -> Self:
         enter(self)
@@ -456,137 +452,10 @@ class SLURMCluster(JobQueueCluster):
     config_name = "slurm"
 
 
-class LocalCluster(JobQueueCluster):
-    """Workers on this machine: each is a job of the local batch system, run from the same kind of script.
-
-    The workers are connected when the constructor returns; of an asynchronous one, when it has been awaited.
-
-    :param n_workers: workers to start with; None is one per core.
-    :param threads_per_worker: threads of each worker.
-    :param processes: False has the workers as threads of this very process, for debugging.
-    :param memory_limit: memory of each worker, as ``memory``; "auto", 0 or None is the machine's share.
-    """
-
-    config_name = "local"
-
-    def __init__(
-        self,
-        n_workers: int | None = None,
-        threads_per_worker: int | None = None,
-        processes: bool | int = True,
-        memory_limit: str | int | None = None,
-        **arguments: Any,
-    ) -> None:
-        if isinstance(processes, int) and not isinstance(processes, bool):
-            raise ConfigError("processes: LocalCluster has one process per job; say n_workers", key="processes")
-        threads = threads_per_worker or arguments.pop("cores", None) or 1
-        if n_workers is None:
-            n_workers = max(1, len(os.sched_getaffinity(0)) // (_whole(threads) or 1))
-        memory = arguments.pop("memory", None) or (None if memory_limit in ("auto", 0) else memory_limit)
-        for theirs, ours in (("ip", "host"), ("scheduler_port", "port")):
-            arguments.setdefault(ours, arguments.pop(theirs, None))
-        self._in_process = not processes
-        super().__init__(cores=threads, processes=1, memory=memory, n_workers=n_workers, **arguments)
-
-    def _begin(self) -> None:
-        if not self._in_process:
-            super()._begin()
-            return
-        from hpclaunch.head.inprocess import InProcessHead
-
-        async def begin() -> HeadSession:
-            self._inner = InProcessHead(self.name, threads=self.config.threads)
-            return await self.open_session(name=f"cluster-{os.getpid()}")
-
-        self.directory = Path("/nonexistent")
-        self._script = "# processes=False: the workers are threads of this process, there is no job\n"
-        self.facts = {"id": self.name, "name": self.name, "addresses": ["memory"], "security": False}
-        self.facts["result_memory"] = self.config.result_memory
-        self._connect(begin())
-        self._finalizer = weakref.finalize(self, _end_inner, self._thread, self._inner)
-        self._status = "running"
-
-    def _end(self) -> None:
-        if self._in_process:
-            self._finalizer()
-        else:
-            super()._end()
-
-    async def open_session(self, *, name: str, on_messages: Any = None, on_lost: Any = None) -> HeadSession:
-        """Open one more connection to the head; what Client does."""
-        if self._in_process:
-            return self._inner.open_session(name, on_messages, on_lost)
-        return await super().open_session(name=name, on_messages=on_messages, on_lost=on_lost)
-
-
-# --- the end -------------------------------------------------------------------------------------
-
-
-def group_config(section: str, name: str, arguments: dict[str, Any]) -> JobConfig:
-    """Return the configuration of a group of jobs.
-
-    :raises ConfigError: a value can't be used.
-    """
-    try:
-        check_group_name(name)
-    except ValueError as error:
-        raise ConfigError(f"groups: {error}", key="groups") from None
-    config = inherit(load(section, _with_scheduler_options(arguments)).job)
-    return msgspec.structs.replace(config, group=name)
-
-
 def _named(group: str | None) -> dict[str, str]:
     """Return the part of a request that names a group; none for the cluster's own."""
     return {"group": group} if group else {}
 
 
-def _with_scheduler_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Move arguments of the head itself to where they belong."""
-    given = {key: arguments.pop(key) for key in _SCHEDULER_ARGUMENTS if key in arguments}
-    moved = {key: value for key, value in given.items() if value is not None}
-    if moved:
-        arguments["scheduler_options"] = {**(arguments.get("scheduler_options") or {}), **moved}
-    return arguments
-
-
 async def _close_session(session: HeadSession) -> None:
     session.close()
-
-
-def _let_go(head: HeadProcess, directory: Path) -> None:
-    """End the head of a cluster that nobody has closed: Python has let go of it, or ends itself."""
-    if head.owner_pid != os.getpid():
-        return  # a forked child: the head is its parent's
-    if loop_thread().is_here:  # Python lets go of things in any thread, and this one must not wait
-        threading.Thread(target=_let_go, args=(head, directory)).start()
-        return
-    try:
-        _end_head(head, directory)
-        if head.exit_code() == EXIT_JOBS_LEFT:
-            raise CancelError(f"cluster {directory.name} may have left jobs behind", output=log_tail(directory))
-    except HPCLaunchError as error:
-        print(f"hpclaunch: {error}", file=sys.stderr)
-
-
-def _end_head(head: HeadProcess, directory: Path) -> None:
-    """End a head that may still be there, and see to what it has left if it did not end in order.
-
-    :raises CancelError: jobs may be left that nobody but ``hpclaunch clean`` takes care of.
-    """
-    head.let_go()
-    if head.exit_code() not in (0, EXIT_JOBS_LEFT):
-        sweep_apart(directory)
-
-
-def _end_inner(thread: LoopThread, head: Any) -> None:
-    """End the workers that are threads of this process."""
-    if not thread.is_foreign:
-        asyncio.run_coroutine_threadsafe(head.close_all("the cluster was closed"), thread.loop)
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number of whatever type, such as NumPy's; None if it is none."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None

@@ -50,6 +50,7 @@ class Hello(_Message, tag=1):
     seconds_left: float = 0.0  # until its job ends; 0 if nobody knows an end
     lifetime: float = 0.0  # such seconds when the job was new, if this is a later process of it
     resources: dict[str, float] = {}  # of each worker, by name: what tasks can ask for
+    time: float = 0.0  # unix time by its clock; 0 is not told
     room: int = 0  # bytes of its memory that are free for what tasks are given; 0 is not known, or no limit
 
 

@@ -194,7 +194,7 @@ def dump_function(function: Callable[..., Any], *, is_shared: bool = False) -> F
 
     Its buffers are copies: what the client does to an array later does not change it.
 
-    :param is_shared: nothing in it can change, see :mod:`hpclaunch.client.shareable`.
+    :param is_shared: nothing in it can change, see :mod:`hpclaunch.client.submission.shareable`.
     :raises SerializationError: it refers to something that can't be pickled.
     """
     data, views = dump_value(function)

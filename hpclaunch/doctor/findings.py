@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hpclaunch.cluster.reasons import about
+from hpclaunch import clocks
 from hpclaunch.config.schema import JobConfig
+from hpclaunch.jobs.reasons import about
 
-#: Clocks that differ by more than this are worth a word, in seconds; certificates allow for a day.
-_SKEW_NOTED, _SKEW_TOO_MUCH = 30.0, 80_000.0
 #: Least free space for the cluster's files and for results on disk, in bytes.
 LEAST_SPACE = 100_000_000
 #: Least files that a job may have open: connections, spilled results, libraries.
@@ -162,12 +161,10 @@ def _clock(report: Report) -> Iterator[Finding]:
     if ahead is None:
         return
     side = "ahead of" if ahead > 0 else "behind"
-    if abs(ahead) > _SKEW_TOO_MUCH:
-        text = f"that of {report.host} is {abs(ahead) / 3600:.1f} hours {side} this host's"
-        yield Finding("clocks", Grade.BAD, text, "Certificates fail with it. Tell the people who run the cluster.")
-    elif abs(ahead) > _SKEW_NOTED:
-        text = f"that of {report.host} is {abs(ahead):.0f} s {side} this host's"
-        yield Finding("clocks", Grade.NOTE, text, "Times in stories and logs are off by that much.")
+    if abs(ahead) > clocks.NOTED:
+        text = f"that of {report.host} is {clocks.apart(abs(ahead))} {side} this host's"
+        advice = "Jobs run, but times in logs are off by that much. Tell the people who run the cluster."
+        yield Finding("clocks", Grade.NOTE, text, advice)
     else:
         yield Finding("clocks", Grade.OK, f"they agree to {max(0.1, abs(ahead)):.1f} s")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hpclaunch.batch.base import Completed
 from hpclaunch.batch.environment import Fate, interference
-from hpclaunch.cluster.reasons import about
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import format_duration
 from hpclaunch.directives import options, sge_seconds, slurm_seconds
 from hpclaunch.doctor.findings import LEAST_SPACE, Finding, Grade, of_umask
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.jobs.reasons import about
 from hpclaunch.transport.base import Transport
 
 #: Batch system -> commands that jobs need, and those without which only ends of jobs are told worse.

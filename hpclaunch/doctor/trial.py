@@ -21,14 +21,14 @@ import msgspec
 from hpclaunch import __version__, batch, rundir, scripts
 from hpclaunch.batch.base import JobState, JobStatus
 from hpclaunch.batch.queue import BatchQueue
-from hpclaunch.cluster import reasons
-from hpclaunch.cluster.reasons import Evidence, Terms
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.doctor import probe
 from hpclaunch.doctor.findings import Finding, Grade, Reached, Report, of_report, of_way_to_node
 from hpclaunch.doctor.login import has_answer
 from hpclaunch.errors import CommandError, StatusError, SubmitError
 from hpclaunch.head.jobfiles import RunFiles
+from hpclaunch.jobs import reasons
+from hpclaunch.jobs.reasons import Evidence, Terms
 from hpclaunch.transport.base import Transport
 
 #: What the trial's job asks for, as far as the user's own directives let it.

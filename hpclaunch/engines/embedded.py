@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Listener
+from hpclaunch.comm import messages as m, tls
+from hpclaunch.comm.listener import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
-from hpclaunch.errors import HPCLaunchError
+from hpclaunch.errors import HandshakeError, HPCLaunchError
+from hpclaunch.safepath import module_command
 from hpclaunch.scheduler.demand import Demand
 from hpclaunch.scheduler.server import SchedulerServer
 
@@ -24,7 +26,7 @@ class EmbeddedEngine:
 
     def head_command(self, python: str, directory: Path) -> list[str]:
         """Return the argv of the head whose run directory this is."""
-        return [python, "-m", "hpclaunch.head", "--directory", str(directory)]
+        return [*module_command(python, "hpclaunch.head"), "--directory", str(directory)]
 
     def worker_command(self, config: JobConfig, directory: Path) -> list[str]:
         """Return the argv that a job runs."""
@@ -50,7 +52,7 @@ class EmbeddedEngine:
             cluster_id,
             python_path=options.get("python_path", []),
             allowed_failures=options.get("allowed_failures", 3),
-            on_worker_joined=lambda h: hooks.worker_joined(h.job_id, h.name, h.host, h.head_address),
+            on_worker_joined=lambda hello: _tell_joined(hooks, hello),
             on_worker_left=hooks.worker_left,
             on_request=hooks.request,
             on_client_left=hooks.client_left,
@@ -59,9 +61,21 @@ class EmbeddedEngine:
             on_job_left=hooks.job_left,
         )
         server.ticks.allow_staying_awake()
-        listener = Listener(cluster_id, context, server.on_peer)
+
+        def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:
+            if hello.role in ("worker", "supervisor") and not hooks.is_job_id(hello.job_id):
+                raise HandshakeError(f"{hello.job_id!r} is no id that a job of this cluster could have")
+            return server.on_peer(comm, hello)
+
+        listener = Listener(cluster_id, context, on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)
+
+
+def _tell_joined(hooks: HeadHooks, hello: m.Hello) -> None:
+    hooks.worker_joined(hello.job_id, hello.name, hello.host, hello.head_address)
+    if hello.time:
+        hooks.clock_told(hello.job_id, hello.host, hello.time - time.time())
 
 
 class RunningEmbedded:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hpclaunch.cluster.adaptive import LogRow, Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import RunningEngine
 from hpclaunch.errors import HPCLaunchError, UserError, WaitTimeoutError
+from hpclaunch.jobs.adaptive import LogRow, Policy
 
 #: Lines of an error about jobs, and ids in one of them.
 _LINES, _SOME = 20, 3

@@ -16,11 +16,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from hpclaunch.cluster.adaptive import Adaptive, Facts, LogRow, Policy, Shape
-from hpclaunch.cluster.job import JobRow
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, HPCLaunchError, JobsFailedError, UserError
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs.adaptive import Adaptive, Facts, LogRow, Policy, Shape
+from hpclaunch.jobs.job import JobRow
 from hpclaunch.scheduler.demand import Demand, JobLoad, ReadyWork
 
 log = logging.getLogger("hpclaunch.groups")
@@ -181,6 +181,10 @@ class Groups:
     def job_ends(self, job_id: str, seconds_left: float, why: str) -> None:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._of_job(job_id).manager.job_ends(job_id, seconds_left, why)
+
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._of_job(job_id).manager.clock_told(job_id, host, ahead)
 
     def worker_left(self, job_id: str, worker: str, reason: str) -> None:
         """The connection to a worker ended."""

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hpclaunch.client.session import HeadSession
-from hpclaunch.cluster.adaptive import Adaptive, Facts, JobFact, LogRow, Policy, Shape
-from hpclaunch.cluster.job import State
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.embedded import RunningEmbedded
 from hpclaunch.errors import HPCLaunchError, UserError
 from hpclaunch.head.control import Control
+from hpclaunch.jobs.adaptive import Adaptive, Facts, JobFact, LogRow, Policy, Shape
+from hpclaunch.jobs.job import State
+from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer

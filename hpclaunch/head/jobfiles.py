@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpclaunch.cluster.job import JobFiles
+from hpclaunch.jobs.job import JobFiles
 
 #: Bytes of a log that are read for an error, and for a person who asks for it.
 TAIL_BYTES = 16 * 1024

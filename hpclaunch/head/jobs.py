@@ -1,6 +1,6 @@
 """The job manager: keeps as many jobs alive as were wished for, and knows the story of each.
 
-It is the shell around :class:`~hpclaunch.cluster.ledger.Ledger`, which decides everything: this module runs the
+It is the shell around :class:`~hpclaunch.jobs.ledger.Ledger`, which decides everything: this module runs the
 ledger's commands (submit, ask, cancel, read files) as asyncio tasks and feeds what comes of them back as facts.
 Rules:
 
@@ -22,17 +22,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from hpclaunch import rundir
-from hpclaunch.batch.base import JobStatus, JobUsage
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Facts, JobFact
-from hpclaunch.cluster.following import FollowingLedger
-from hpclaunch.cluster.job import Job, JobFiles, JobRow, Limits
-from hpclaunch.cluster.reasons import Terms
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import (
     CancelError,
@@ -43,43 +37,20 @@ from hpclaunch.errors import (
     LimitReachedError,
     UserError,
 )
+from hpclaunch.head.job_requests import JobRequests, Queue
 from hpclaunch.head.jobfiles import ALL_LOGS_BYTES, TAIL_BYTES, RunFiles
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Facts, JobFact
+from hpclaunch.jobs.following import FollowingLedger
+from hpclaunch.jobs.job import Job, JobRow, Limits
+from hpclaunch.jobs.reasons import Terms
 from hpclaunch.scheduler.demand import JobLoad
 
 log = logging.getLogger("hpclaunch.jobs")
 
 _TITLES = {"sge": "Grid Engine", "slurm": "Slurm", "local": "the local batch system"}
-#: Seconds to wait before each try to read an ended job's log, which comes over a shared file system.
-_LOG_WAITS = (0.0, 0.1, 0.2, 0.4, 0.8)
-#: Seconds to wait before each question to accounting why a job was put back.
-_ACCOUNTING_WAITS = (0.0, 2.0, 10.0)
 #: Shortest wait between two looks at the clock, seconds.
 _LEAST_WAIT = 0.01
-
-
-class Queue(Protocol):
-    """What we need of :class:`~hpclaunch.batch.queue.BatchQueue`."""
-
-    async def submit(self, script: Path, count: int) -> list[str]:
-        """Submit, and return the job ids. Raise SubmitError."""
-
-    async def poll(self, ids: Iterable[str]) -> dict[str, JobStatus]:
-        """Return the state of every job. Raise StatusError."""
-
-    async def usage(self, ids: Iterable[str]) -> dict[str, JobUsage]:
-        """Return what accounting knows."""
-
-    async def explain(self, job_id: str) -> str:
-        """Return why a job waits or is stuck."""
-
-    async def why_put_back(self, job_id: str) -> str:
-        """Return why a job's run before this one ended; empty if nobody knows. Raise StatusError."""
-
-    async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
-        """Cancel jobs and see that they are gone. Raise CancelError."""
-
-    async def strays(self, script: Path) -> list[str]:
-        """Return jobs that nobody knows of, since their submission's answer was lost. Raise StatusError."""
 
 
 class JobManager:
@@ -110,7 +81,6 @@ class JobManager:
         self._queue = queue
         self._script = script
         self._directory = directory
-        self._retire = retire
         self._idle_jobs = idle_jobs
         self._on_failure = on_failure
         self._clock = clock
@@ -119,6 +89,7 @@ class JobManager:
         self._files = RunFiles(rundir.tickets_path(directory, config.group), log_directory)
         self._files.skip()
         self._ledger = FollowingLedger(_terms(config), rng or Random(), limits or _limits(config))
+        self._requests = JobRequests(self._ledger, queue, self._files, clock, retire)
         self._walltime = config.walltime
         self._failure: JobsFailedError | None = None
         self._scaling = asyncio.Lock()
@@ -190,6 +161,10 @@ class JobManager:
         """A job's walltime ends in so many seconds, or the batch system has told it to end: ``why``."""
         self._feed(self._ledger.on_job_ends(job_id, seconds_left, why, self._clock()))
 
+    def clock_told(self, job_id: str, host: str, ahead: float) -> None:
+        """The clock of a job's host is so many seconds ahead of this one's."""
+        self._feed(self._ledger.on_clock_told(job_id, host, ahead, self._clock()))
+
     def worker_left(self, job_id: str, worker_name: str, reason: str) -> None:
         """The connection to a worker ended."""
         self._feed(self._ledger.on_worker_left(job_id, worker_name, reason, self._clock()))
@@ -236,7 +211,7 @@ class JobManager:
         return facts._replace(
             jobs=jobs,
             trouble=self._why_no_more(now),
-            ended_seconds=self._ledger.ended_seconds,
+            ended_seconds=self._ledger.lifecycle.ended_seconds,
             is_retry=self._is_at_ceiling,
         )
 
@@ -277,7 +252,7 @@ class JobManager:
 
     async def run(self) -> None:
         """Follow the jobs until :meth:`close`."""
-        self._ledger.head_addresses = await asyncio.to_thread(self._head_addresses)
+        self._ledger.lifecycle.head_addresses = await asyncio.to_thread(self._head_addresses)
         while not self._ledger.is_closing:
             self._wake.clear()
             self._do(self._ledger.on_clock(self._clock()))
@@ -339,6 +314,20 @@ class JobManager:
             self._files.write_journal("ended", ids)
         return ids
 
+    async def _cancel_all(self, ids: list[str]) -> None:
+        try:
+            await self._queue.cancel(ids)
+        except CancelError:
+            raise
+        except CommandError as error:
+            raise CancelError(
+                f"could not make sure that these jobs are cancelled: {' '.join(ids)}",
+                argv=error.argv,
+                exit_code=error.exit_code,
+                output=error.output or error.what,
+                hint="Cancel them by hand when the batch system answers again.",
+            ) from error
+
     # --- running commands
 
     def _feed(self, commands: Iterable[c.Command]) -> None:
@@ -358,7 +347,7 @@ class JobManager:
                 case c.Submit():
                     self._begin_submission(command, None)
                 case _:
-                    self._begin(self._answer(command))
+                    self._begin(self._carry_out(command))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -371,27 +360,8 @@ class JobManager:
             self._bug = task.exception()
             self._wake.set()
 
-    async def _answer(self, command: c.Command) -> None:
-        match command:
-            case c.Poll(ids):
-                commands = await self._poll(ids)
-            case c.LookAtFiles():
-                commands = await self._look()
-            case c.AskUsage(ids):
-                commands = await self._ask_usage(ids)
-            case c.AskReason(job_id):
-                commands = await self._ask_reason(job_id)
-            case c.AskPutBack(job_id):
-                commands = await self._ask_put_back(job_id)
-            case c.Cancel(ids):
-                commands = await self._cancel(ids)
-            case c.ReadLog(job_id):
-                commands = await self._read_log(job_id)
-            case c.RetireWorkers():
-                commands = await self._retire_workers(command)
-            case _:
-                raise AssertionError(command)
-        self._feed(commands)
+    async def _carry_out(self, command: c.Command) -> None:
+        self._feed(await self._requests.answer(command))
 
     # --- submitting
 
@@ -430,96 +400,6 @@ class JobManager:
         if ledger.notes() != before:
             log.warning("%s", "; ".join(ledger.notes()) or error)
         return None
-
-    # --- asking and cancelling
-
-    async def _poll(self, ids: tuple[str, ...]) -> list[c.Command]:
-        asked_at = self._clock()
-        try:
-            statuses = await self._queue.poll(ids)
-        except CommandError as error:
-            log.warning("%s", error)
-            return self._ledger.on_status_failed(str(error), self._clock())
-        return self._ledger.on_status(statuses, asked_at, self._clock())
-
-    async def _look(self) -> list[c.Command]:
-        files: dict[str, JobFiles] = {}
-        try:
-            files = await asyncio.to_thread(self._files.look)
-        except OSError as error:
-            log.warning("the jobs' files cannot be read: %s", error)
-        return self._ledger.on_files(files, self._clock())
-
-    async def _ask_usage(self, ids: tuple[str, ...]) -> list[c.Command]:
-        usages: dict[str, JobUsage] = {}
-        try:
-            usages = await self._queue.usage(ids)
-        except CommandError as error:
-            log.warning("%s", error)
-        return self._ledger.on_usage(ids, usages, self._clock())
-
-    async def _ask_reason(self, job_id: str) -> list[c.Command]:
-        text = ""
-        try:
-            text = await self._queue.explain(job_id)
-        except CommandError as error:
-            log.warning("%s", error)
-        return self._ledger.on_reason(job_id, text, self._clock())
-
-    async def _ask_put_back(self, job_id: str) -> list[c.Command]:
-        """Ask why a job was put back, which accounting learns a moment later than the queue."""
-        text = ""
-        for wait in _ACCOUNTING_WAITS:
-            await asyncio.sleep(wait)
-            with contextlib.suppress(CommandError):  # it is only a sentence
-                text = await self._queue.why_put_back(job_id)
-            if text:
-                break
-        return self._ledger.on_put_back(job_id, text, self._clock())
-
-    async def _cancel(self, ids: tuple[str, ...]) -> list[c.Command]:
-        try:
-            await self._queue.cancel(ids)
-        except CommandError as error:
-            log.warning("%s", error)
-            return self._ledger.on_cancel_failed(ids, str(error), self._clock())
-        return self._ledger.on_cancelled(ids, self._clock())
-
-    async def _cancel_all(self, ids: list[str]) -> None:
-        try:
-            await self._queue.cancel(ids)
-        except CancelError:
-            raise
-        except CommandError as error:
-            raise CancelError(
-                f"could not make sure that these jobs are cancelled: {' '.join(ids)}",
-                argv=error.argv,
-                exit_code=error.exit_code,
-                output=error.output or error.what,
-                hint="Cancel them by hand when the batch system answers again.",
-            ) from error
-
-    async def _retire_workers(self, command: c.RetireWorkers) -> list[c.Command]:
-        try:
-            await self._retire(command)
-        except Exception:  # an engine is a plug-in; its job ends all the same
-            log.exception("the workers of job %s could not be retired", command.id)
-        return self._ledger.on_retired(command.id, self._clock())
-
-    async def _read_log(self, job_id: str) -> list[c.Command]:
-        """Read the end of a log, which may reach us a moment after its job's end."""
-        text = ""
-        for wait in _LOG_WAITS:
-            await asyncio.sleep(wait)
-            if text := await asyncio.to_thread(self._log_tail, job_id):
-                break
-        return self._ledger.on_log(job_id, str(self._files.log_path(job_id)), text, self._clock())
-
-    def _log_tail(self, job_id: str) -> str:
-        try:
-            return self._files.log_tail(job_id).strip()
-        except OSError as error:
-            return f"(the log cannot be read: {error.strerror})"
 
     # --- small things
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hpclaunch.client.session import HeadSession
-from hpclaunch.client.sync import loop_thread
-from hpclaunch.client.unended import wait_for_calls
-from hpclaunch.cluster.current import forget, set_lasting
+from hpclaunch.client.futures.outstanding import wait_for_calls
 from hpclaunch.cluster.table import JobTable
+from hpclaunch.current_cluster import forget, set_lasting
 from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
+from hpclaunch.link.loop import loop_thread
+from hpclaunch.link.session import HeadSession
 from hpclaunch.mpi.start import Started, take_leave
 
 #: Seconds that a head may take to say that it ends.

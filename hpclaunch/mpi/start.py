@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpclaunch import __version__, rundir
+from hpclaunch import __version__, rundir, trusted
 from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
@@ -31,7 +31,7 @@ from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 from hpclaunch.mpi.signals import EndSignals
 
 if TYPE_CHECKING:
-    from hpclaunch.client.session import HeadSession
+    from hpclaunch.link.session import HeadSession
 
 #: Seconds in which all ranks must have come. The root's configuration has its own word on what follows.
 START_SECONDS = 300.0
@@ -226,13 +226,15 @@ def _begin(wish: Wish, hellos: list[dict[str, str]], part: Part) -> dict[str, An
     return {
         "roles": roles,
         "facts": facts,
-        "files": {name: (directory / name).read_text() for name in _FILES if (directory / name).exists()},
+        "files": {
+            name: trusted.read_file(directory / name).decode() for name in _FILES if (directory / name).exists()
+        },
         "launch": secrets.token_hex(3) if wish.join is not None else "",
         "script_client": script_client,
         "workers": len(hosts) * config.processes,
         "sharing": Counter(host for _, host in hosts),
         "memory": None if loaded.origin("memory").startswith("computed") else config.memory,
-        "arguments": _arguments(config),
+        "arguments": _arguments(config) + ([] if facts.get("security", True) else ["--no-security"]),
         "start_timeout": config.start_timeout,
     }
 
@@ -247,8 +249,8 @@ def _start_head(
 ) -> Path:
     import tempfile
 
-    from hpclaunch.cluster.current import user_python_path
     from hpclaunch.head.launch import HeadProcess, prepare_ranks
+    from hpclaunch.safepath import user_python_path
 
     public = rundir.base_directory(config.shared_temp_directory)
     is_one_host = len({hello["host"] for hello in hellos}) == 1 and not wish.is_public
@@ -356,8 +358,8 @@ def _last_exchange(gang: Gang, failure: str, timeout: float, signals: EndSignals
 
 
 def _connect(directory: Path, name: str) -> HeadSession:
-    from hpclaunch.client.session import HeadSession
-    from hpclaunch.client.sync import loop_thread
+    from hpclaunch.link.loop import loop_thread
+    from hpclaunch.link.session import HeadSession
 
     return loop_thread().run(HeadSession.open(directory, name=name))
 

@@ -10,8 +10,7 @@ takes a task's last client or dependent away ends in :meth:`Lifecycle.release_un
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import actors

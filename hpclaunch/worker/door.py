@@ -11,8 +11,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from hpclaunch.client.session import HeadSession
 from hpclaunch.comm import messages as m
+from hpclaunch.link.session import HeadSession
 
 
 class WorkerDoor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch.client.session import HeadSession
+from hpclaunch.client.integrations import dask_in_tasks
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.comm.messages import Hello
-from hpclaunch.worker import dask_in_tasks
+from hpclaunch.link.session import HeadSession
 from hpclaunch.worker.door import WorkerDoor
 from hpclaunch.worker.server import WorkerServer, make_hello
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import uvloop
 
+from hpclaunch.client.integrations import dask_in_tasks
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
-from hpclaunch.worker import dask_in_tasks
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
 from hpclaunch.worker.server import WorkerServer, make_hello
 from hpclaunch.worker.shortage import give_up

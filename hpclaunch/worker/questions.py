@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import UserError
-from hpclaunch.worker.context import Place, here
+from hpclaunch.tasks.context import Place, here, takes_worker
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.setups import SetUps
 
 if TYPE_CHECKING:
-    from hpclaunch.worker.context import WorkerFacts
+    from hpclaunch.tasks.context import WorkerFacts
     from hpclaunch.worker.executor import Executor
     from hpclaunch.worker.server import WorkerServer
 
@@ -39,10 +38,10 @@ _NONE = serialize.dump_inline(None)
 class WorkerQuestions:
     """Answers the head's questions to one worker.
 
-    :param uploads: where uploaded files go; None is a temporary directory.
+    :param uploads: where uploaded files go.
     """
 
-    def __init__(self, server: WorkerServer, executor: Executor, uploads: Path | None) -> None:
+    def __init__(self, server: WorkerServer, executor: Executor, uploads: Path) -> None:
         self._server = server
         self._executor = executor
         self._setups = SetUps(executor.facts, uploads, server.forget_loaded_code)
@@ -138,9 +137,3 @@ def _call(function: bytes, data: bytes, facts: WorkerFacts) -> list[Any]:
     except BaseException as error:
         failure = serialize.dump_failure(error, skip_frames=1)
         return [False, failure.kind, failure.text, failure.traceback, failure.exception]
-
-
-def takes_worker(call: Callable[..., Any]) -> bool:
-    """Say whether a function has a parameter dask_worker."""
-    code = getattr(call, "__code__", None)
-    return code is not None and "dask_worker" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

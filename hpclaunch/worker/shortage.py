@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from hpclaunch.comm.messages import Failure
 
 if TYPE_CHECKING:
-    from hpclaunch.worker.context import WorkerFacts
+    from hpclaunch.tasks.context import WorkerFacts
 
 #: Why a task or a call has no outcome. Made now, since there is no memory for it then.
 NOTHING_LEFT = Failure(

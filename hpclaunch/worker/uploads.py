@@ -8,17 +8,19 @@ In any other module, names that stand for the old module, its functions and its 
 from __future__ import annotations
 
 import ast
-import atexit
 import importlib
 import itertools
+import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
+
+from hpclaunch import trusted
+from hpclaunch.worker.spill import make_directory
 
 _ARCHIVES = (".zip", ".egg", ".whl")
 
@@ -26,11 +28,12 @@ _ARCHIVES = (".zip", ".egg", ".whl")
 class Uploads:
     """The uploads of one worker.
 
-    :param directory: where they go; None is a temporary directory, which this removes in the end.
+    :param directory: where they go; made by the first :meth:`add`, and removed in the end.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._opened: tuple[int, int] | None = None  # it, and its lock, which says that this worker lives
         self._numbers = itertools.count(1)
         self._places: dict[str, Path] = {}  # by the file's name
 
@@ -38,6 +41,7 @@ class Uploads:
         """Make a module, or an archive of modules, importable; say whether anything has changed by that.
 
         :raises Exception: a module that is loaded already can't be loaded from this; nothing has changed then.
+        :raises SiteError: another user could put his modules in the place of these.
         """
         name = Path(name).name
         before = self._places.get(name)
@@ -75,12 +79,16 @@ class Uploads:
             _replace_entry(place, None)
             shutil.rmtree(place.parent, ignore_errors=True)
         self._places.clear()
+        if self._opened is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            for descriptor in self._opened:
+                os.close(descriptor)
+            self._opened = None
 
     def _new_directory(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="hpclaunch-uploads-"))
-            atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        if self._opened is None:
+            trusted.check_base(self._directory.parent)  # Python will look there by its path
+            self._opened = make_directory(self._directory)
         directory = self._directory / f"upload-{next(self._numbers)}"
         directory.mkdir(mode=0o700)
         return directory

@@ -6,14 +6,13 @@ import contextlib
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.mix import read_mix
 from benchmarks.oracle import clairvoyant, fixed, least
 from benchmarks.policies import Dask, Ours, work
 from benchmarks.queue_world import Burst, EndlessError, Kind, SimJob, Site, Trace, World
-from hpclaunch.cluster.adaptive import OVERTIME_SECONDS
+from hpclaunch.jobs.adaptive import OVERTIME_SECONDS
 
 SITES = st.builds(
     Site,

@@ -153,7 +153,7 @@ def swell(size: int) -> None:
 
 def worker_name(*_: Any) -> str:
     """Return the name of the worker that runs this."""
-    from hpclaunch.worker.context import get_worker
+    from hpclaunch.tasks.context import get_worker
 
     return get_worker().name
 
@@ -280,7 +280,7 @@ async def inc_later(x: int) -> int:
 
 
 def own_key() -> str:
-    from hpclaunch.worker.context import get_worker
+    from hpclaunch.tasks.context import get_worker
 
     return get_worker().get_current_task()
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hpclaunch import JobQueueCluster, LocalCluster, SGECluster, rundir
-from hpclaunch.client import session
 from hpclaunch.errors import ConfigError, HeadError
+from hpclaunch.link import session
 from tests.testbed.beds import wait_until
 
 

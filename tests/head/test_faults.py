@@ -14,17 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hpclaunch.batch import queue
 from hpclaunch.batch.base import Completed
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.batch.slurm import Slurm
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import Limits
 from hpclaunch.errors import CancelError, SubmitError
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import Limits
 from tests.batch.fake_slurm import FakeSlurm
 from tests.head.test_jobs import config
 

@@ -12,15 +12,15 @@ import msgspec
 import pytest
 
 from hpclaunch import rundir
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.adaptive import Policy
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import UserError
 from hpclaunch.head.groups import Groups
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.adaptive import Policy
 from hpclaunch.scheduler.demand import Demand, JobLoad, ReadyWork
-from tests.cluster.fake_queue import FakeBatch, FakeQueue
 from tests.head.test_jobs import HASTE, config, in_loop, until
+from tests.jobs.fake_queue import FakeBatch, FakeQueue
 
 GPU = (("GPU", 1.0),)
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from hpclaunch.batch.base import JobState
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import Limits
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import CancelError, ConfigError, JobsFailedError, SubmitError, UserError
 from hpclaunch.head.jobs import JobManager
-from tests.cluster.fake_queue import FakeBatch, FakeQueue
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import Limits
+from tests.jobs.fake_queue import FakeBatch, FakeQueue
 
 #: Everything in a hurry; what the promises are about is order, not time.
 HASTE = Limits(

@@ -11,11 +11,11 @@ import pytest
 
 from hpclaunch import batch
 from hpclaunch.batch.queue import BatchQueue
-from hpclaunch.cluster import commands as c
-from hpclaunch.cluster.job import Limits
 from hpclaunch.config.layers import load
 from hpclaunch.errors import JobsFailedError, SubmitError
 from hpclaunch.head.jobs import JobManager
+from hpclaunch.jobs import commands as c
+from hpclaunch.jobs.job import Limits
 from hpclaunch.transport.local import LocalTransport
 from tests.head.test_jobs import in_loop, until
 

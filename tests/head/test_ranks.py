@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hpclaunch.cluster.job import State
 from hpclaunch.errors import JobsFailedError, UserError
 from hpclaunch.head.ranks import Ranks, is_rank, job_id
+from hpclaunch.jobs.job import State
 
 
 def make(on_failure: Callable[[JobsFailedError], None] = lambda error: None) -> Ranks:

@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
 
     exit_code: int
     codes: dict[int, int]  # exit code by rank; of those that lived to have one
+    said: dict[int, str]  # by rank, each in a file of its own: what several ranks print may come mixed
     output: str
     errors: str
     left: list[str]  # files and processes that are still there
@@ -57,20 +58,23 @@ class Launcher:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         self.may_leave = ""
+        self.command = [sys.executable, "-m", "hpclaunch"]
+        self.current: Path | None = None  # the current directory of the ranks, if it is not that of the script
         self.directory = directory
         self.python = str(mpi_environment(kind) / "bin" / "python") if kind != "none" else sys.executable
         (directory / "tmp").mkdir()
-        (directory / "codes").mkdir()
+        for name in ("codes", "said"):
+            (directory / name).mkdir()
 
     def start(self, body: str, ranks: int, arguments: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a program; it runs in a session of its own, as a batch system would have it."""
-        for path in (self.directory / "codes").iterdir():
+        for path in [*(self.directory / "codes").iterdir(), *(self.directory / "said").iterdir()]:
             path.unlink()
         script = self.directory / "program.py"
         script.write_text(textwrap.dedent(body))
         note = [self.python, "-I", str(HERE / "note_exit.py"), str(self.directory / "codes")]
         if self.kind == "none":
-            command = [sys.executable, "-m", "hpclaunch", "run", "-n", str(ranks), str(script), *arguments]
+            command = [*self.command, "run", "-n", str(ranks), str(script), *arguments]
         else:
             mpirun = str(Path(self.python).parent / "mpiexec")
             command = [mpirun, "-n", str(ranks), *OPTIONS[self.kind], *note, self.python, str(script), *arguments]
@@ -79,12 +83,13 @@ class Launcher:
             **os.environ,
             "PYTHONPATH": f"{ROOT}:{site}",
             "TMPDIR": str(self.directory / "tmp"),
+            "SAID": str(self.directory / "said"),
             "HPCLAUNCH_RUN_DIRECTORY": str(self.directory / "run"),
             "OMPI_MCA_mpi_yield_when_idle": "1",
         }
         return subprocess.Popen(
             command,
-            cwd=self.directory,
+            cwd=self.current or self.directory,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -102,7 +107,8 @@ class Launcher:
             output, errors = process.communicate()
             raise AssertionError(f"it hangs; so far it said\n{output}\n{errors}") from None
         codes = {int(path.name): int(path.read_text()) for path in (self.directory / "codes").iterdir()}
-        return Outcome(process.returncode, codes, output, errors, self.left_over())
+        said = {int(path.name): path.read_text() for path in (self.directory / "said").iterdir()}
+        return Outcome(process.returncode, codes, said, output, errors, self.left_over())
 
     def run(self, body: str, ranks: int, arguments: Sequence[str] = (), timeout: float = 90.0) -> Outcome:
         """Run a program to its end."""

@@ -14,8 +14,18 @@ from hpclaunch.errors import IllegalTransitionError
 from hpclaunch.scheduler import client_events, lifecycle
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import ASSIGNED, DONE, FAILED, NAMES, READY, RELEASED, WAITING, Task, Worker
-from hpclaunch.scheduler.state import CANCELLED as CANCELLED
+from hpclaunch.scheduler.state import (
+    ASSIGNED,
+    CANCELLED as CANCELLED,
+    DONE,
+    FAILED,
+    NAMES,
+    READY,
+    RELEASED,
+    WAITING,
+    Task,
+    Worker,
+)
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeWorker, World
 
 
@@ -729,3 +739,13 @@ def test_losing_a_worker_costs_what_it_held_and_had(world: World) -> None:
     world.lose(worker)
     assert ToWorker(worker.name, m.FreeResults(["x"])) not in world.reactor.lifecycle.commands
     world.settle()
+
+
+def test_a_question_for_results_whose_columns_differ_changes_nothing(world: World) -> None:
+    client = world.join_client()
+    client.futures["gone"] = PENDING
+    with pytest.raises(ValueError, match="columns"):
+        client_events.on_results_not_found(
+            world.reactor.lifecycle, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]])
+        )
+    assert not world.reactor.lifecycle.updates

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.errors import HandshakeError, JobsFailedError
-from hpclaunch.scheduler import heartbeats, invariants
-from hpclaunch.scheduler import server as server_module
+from hpclaunch.scheduler import heartbeats, invariants, server as server_module
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer
@@ -441,6 +439,21 @@ def test_a_lost_worker_waits_for_its_supervisors_word(run: Run, monkeypatch: pyt
         assert state.tasks["k1"].deaths == [("worker", "killed (worker w, job j, host )")]
         assert state.tasks["k0"].deaths is None
         assert state.ready.count == 2
+
+    run(scene)
+
+
+def test_a_supervisor_speaks_of_its_own_jobs_workers_only(run: Run) -> None:
+    async def scene(server: SchedulerServer) -> None:
+        other = Peer(server, "supervisor", "s2", job_id="j2")
+        Peer(server, "supervisor", "s", job_id="j")
+        worker = Peer(server, "worker", "w", threads=1, job_id="j")
+        for _ in range(2):  # while the worker is there, and while its own supervisor is waited for
+            other.comm.send(m.WorkerDied("w", None, 9, 1_000_000, [], False, "said to be dead"))
+            await ticks()
+            assert "w" in server.reactor.state.workers
+            worker.comm.close()
+            await ticks()
 
     run(scene)
 

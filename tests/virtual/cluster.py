@@ -18,13 +18,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpclaunch.client import core, functions
-from hpclaunch.client import data as client_data
+from hpclaunch.client import core
+from hpclaunch.client.calls import scatter as client_data
 from hpclaunch.client.client import Client
-from hpclaunch.client.session import HeadSession
-from hpclaunch.comm import fetch as fetch_module
-from hpclaunch.comm import messages as m
+from hpclaunch.client.submission import functions
+from hpclaunch.comm import fetch as fetch_module, messages as m
 from hpclaunch.errors import CommClosedError, PeerError
+from hpclaunch.link import head_link
+from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler import (
     admission,
     draining,
@@ -287,7 +288,7 @@ class VirtualCluster:
     async def client(self, name: str) -> Client:
         """Connect a new client."""
         client = Client(_Door(self), name=name, asynchronous=True, set_as_default=False)
-        await client._start()
+        await client._core.start()
         return client
 
     async def dial(
@@ -328,7 +329,8 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     patch.setattr(fetch_module, "dial", cluster.dial)
     patch.setattr(fetch_module, "node_id", lambda: "")
     patch.setattr(core, "secrets", _Secrets())
-    patch.setattr(core, "loop_thread", lambda: _Thread(loop))
+    patch.setattr(head_link, "secrets", _Secrets())
+    patch.setattr(head_link, "loop_thread", lambda: _Thread(loop))
     patch.setattr(worker_module, "Executor", lambda *args, **how: SimExecutor(cluster, *args, **how))
     patch.setattr(worker_module, "Storage", lambda *args, **how: SimStorage(cluster, *args, **how))
     patch.setattr(worker_module, "Actors", lambda *args, **how: SimActors(cluster, *args, **how))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
+from hpclaunch.comm.sharing import open_shared
 from hpclaunch.worker import spill
 from hpclaunch.worker.spill import SpillDirectory, Spilled
 
@@ -120,6 +121,39 @@ def test_a_file_that_was_cut_short_is_an_error(directory: SpillDirectory) -> Non
     file = directory.write(Payload(b"p", [b"x" * 100]))
     os.truncate(file.path, 10)
     with pytest.raises(OSError, match="cut short"):
+        file.read()
+
+
+def test_a_directory_that_another_has_put_in_its_place_is_neither_read_nor_written(
+    directory: SpillDirectory, tmp_path: Path
+) -> None:
+    """What is read is unpickled, so another's file must never be."""
+    file = directory.write(Payload(b"mine", [b"x"]))
+    directory.directory.rename(tmp_path / "away")
+    directory.directory.mkdir()
+    (directory.directory / file.path.name).write_bytes((tmp_path / "away" / file.path.name).read_bytes())
+    assert file.read() == Payload(b"mine", [b"x"])
+    with pytest.raises(OSError, match="not the result that it was"):
+        open_shared(file.place, file.inode, file.lengths)
+    assert directory.write(Payload(b"new", [])).read() == Payload(b"new", [])
+    directory.delete(file)
+    assert len(list(directory.directory.iterdir())) == 1  # another's is left alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_another_user_is_not_opened_whatever_its_inode(directory: SpillDirectory) -> None:
+    file = directory.write(Payload(b"mine", [b"x"]))
+    os.chown(file.path, 54321, -1)
+    with pytest.raises(OSError, match="not the file that was written"):
+        file.read()
+    with pytest.raises(OSError, match="not the result that it was"):
+        open_shared(file.place, file.inode, file.lengths)
+
+
+def test_a_file_under_the_same_name_is_not_taken_for_what_was_written(directory: SpillDirectory) -> None:
+    file, other = (directory.write(Payload(word, [b"x"])) for word in (b"mine", b"that"))
+    other.path.rename(file.path)
+    with pytest.raises(OSError, match="not the file that was written"):
         file.read()
 
 

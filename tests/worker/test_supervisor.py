@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpclaunch import trusted
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request, request_soon
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -133,7 +139,7 @@ def test_the_head_can_end_a_job_at_once(start: Make, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     futures = client.map(work.note_and_wait, [str(notes)] * 2, [str(tmp_path / "gate")] * 2)
     until(lambda: work.times_called(notes) == 2)
-    client._thread.run(client._session.request("retire", job="1.1", drain=False))
+    request(client, "retire", job="1.1", drain=False)
     assert cluster.jobs[0].wait(10) == 0
     assert "ends: the test says so" in cluster.logs()
     until(lambda: not workers_of(client))
@@ -146,8 +152,7 @@ def test_draining_ends_a_job_when_all_its_workers_are_done(start: Make, tmp_path
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     futures = client.map(work.note_and_wait, [str(notes)] * 3, [str(gate)] * 3, range(3))
     until(lambda: work.times_called(notes) == 3)
-    retiring = client._thread.loop.call_soon_threadsafe
-    retiring(lambda: client._thread.loop.create_task(client._session.request("retire", job="1.1", drain=True)))
+    request_soon(client, "retire", job="1.1", drain=True)
     gate.touch()
     assert client.gather(futures) == [0, 1, 2]
     assert cluster.jobs[0].wait(10) == 0
@@ -160,8 +165,7 @@ def test_a_draining_job_still_ends_by_a_signal(start: Make, tmp_path: Path) -> N
     notes = tmp_path / "notes"
     future = client.submit(work.note_and_wait, str(notes), str(tmp_path / "gate"))
     until(lambda: work.times_called(notes))
-    call = client._thread.loop.call_soon_threadsafe
-    call(lambda: client._thread.loop.create_task(client._session.request("retire", job="1.1", drain=True)))
+    request_soon(client, "retire", job="1.1", drain=True)
     until(lambda: client.scheduler_info())  # the head has heard it, and has told the job before it answers this
     cluster.jobs[0].terminate()
     assert cluster.jobs[0].wait(10) == 128 + signal.SIGTERM
@@ -179,7 +183,7 @@ def fail_file(cluster: MiniCluster, job: str = "1.1") -> str:
 def test_a_lost_head_is_looked_for_until_the_death_timeout(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2, death_timeout=0.3)
     pids = children(cluster.jobs[0].pid)
-    address = client._session.address
+    address = client._core.link.session.address
     cluster.head.kill()
     assert cluster.jobs[0].wait(10) == 1
     assert not any(map(is_alive, pids))
@@ -252,7 +256,7 @@ def test_a_head_that_is_silent_is_taken_as_gone(start: Make) -> None:
 @pytest.mark.slow
 def test_a_job_that_is_not_wanted_any_more_ends_at_once(start: Make) -> None:
     cluster, client = start()
-    client._thread.run(client._session.request("retire", job="2.1", drain=False))
+    request(client, "retire", job="2.1", drain=False)
     job = cluster.start_job()  # it is number 2
     assert job.wait(10) == 1
     assert "sent us away: job 2.1 is to end: the test says so" in fail_file(cluster, "2.1")
@@ -264,6 +268,61 @@ def test_a_run_directory_that_the_node_does_not_see(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "must be on a file system that login and compute nodes share" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def run_worker(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a job's program to its end, with little patience for a head that does not answer."""
+    argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", "1"]
+    return subprocess.run([*argv, "--death-timeout", "0.1", *more], capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def foreign_head() -> Iterator[tuple[str, list[bytes]]]:
+    """A port that takes anybody's word, and what was sent to it."""
+    heard: list[bytes] = []
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = server.accept()
+                sock.settimeout(1)
+                with sock, contextlib.suppress(OSError):
+                    heard.append(sock.recv(100))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", heard
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("how", ["owner", "mode", "security"])
+def test_a_run_directory_that_another_has_put_there_is_not_believed(
+    tmp_path: Path, foreign_head: tuple[str, list[bytes]], how: str
+) -> None:
+    """The worker would dial another user's head in plain TCP, and run what that sends it."""
+    address, heard = foreign_head
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    facts = {"id": "c-1", "name": "c", "addresses": [address], "security": False}
+    trusted.write_file(directory / "cluster.json", json.dumps(facts).encode())
+    if how == "owner":
+        if os.geteuid():
+            pytest.skip("only root can give a directory to another user")
+        os.chown(directory, 54321, -1)
+    elif how == "mode":
+        directory.chmod(0o777)
+    more = ["--no-security"] if how != "security" else []
+    done = run_worker(directory, *more)
+    words = {"owner": "belongs to user 54321", "mode": "chmod go-rwx", "security": "contradicts the job script"}
+    assert (done.returncode, words[how] in done.stderr, "Traceback" in done.stderr) == (1, True, False), (
+        done.stderr
+    )
+    assert heard == []
+    if how == "security":  # what the job script says is done
+        run_worker(directory, "--no-security")
+        assert b"supervisor" in b"".join(heard)
 
 
 @pytest.mark.slow

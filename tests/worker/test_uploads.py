@@ -22,7 +22,7 @@ def uploads(tmp_path: Path) -> Iterator[Uploads]:
     yield uploads
     uploads.close()
     assert sys.path == path
-    assert not list((tmp_path / "uploads").iterdir())
+    assert not (tmp_path / "uploads").exists()
     for name in set(sys.modules) - before:
         del sys.modules[name]
 

@@ -14,6 +14,11 @@
 #SBATCH -p short
 
 HPCLAUNCH_ENDS="${SLURM_JOB_END_TIME:-$(($(date +%s) + 129600))}"
+HPCLAUNCH_AGE=$(($(date +%s) - ${SLURM_JOB_START_TIME:-$(date +%s)}))
+if [ "$HPCLAUNCH_ENDS" -gt 0 ] && { [ "$HPCLAUNCH_AGE" -lt -60 ] || [ "$HPCLAUNCH_AGE" -gt 3600 ]; }; then
+  # This node's clock is not the controller's, by which the times of the job are told.
+  HPCLAUNCH_ENDS=$((HPCLAUNCH_ENDS + HPCLAUNCH_AGE))
+fi
 HPCLAUNCH_JOB="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 export HPCLAUNCH_JOB # tasks may want to know
 hpclaunch_tickets=/home/user/.hpclaunch/run/demo-0a1b2c3d/jobs
@@ -116,7 +121,7 @@ hpclaunch_line=
 set +eu +o pipefail # the prologue's own, and not for what follows
 
 hpclaunch_before="${!:-}"
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 3 --threads 2 --memory 24000000000 --death-timeout 60 --local-directory "${TMPDIR:-/tmp}" &
+/opt/python/bin/python -P -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 3 --threads 2 --memory 24000000000 --death-timeout 60 --local-directory "${TMPDIR:-/tmp}" &
 hpclaunch_program=$!
 hpclaunch_code=0
 wait "$hpclaunch_program" || hpclaunch_code=$?
