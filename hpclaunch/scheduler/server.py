@@ -85,7 +85,7 @@ class SchedulerServer:
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._job_runs = JobRuns()
         self._meter = Meter()
-        self._patience = memory_pressure.Patience()
+        self._stall_monitor = memory_pressure.StallMonitor()
         self._loop = asyncio.get_running_loop()
         self.ticks = Ticks(self._loop, self._tick)
         self.schedule_tick = self.ticks.schedule
@@ -309,11 +309,11 @@ class SchedulerServer:
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
         if small is None:
-            self.requests.admission.on_come(peer, message.size)
+            self.requests.admission.on_received(peer, message.size)
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)
-        self._patience.heard(peer.hello.name, message)
+        self._stall_monitor.on_paused(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
 
@@ -395,7 +395,7 @@ class SchedulerServer:
         """
         state = self.reactor.state
         commands = self.reactor.take_commands()
-        if (state.ready.count or state.held) and (state.idle or state.open):
+        if (state.ready.count or state.restricted) and (state.idle or state.open):
             commands += place(state, time.monotonic())
             texts = complaints(state) if state.overlong else []
             if state.oversized:
@@ -411,7 +411,7 @@ class SchedulerServer:
         now = time.monotonic()
         self.reactor.on_timer(now)
         self.peers.send(forget_idle(self.reactor.state, now))
-        if complaint := self._patience.complaint(self.reactor.state, now):
+        if complaint := self._stall_monitor.warning(self.reactor.state, now):
             self.notices.complain(MemoryFullError(complaint))
         self.restarts.on_timer()
         self.relays.on_timer()

@@ -264,7 +264,7 @@ class VirtualCluster:
         assert not state.tasks, [task.story() for task in state.tasks.values()]
         assert not (state.ready_count)
         assert not (state.waiting)
-        assert not (state.recanted)
+        assert not (state.cancelled_unstarted)
         assert not (state.timed)
         assert not self.head.restarts.to_end
         assert not self.head.relays._waiting
@@ -273,7 +273,7 @@ class VirtualCluster:
         assert not requests.admission.waiting
         assert not requests.workers.pending
         assert not requests.coordination.tickets
-        assert not requests.coordination.named.things
+        assert not requests.coordination.named.primitives
         assert not requests.coordination.named.kept
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
