@@ -53,6 +53,7 @@ PURE = {
     "config.shellwords",
     "config.units",
     "config.worker_options",
+    "dialects",
     "directives",
     "doctor.findings",
     "doctor.page",
@@ -126,6 +127,7 @@ ALLOWED = {
     "signal",
     "statistics",
     "string",
+    "sys",
     "struct",
     "textwrap",
     "threading",
@@ -156,6 +158,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
+    "sys": {"executable"},  # a constant
     "threading": {"local", "RLock", "current_thread", "main_thread"},  # no threads, but which one this is
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
@@ -185,7 +188,7 @@ FILE_CALLS = {
 }
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
-LAUNCH = {"config", "directives", "scripts", "batch", "transport", "cluster"}
+LAUNCH = {"config", "dialects", "directives", "extensions", "scripts", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}
