@@ -9,12 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hpclaunch.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hpclaunch.batch.base import BatchSystem
 
 GROUP = "hpclaunch.batch_systems"
 
@@ -41,8 +38,8 @@ def package_of(name: str) -> str:
 
 
 @functools.cache
-def load(name: str) -> type[BatchSystem]:
-    """Return the codec that an installed package provides under this name.
+def load(name: str) -> type[Any]:
+    """Return the codec, a :class:`~hpclaunch.batch.base.BatchSystem`, that an installed package provides.
 
     :raises ConfigError: no package provides it, several do, or the one that does cannot be used.
     """
@@ -61,8 +58,8 @@ def load(name: str) -> type[BatchSystem]:
         raise _unusable(name, entry, f"{entry.value} could not be imported: {reason}") from error
     if problem := _problem(name, loaded):
         raise _unusable(name, entry, f"{entry.value} {problem}")
-    codec: type[BatchSystem] = loaded
-    return codec
+    assert isinstance(loaded, type)
+    return loaded
 
 
 def _problem(name: str, loaded: object) -> str:
