@@ -313,7 +313,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
-    patch.setattr(client_data, "_SMALL_BYTES", INLINE_BYTES)
+    patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(state, "AHEAD_BYTES", 10 * INLINE_BYTES)
     patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)
