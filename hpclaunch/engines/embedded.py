@@ -60,7 +60,7 @@ class EmbeddedEngine:
             coming=hooks.coming,
             on_job_left=hooks.job_left,
         )
-        server.rounds.allow_staying_awake()
+        server.ticks.allow_staying_awake()
 
         def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:
             if hello.role in ("worker", "supervisor") and not hooks.is_job_id(hello.job_id):
