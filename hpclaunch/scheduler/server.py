@@ -16,6 +16,7 @@ from typing import Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.messages import INLINE_BYTES
 from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
 from hpclaunch.scheduler.demand import Demand, Meter
@@ -43,7 +44,6 @@ log = logging.getLogger("hpclaunch.scheduler")
 BLAME_SECONDS = 1.0
 TIMER_SECONDS = 0.1
 _CLIENTS = ("client", "task")
-_INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
 class SchedulerServer:
@@ -300,7 +300,7 @@ class SchedulerServer:
 
     def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
         """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
-        small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
+        small = bytes(buffers[0]) if message.size <= INLINE_BYTES and len(buffers) == 1 else None
         if message.workers:  # by name, address, host or job
             message.workers = workers_named(self.reactor.state, message.workers) or message.workers
         worker = self.peers.workers.get(

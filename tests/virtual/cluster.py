@@ -320,10 +320,10 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     loop = cluster.loop
     for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
-    patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
+    patch.setattr(server, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
-    patch.setattr(client_data, "_SMALL_BYTES", INLINE_BYTES)
+    patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(function, "AHEAD_BYTES", 10 * INLINE_BYTES)
     patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)
