@@ -48,6 +48,7 @@ PURE = {
     "comm.registry",
     "comm.serialize",
     "comm.texts",
+    "comm.turns",
     "comm.unpickling",
     "config.paths",
     "config.readings",
