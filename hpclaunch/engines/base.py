@@ -33,6 +33,8 @@ class HeadHooks(NamedTuple):
     clock_told: Callable[[str, str, float], None] = lambda job, host, ahead: None
     # job id, host, seconds by which that host's clock is ahead of this one's; after each worker_joined
     is_job_id: Callable[[str], bool] = lambda job: True  # a job of this cluster can have it
+    start_of: Callable[[str], object] = lambda job: ""
+    # job id; what tells its latest start from those before, None if it has not started as far as can be seen
 
 
 class RunningEngine(Protocol):

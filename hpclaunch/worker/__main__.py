@@ -34,6 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--no-security", action="store_true", help="the cluster was made with security: false: no TLS"
     )
+    parser.add_argument("--secret", type=bytes.fromhex, default=b"", help=argparse.SUPPRESS)  # only with --ordered
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -147,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
                 ends=_end(options, time.time(), time.monotonic()),
                 ready_fd=options.ready_fd,
                 preload=tuple(options.preload),
+                secret=options.secret,
             )
         )
         return supervisor.run()
