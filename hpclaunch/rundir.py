@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpclaunch.errors import ClusterNotFoundError, ConfigError
+from hpclaunch import file_errors, homes
+from hpclaunch.errors import ClusterNotFoundError, ConfigError, SiteError
 
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
 #: Seconds after which a run directory without a head is taken as one that never got a head.
@@ -61,8 +62,8 @@ def base_directory(configured: str | None = None) -> Path:
     """Return where run directories lie: configured, ``$HPCLAUNCH_RUN_DIRECTORY``, or ``~/.hpclaunch/run``."""
     chosen = configured or os.environ.get("HPCLAUNCH_RUN_DIRECTORY") or "~/.hpclaunch/run"
     try:
-        return Path(chosen).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no home, or a current directory that is gone
+        return homes.expanded(chosen, "shared-temp-directory (or HPCLAUNCH_RUN_DIRECTORY)").absolute()
+    except OSError as error:  # a current directory that is gone
         raise ConfigError(
             f"no directory {chosen} can be found for the cluster's files: {error}. Set shared-temp-directory (or "
             "HPCLAUNCH_RUN_DIRECTORY) to the whole path of a directory of yours that the nodes share",
@@ -94,8 +95,8 @@ def create(directory: Path, *, is_listed: bool = True) -> Path:
         remove(directory)
         unmake(made)
         raise ConfigError(
-            f"the cluster's files can't be put into {base}: {error.strerror}. Set shared-temp-directory to a "
-            "directory of yours on a file system that the nodes share",
+            f"the cluster's files can't be put into {base}: {file_errors.told(error, error.filename or base)} Set "
+            "shared-temp-directory to a directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
     if is_listed and base != base_directory():
@@ -215,8 +216,9 @@ def read_facts(directory: Path) -> dict[str, Any]:
 def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
     """Return the clusters of this user, by age, also those whose head has died."""
     found = []
-    for path in (base or base_directory()).glob("*/cluster.json"):
-        directory = path.parent.resolve()
+    for entry in _entries(base or base_directory()):
+        path = entry / "cluster.json"
+        directory = entry.resolve()
         try:
             facts = json.loads(path.read_bytes()) if _is_mine(directory) and _is_mine(path) else None
         except (OSError, ValueError):
@@ -226,10 +228,26 @@ def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
     return sorted(found, key=lambda one: one.facts.get("started", 0))
 
 
+def _entries(base: Path) -> list[Path]:
+    """Return what is in a base directory; nothing, if no cluster was ever started there.
+
+    :raises SiteError: it can't be read, so that no cluster can be found.
+    """
+    try:
+        return [base / name for name in os.listdir(base)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SiteError(
+            f"the directory of your clusters can't be read: {file_errors.told(error, base)} Or set "
+            "HPCLAUNCH_RUN_DIRECTORY to where they are"
+        ) from None
+
+
 def abandoned(base: Path | None = None) -> list[Path]:
     """Return run directories of this user that never got a head, and links to clusters that are gone."""
     found = []
-    for path in (base or base_directory()).glob("*"):
+    for path in _entries(base or base_directory()):
         if path.is_symlink() and not path.exists():
             found.append(path)
         elif (path / "head.json").is_file() and not (path / "cluster.json").exists() and _is_mine(path):

@@ -26,7 +26,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from hpclaunch import rundir
+from hpclaunch import homes, rundir
 from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
@@ -153,7 +153,7 @@ def render_ranks(
     values: dict[str, Any] = {
         **_values(config, directives, _resources(config, config.cores) if asks_for_memory else ""),
         "cluster_id": "",
-        "logs": str(Path(config.log_directory).expanduser().absolute()) if config.log_directory else "",
+        "logs": str(log_directory(config, Path())) if config.log_directory else "",
         "count": count,
         "slots": needed,
         "command": [launch, *command],
@@ -204,7 +204,7 @@ def log_directory(config: JobConfig, directory: Path) -> Path:
     """Return where the jobs' output goes."""
     if config.log_directory is None:
         return directory / "logs"
-    return Path(config.log_directory).expanduser().absolute()
+    return homes.expanded(config.log_directory, "log-directory").absolute()
 
 
 def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
@@ -231,7 +231,7 @@ def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
 def _environment(config: JobConfig) -> SandboxedEnvironment:
     if not config.template_directory:
         return _environment_of(config.batch_system, None)
-    own = Path(config.template_directory).expanduser()
+    own = homes.expanded(config.template_directory, "template-directory")
     if not own.is_dir():
         raise ScriptError(f"template-directory {own} is not a directory")
     return _environment_of(config.batch_system, own.absolute())

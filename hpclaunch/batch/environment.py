@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hpclaunch import homes
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.directives import REFUSED, Option, options, slurm_cluster, slurm_seconds
 from hpclaunch.errors import ScriptError
@@ -363,7 +364,7 @@ def _home() -> Path:
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
-        return Path("~").expanduser()
+        return homes.home() or Path("/")
 
 
 def _text(path: Path) -> str:

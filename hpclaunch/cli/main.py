@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hpclaunch import __version__
+from hpclaunch import __version__, file_errors
 from hpclaunch.errors import HPCLaunchError, UserError
 
 #: Subcommand -> "module:name"; what each does is its own docstring.
@@ -87,6 +87,8 @@ def main() -> None:
 def _in_words(error: Exception) -> str:
     if isinstance(error, HPCLaunchError):
         return str(error)
+    if isinstance(error, OSError) and file_errors.advice(error):
+        return file_errors.told(error)
     what = f"{type(error).__name__}: {error}"
     return (
         f"{what}\n  This should not happen. HPCLAUNCH_DEBUG=1 shows where it did; please report it with that text."

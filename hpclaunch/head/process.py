@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, rundir
+from hpclaunch import batch, clocks, file_errors, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -349,9 +349,10 @@ def main(argv: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(directory, options))
     except (HPCLaunchError, OSError) as error:
-        log.error("%s", error)
+        why = file_errors.told(error) if isinstance(error, OSError) else str(error)
+        log.error("%s", why)
         try:
-            print(f"failed: {error}", flush=True)
+            print(f"failed: {why}", flush=True)
         except BrokenPipeError:  # nobody is there any more who would remove the directory, and keys are in it
             rundir.remove(directory)
         return 1

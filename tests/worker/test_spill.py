@@ -13,6 +13,7 @@ import pytest
 from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
 from hpclaunch.worker import spill
 from hpclaunch.worker.spill import SpillDirectory, Spilled
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
@@ -138,3 +139,19 @@ def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
     assert isinstance(kept, Spilled)
     living.close()
     new.close()
+
+
+def test_a_result_for_which_there_is_no_room_stays_in_memory_and_leaves_no_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        directory = SpillDirectory(disk.path / "hpclaunch-spill-x")
+        first = directory.write(dump_value(np.arange(1000.0)))
+        disk.fill(free=8192)
+        payload = dump_value(np.zeros(100_000))
+        with pytest.raises(OSError, match="No space"):
+            directory.write(payload)
+        assert {path.name for path in directory.directory.iterdir()} == {"lock", first.path.name}
+        assert load_value(*first.read())[-1] == 999
+        assert load_value(*payload)[-1] == 0
+        disk.empty()
+        assert load_value(*directory.write(payload).read())[-1] == 0
+        directory.close()
