@@ -23,7 +23,7 @@ help:
 
 setup: .venv/.complete
 
-.venv/.complete: pyproject.toml .ci/setup
+.venv/.complete: pyproject.toml .ci/setup .ci/constraints.txt
 	@sh .ci/setup .venv test
 	@touch $@
 
@@ -60,5 +60,5 @@ docs:
 	.venv-docs/bin/mkdocs build --quiet
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-mpi dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-bench .venv-docs .venv-mpi dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find hpclaunch tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

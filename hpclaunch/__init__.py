@@ -1,9 +1,12 @@
 """hpclaunch: from a Python script and an account on a batch cluster to a running task pool."""
 
-from __future__ import annotations
-
+# `python -m hpclaunch` has the current directory first on its path until hpclaunch.cli.entry drops it. Up to there
+# nothing is imported that Python itself has not imported yet: not __future__ or typing, for example.
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -42,7 +45,7 @@ _PUBLIC: dict[str, str] = {
 __all__ = [*_PUBLIC, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     try:
         module = _PUBLIC[name]
     except KeyError:

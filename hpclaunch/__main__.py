@@ -1,6 +1,6 @@
 """``python -m hpclaunch`` is the command ``hpclaunch``, of the Python at hand."""
 
-from hpclaunch.cli.main import main
+from hpclaunch.cli.entry import main
 
 if __name__ == "__main__":
     main()

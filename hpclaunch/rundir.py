@@ -18,18 +18,17 @@ there, so that the cluster is found by its name. Both halves use this module; it
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
 import socket
-import stat
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpclaunch import file_errors, homes
+from hpclaunch import file_errors, homes, trusted
 from hpclaunch.errors import ClusterNotFoundError, ConfigError, SiteError
+from hpclaunch.trusted import write_file as write_file  # what is in a run directory is written whole, and private
 
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
 #: Seconds after which a run directory without a head is taken as one that never got a head.
@@ -87,49 +86,28 @@ def create(directory: Path, *, is_listed: bool = True) -> Path:
     base = directory.parent
     made: list[Path] = []
     try:
-        made = make_parents(base)
+        made = trusted.make_base(base)
         for path in (directory, directory / "jobs", directory / "logs"):
-            path.mkdir(mode=0o700)
-            path.chmod(0o700)  # a loose umask cannot widen mkdir's mode, but a strict one may narrow it
+            os.close(trusted.make_directory(str(path)))
     except OSError as error:
         remove(directory)
-        unmake(made)
+        trusted.unmake(made)
         raise ConfigError(
             f"the cluster's files can't be put into {base}: {file_errors.told(error, error.filename or base)} Set "
             "shared-temp-directory to a directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
+    except SiteError as error:
+        remove(directory)
+        trusted.unmake(made)
+        raise ConfigError(
+            f"the cluster's files can't be put into {base}: {error}", key="shared-temp-directory"
+        ) from None
     if is_listed and base != base_directory():
-        with contextlib.suppress(OSError):  # it can't be found by name then, but by its path
-            base_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, SiteError):  # it can't be found by name then, but by its path
+            trusted.make_base(base_directory())
             _link_of(directory).symlink_to(directory)
     return directory
-
-
-def make_parents(directory: Path, *, mode: int = 0o700) -> list[Path]:
-    """Make a directory and those above it that are missing, all of them or none; return those that were made.
-
-    :raises OSError: one can't be made.
-    """
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    made: list[Path] = []
-    try:
-        for path in reversed(missing):
-            path.mkdir(mode=mode, exist_ok=True)
-            made.append(path)
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
-    except OSError:
-        unmake(made)
-        raise
-    return made
-
-
-def unmake(made: list[Path]) -> None:
-    """Remove directories that :func:`make_parents` has made, as far as nothing is in them."""
-    for path in reversed(made):
-        with contextlib.suppress(OSError):  # another process has put something there
-            path.rmdir()
 
 
 def _link_of(directory: Path) -> Path:
@@ -150,20 +128,6 @@ def tickets_path(directory: Path, group: str = "") -> Path:
 def groups_of(directory: Path) -> list[str]:
     """Return the groups that a cluster has; the first is the cluster's own, whose name is empty."""
     return ["", *sorted(path.stem.removeprefix("job-") for path in directory.glob("job-*.sh"))]
-
-
-def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a private file whole: another process sees all of it or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.unlink(missing_ok=True)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        part.rename(path)
-    except BaseException:  # such as a full disk
-        part.unlink(missing_ok=True)
-        raise
 
 
 def remove(directory: Path) -> None:
@@ -198,12 +162,9 @@ def read_facts(directory: Path) -> dict[str, Any]:
     """
     path = directory / "cluster.json"
     try:
-        info = path.stat()
-        if info.st_uid != os.geteuid() or info.st_mode & 0o077:
-            raise ClusterNotFoundError(
-                f"{path} is not yours alone (mode 0600), so nothing that it says is believed"
-            )
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(trusted.read_file(path))
+    except SiteError as error:
+        raise ClusterNotFoundError(str(error)) from None
     except OSError as error:
         raise ClusterNotFoundError(f"no cluster at {directory}: {error.strerror}") from None
     except ValueError:
@@ -220,8 +181,8 @@ def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
         path = entry / "cluster.json"
         directory = entry.resolve()
         try:
-            facts = json.loads(path.read_bytes()) if _is_mine(directory) and _is_mine(path) else None
-        except (OSError, ValueError):
+            facts = json.loads(trusted.read_file(directory / path.name))
+        except (OSError, ValueError, SiteError):
             continue
         if isinstance(facts, dict):
             found.append(ClusterFacts(directory, facts, _is_alive(facts)))
@@ -250,16 +211,11 @@ def abandoned(base: Path | None = None) -> list[Path]:
     for path in _entries(base or base_directory()):
         if path.is_symlink() and not path.exists():
             found.append(path)
-        elif (path / "head.json").is_file() and not (path / "cluster.json").exists() and _is_mine(path):
-            is_old = time.time() - path.stat().st_mtime > _BIRTH_SECONDS
-            found += [path] if is_old else []
+        elif (path / "head.json").is_file() and not (path / "cluster.json").exists():
+            with contextlib.suppress(OSError, SiteError), trusted.private_directory(path) as directory:
+                is_old = time.time() - os.fstat(directory).st_mtime > _BIRTH_SECONDS
+                found += [path] if is_old else []
     return found
-
-
-def _is_mine(path: Path) -> bool:
-    """Say whether a file or directory is this user's, and nobody else can write to it."""
-    info = path.stat()
-    return info.st_uid == os.geteuid() and not stat.S_IMODE(info.st_mode) & 0o022
 
 
 def _is_alive(facts: dict[str, Any]) -> bool | None:

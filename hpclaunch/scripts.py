@@ -35,6 +35,7 @@ from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
 from hpclaunch.jobs.expiry import margin_of
 from hpclaunch.notes import warn
+from hpclaunch.safepath import run_module
 
 #: Libraries that start threads of their own read these.
 THREAD_VARIABLES = (
@@ -68,10 +69,12 @@ def worker_command(config: JobConfig, directory: Path) -> list[str]:
 
     Words are text to be quoted, or :class:`ShellCode`.
     """
-    command = [*python_words(config), "-m", "hpclaunch.worker", "--directory", str(directory)]
+    command = [*python_words(config), *run_module("hpclaunch.worker"), "--directory", str(directory)]
     command += ["--job", JOB_ID, "--ends", ENDS]
     command += ["--processes", str(config.processes), "--threads", str(config.threads)]
     command += ["--memory", str(config.memory), "--death-timeout", f"{config.death_timeout:g}"]
+    if not config.security:
+        command += ["--no-security"]
     if config.interface is not None:
         command += ["--interface", config.interface]
     if config.local_directory is not None:

@@ -192,18 +192,9 @@ COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "",
-    "cgroup",
-    "clocks",
-    "config.units",
-    "data_files",
-    "errors",
-    "file_errors",
-    "homes",
-    "notes",
-    "on_import",
-    "rundir",
-}
+    "", "cgroup", "clocks", "config.units", "errors", "data_files", "file_errors", "homes", "notes", "on_import",
+    "process_limits", "rundir", "safepath", "trusted",
+}  # fmt: skip
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.client", "cluster.current")}
 

@@ -23,7 +23,7 @@ def test_a_cluster_file_that_others_can_write_is_not_believed(tmp_path: Path) ->
     rundir.write_file(path, b'{"id": "x", "name": "x", "addresses": [], "security": false}')
     assert rundir.read_facts(tmp_path)["name"] == "x"
     path.chmod(0o666)
-    with pytest.raises(ClusterNotFoundError, match="not yours alone"):
+    with pytest.raises(ClusterNotFoundError, match="can be written by other users"):
         rundir.read_facts(tmp_path)
 
 

@@ -368,8 +368,7 @@ def test_the_default_command(job: Job) -> None:
     )
     assert job.run(path, PATH=f"{job.directory}:{os.environ['PATH']}", HOME="/home/u", USER="u", WHO="w w") == 0
     assert job.words() == [
-        "-m",
-        "hpclaunch.worker",
+        *("-P", "-m", "hpclaunch.worker"),
         *("--directory", str(job.directory)),
         *("--job", "7.3", "--ends", "0", "--processes", "2", "--threads", "2", "--memory", "2000000000"),
         *("--death-timeout", "7.5", "--interface", "ib0"),

@@ -42,9 +42,9 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
     "nodes to avoid": (["#SBATCH --exclude=node4"], ["#$ -l h=!sge4"]),
     "your whole environment": (["#SBATCH --export=ALL"], ["#$ -V"]),
     "a mail at a failure": (["#SBATCH --mail-type=FAIL"], ["#$ -m a"]),
-    "container": (["apptainer exec /images/my.sif python -m hpclaunch.worker"],) * 2,
+    "container": (["apptainer exec /images/my.sif python -P -m hpclaunch.worker"],) * 2,
     "modules": (["module load python"],) * 2,
-    "conda": (["source ~/miniconda3/bin/activate work", "python -m hpclaunch.worker"],) * 2,
+    "conda": (["source ~/miniconda3/bin/activate work", "python -P -m hpclaunch.worker"],) * 2,
     "a login shell": (["#!/bin/bash -l"], ["#!/bin/bash -l"]),
     "scratch on the node": (['--local-directory "/scratch/$USER"'], ['--local-directory "${TMPDIR:-/tmp}/work"']),
 }

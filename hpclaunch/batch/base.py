@@ -83,6 +83,9 @@ class BatchSystem(Protocol):
     template: str  # file name of the job script's template
     max_array: int  # jobs that one submission may have
 
+    def is_job_id(self, text: str) -> bool:
+        """Say whether a text is a job id of this system's, and so may stand in a command line."""
+
     def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
         """Return the argv that submits ``count`` jobs in one go, as an array; None: one job that is no array."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
 from hpclaunch.errors import StatusError, SubmitError
+
+_JOB_ID = re.compile(r"\d{1,18}\.\d{1,9}", re.ASCII)
 
 
 class LocalProcesses:
@@ -29,6 +32,9 @@ class LocalProcesses:
         # -I -S: nothing of the user's environment, and no site-packages, is looked at: it starts in 15 ms
         self._command = (python, "-I", "-S", program, str(spool))
         self._walltime = walltime or 0
+
+    def is_job_id(self, text: str) -> bool:
+        return _JOB_ID.fullmatch(text) is not None
 
     def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
         return (*self._command, "submit", str(count or 1), str(self._walltime), str(script))

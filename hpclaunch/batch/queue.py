@@ -14,6 +14,7 @@ Does not: decide when to ask or how often, or know how jobs are. It keeps ids on
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from pathlib import Path
 from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus, JobUsage
 from hpclaunch.errors import CancelError, CommandError, LimitReachedError, StatusError, SubmitError
 from hpclaunch.transport.base import Transport
+
+log = logging.getLogger("hpclaunch.batch")
 
 #: Seconds that one command may take. A busy master can need most of it.
 _COMMAND_SECONDS = 60.0
@@ -202,7 +205,7 @@ class BatchQueue:
         wanted = list(ids)
         self._known.update(wanted)
         found: dict[str, JobStatus] = {}
-        for some in _pieces(wanted):
+        for some in _pieces(self._sound(wanted)):
             found.update(self.batch.parse_status(await self._run(self.batch.status(some)), some))
             await self._look_again([job_id for job_id in some if job_id not in found], found)
         return {job_id: found.get(job_id) or JobStatus(job_id, JobState.UNKNOWN) for job_id in wanted}
@@ -222,7 +225,7 @@ class BatchQueue:
         """
         found: dict[str, JobUsage] = {}
         silence: StatusError | None = None
-        for some in _pieces(list(ids)):
+        for some in _pieces(self._sound(ids)):
             for argv in self.batch.usage(some):
                 try:
                     found.update(self.batch.parse_usage(await self._run(argv), some))
@@ -237,6 +240,8 @@ class BatchQueue:
 
         :raises StatusError: the batch system did not answer.
         """
+        if not self._sound([job_id]):
+            return ""
         return self.batch.parse_explain(await self._run(self.batch.explain(job_id)), job_id)
 
     async def why_put_back(self, job_id: str) -> str:
@@ -244,7 +249,7 @@ class BatchQueue:
 
         :raises StatusError: accounting did not answer.
         """
-        argv = self.batch.put_back(job_id)
+        argv = self.batch.put_back(job_id) if self._sound([job_id]) else ()
         return self.batch.parse_put_back(await self._run(argv), job_id) if argv else ""
 
     # --- cancelling
@@ -255,7 +260,7 @@ class BatchQueue:
         :raises CancelError: some are still there after ``timeout`` seconds, or the batch system refuses; the
             text names them. The others are gone.
         """
-        left = list(dict.fromkeys(ids))
+        left = list(dict.fromkeys(self._sound(ids)))
         states: dict[str, JobStatus] = {}
         until = time.monotonic() + timeout
         pause, ask_at, words = _LOOK_SECONDS[0], time.monotonic(), ""
@@ -291,6 +296,16 @@ class BatchQueue:
         for some in _pieces(ids):
             refused.update(self.batch.parse_cancel(await self._run(self.batch.cancel(some)), some))
         return "\n".join(dict.fromkeys(refused.values()))
+
+    def _sound(self, ids: Iterable[str]) -> list[str]:
+        """Return those that are job ids: no other text of a file or a peer may stand in a command."""
+        sound = []
+        for job_id in ids:
+            if self.batch.is_job_id(job_id):
+                sound.append(job_id)
+            else:
+                log.warning("%r is no job id of %s, and is left out of all commands", job_id, self.batch.title)
+        return sound
 
     async def _run(self, argv: Sequence[str]) -> Completed:
         return await self._transport.run(argv, timeout=_COMMAND_SECONDS)

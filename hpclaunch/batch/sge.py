@@ -21,6 +21,7 @@ from hpclaunch.batch.base import TOO_MANY_JOBS, Completed, JobState, JobStatus, 
 from hpclaunch.config.units import format_bytes, format_duration
 from hpclaunch.errors import StatusError, SubmitError
 
+_JOB_ID = re.compile(r"\d{1,18}(?:\.\d{1,9})?", re.ASCII)
 _TERSE = re.compile(r"^(\d+)(?:\.(\d+)-(\d+):(\d+))?\s*$", re.MULTILINE)
 _SUBMITTED = re.compile(r'Your job(?:-array)? (\d+)(?:\.(\d+)-(\d+):(\d+))? \(".*"\) has been submitted')
 _TIME_STAMP = re.compile(r"^\d\d/\d\d/\d{4} \d\d:\d\d:\d\d \[\d+:\d+\]: (?:error: )?")
@@ -102,6 +103,9 @@ class GridEngine:
         self._job_name = job_name
 
     # --- submitting
+
+    def is_job_id(self, text: str) -> bool:
+        return _JOB_ID.fullmatch(text) is not None
 
     def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
         array = () if count is None else ("-t", f"1-{count}")

@@ -130,6 +130,7 @@ _SACCT_COLUMNS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList"
 #: Stands where a signal's number would be when Slurm could not set a job up.
 _NO_START = 53
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_JOB_ID = re.compile(r"\d{1,18}(?:_\d{1,9})?", re.ASCII)
 
 
 class Slurm:
@@ -156,6 +157,9 @@ class Slurm:
         return (f"--clusters={','.join(self._clusters)}",) if self._clusters else ()
 
     # --- submitting
+
+    def is_job_id(self, text: str) -> bool:
+        return _JOB_ID.fullmatch(text) is not None
 
     def submit(self, script: Path, count: int | None) -> tuple[str, ...]:
         array = () if count is None else (f"--array=1-{count}",)

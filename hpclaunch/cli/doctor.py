@@ -17,7 +17,7 @@ from typing import Any
 import click
 import msgspec
 
-from hpclaunch import rundir, scripts
+from hpclaunch import rundir, scripts, trusted
 from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.config.layers import load, user_file
@@ -27,7 +27,7 @@ from hpclaunch.doctor.findings import Finding, Grade
 from hpclaunch.doctor.login import of_batch_system, of_this_host
 from hpclaunch.doctor.page import is_well, page
 from hpclaunch.engines import base as engines
-from hpclaunch.errors import ConfigError, HPCLaunchError, UserError
+from hpclaunch.errors import ConfigError, HPCLaunchError, SiteError, UserError
 from hpclaunch.head.addresses import host_addresses, interfaces
 from hpclaunch.transport.local import LocalTransport
 
@@ -156,11 +156,15 @@ async def _try(config: JobConfig, base: Path, seconds: float, findings: list[Fin
         addresses = _addresses(config, wanted)
         if config.batch_system != "local" and all(ipaddress.ip_address(one).is_loopback for one in addresses):
             findings.append(Finding("addresses", Grade.NOTE, "this host offers only loopback to workers"))
-        made = rundir.make_parents(base)
+        made = trusted.make_base(base)
         directory = rundir.create(rundir.choose(base, "doctor"), is_listed=False)
-    except (ConfigError, OSError) as error:
+    except (ConfigError, OSError, SiteError) as error:
         findings.append(
-            Finding("shared directory" if isinstance(error, OSError) else "addresses", Grade.BAD, str(error))
+            Finding(
+                "shared directory" if isinstance(error, OSError | SiteError) else "addresses",
+                Grade.BAD,
+                str(error),
+            )
         )
         return
     transport = LocalTransport()
@@ -189,7 +193,7 @@ async def _try(config: JobConfig, base: Path, seconds: float, findings: list[Fin
                 findings.append(finding)
     finally:
         rundir.remove(directory)
-        rundir.unmake(made)
+        trusted.unmake(made)
 
 
 def _addresses(config: JobConfig, wanted: dict[str, Any]) -> list[str]:

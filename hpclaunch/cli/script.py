@@ -21,6 +21,7 @@ from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import StatusError, UserError
+from hpclaunch.safepath import run_module
 from hpclaunch.transport.local import LocalTransport
 
 #: Stands where a cluster that is started has eight random digits.
@@ -126,7 +127,7 @@ def _ranks_script(
         raise UserError(f"there is no program {program[0]}")
     command = [*scripts.python_words(config), *program]
     if no_mpi:
-        command = [*scripts.python_words(config), "-m", "hpclaunch", "run", *program]
+        command = [*scripts.python_words(config), *run_module("hpclaunch"), "run", *program]
         launcher = launcher or {"slurm": "srun", "sge": "exec"}.get(config.batch_system, "")
     text = scripts.render_ranks(config, count=ranks, command=command, launcher=launcher, has_memory=has_memory)
     return config, text

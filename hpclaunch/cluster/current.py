@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from typing import Any
+
+from hpclaunch import safepath
 
 _entered = threading.local()
 _lasting: list[Any] = []
@@ -53,7 +54,7 @@ def forget(cluster: Any) -> None:
 
 def user_python_path() -> list[str]:
     """Return where a user's own modules may lie: the script's directory and the current one."""
-    first = sys.path[0] if sys.path else ""
+    first = safepath.start_directory()
     try:
         paths = [os.path.abspath(first), os.getcwd()]
     except OSError:  # the current directory is gone

@@ -22,6 +22,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
@@ -52,6 +53,8 @@ DIAL_SECONDS = 5.0
 STALL_SECONDS = 30.0
 #: Seconds that a connection with nothing to do is kept.
 _IDLE_SECONDS = 20.0
+#: Seconds until the next try where a connection could not be accepted.
+_RETRY_SECONDS = 0.1
 #: Bytes that are given to TLS at once.
 _PIECE_BYTES = 1 << 20
 
@@ -167,9 +170,13 @@ class BulkServer:
             self._strangers.acquire()
             try:
                 sock, _ = server.accept()
-            except OSError:
+            except OSError as error:
                 self._strangers.release()
-                return
+                if self._is_closed:
+                    return
+                log.warning("the port for large results accepts nothing for now: %s", error)
+                time.sleep(_RETRY_SECONDS)  # in a thread of its own: perhaps a descriptor is free then
+                continue
             threading.Thread(target=self._serve, args=(sock,), name="hpclaunch-bulk", daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:

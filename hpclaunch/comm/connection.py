@@ -14,7 +14,6 @@ import logging
 import socket
 import ssl
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -350,7 +349,7 @@ class _Greeting:
         self._then = (on_frames, on_lost)
 
     def on_frames(self, connection: Connection, frames: list[Frame]) -> None:
-        head, rest = _first(frames)
+        head, rest = first_of(frames)
         if self.answer.done():
             return
         if isinstance(head, Welcome):
@@ -369,7 +368,7 @@ class _Greeting:
             self.answer.set_exception(CommClosedError(f"{self._address} closed the connection: {reason}"))
 
 
-def _first(frames: list[Frame]) -> tuple[Message | None, list[Message]]:
+def first_of(frames: list[Frame]) -> tuple[Message | None, list[Message]]:
     messages = frames[0].messages
     return (messages[0], messages[1:]) if messages else (None, [])
 
@@ -378,105 +377,3 @@ def _drop(connection: Connection | None) -> None:
     if connection is not None:
         connection.on_lost = lambda *_: None
         connection.abort("gave up")
-
-
-class Listener:
-    """Accepts connections on given interfaces, and hands on those whose peer has shown who it is.
-
-    :param on_peer: called with (connection, hello); returns the welcome to send, or raises PeerError to refuse.
-        It sets the connection's ``on_frames`` and ``on_lost``.
-    """
-
-    def __init__(
-        self,
-        cluster_id: str,
-        context: ssl.SSLContext | None,
-        on_peer: Callable[[Connection, Hello], Welcome],
-    ) -> None:
-        self.cluster_id = cluster_id
-        self._context = context
-        self._on_peer = on_peer
-        self._servers: list[asyncio.Server] = []
-        self._open: set[Connection] = set()
-        self._unproved: dict[int, weakref.ref[Connection]] = {}  # whose TLS handshake is under way
-        self.refused = 0  # connections whose handshake failed
-        self._loop = asyncio.get_running_loop()
-        self.port = 0
-
-    async def start(self, hosts: Sequence[str], port: int = 0) -> None:
-        """Listen on ``hosts`` (addresses) at one port for all of them, a free one if 0.
-
-        :raises OSError: the port is taken, or an address is not ours.
-        """
-        secure: dict[str, Any] = {}
-        if self._context is not None:
-            secure = {"ssl": self._context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
-        for attempts_left in reversed(range(20)):  # a port that is free on one address may be taken on another
-            first = await self._loop.create_server(self._accept, hosts[0], port, backlog=1024, **secure)
-            self._servers = [first]
-            self.port = first.sockets[0].getsockname()[1]
-            try:
-                for host in hosts[1:]:
-                    server = await self._loop.create_server(self._accept, host, self.port, backlog=1024, **secure)
-                    self._servers.append(server)
-                return
-            except OSError:
-                for server in self._servers:
-                    server.close()
-                if port or not attempts_left:
-                    raise
-
-    def _accept(self) -> Connection:
-        connection = Connection(self._first_frames, self._gone, on_made=self._made)
-        # A handshake that fails is told to nobody: the connection is just let go of, never made.
-        self._unproved[id(connection)] = weakref.ref(connection, self._never_made)
-        return connection
-
-    def _never_made(self, reference: weakref.ref[Connection]) -> None:
-        for key, known in list(self._unproved.items()):
-            if known is reference:
-                del self._unproved[key]
-        self.refused += 1
-        if str(self.refused).rstrip("0") == "1":  # the 1st, 10th, 100th, ...: a scanner does not fill the log
-            log.warning(
-                "port %d: a connection was refused before anything was read from it: whoever it was has no "
-                "certificate of this cluster, or does not speak TLS (%d so far)",
-                self.port,
-                self.refused,
-            )
-
-    def _made(self, connection: Connection) -> None:
-        self._unproved.pop(id(connection), None)
-        self._open.add(connection)
-        self._loop.call_later(HANDSHAKE_SECONDS, self._expire, connection)
-
-    def _expire(self, connection: Connection) -> None:
-        if connection in self._open:
-            connection.abort("no greeting came in time")
-
-    def _gone(self, connection: Connection, reason: str) -> None:
-        self._open.discard(connection)
-
-    def _first_frames(self, connection: Connection, frames: list[Frame]) -> None:
-        head, rest = _first(frames)
-        try:
-            hello = check_hello(head, connection, self.cluster_id, secure=self._context is not None)
-            welcome = self._on_peer(connection, hello)
-        except PeerError as error:
-            log.warning("%s was sent away: %s", connection.peer, error)
-            connection.send(Goodbye(str(error)))
-            connection.close(str(error))
-            return
-        self._open.discard(connection)
-        connection.trust()
-        connection.send(welcome)
-        later = [Frame(rest, frames[0].buffers), *frames[1:]] if rest else frames[1:]
-        if later:
-            connection.on_frames(connection, later)
-
-    async def close(self) -> None:
-        """Stop listening; connections that were handed on stay open."""
-        for connection in list(self._open):
-            connection.abort("the listener is closed")
-        for server in self._servers:
-            server.close()

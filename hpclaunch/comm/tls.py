@@ -10,13 +10,15 @@ This does not defend against root, against the same user account, or against a c
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import ssl
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch import trusted
 from hpclaunch.errors import HandshakeError, SiteError
 
 if TYPE_CHECKING:
@@ -37,19 +39,23 @@ def write_credentials(directory: Path, cluster_id: str) -> None:
 
     :raises SiteError: the directory is not private or can't be written.
     """
+    with _opened(directory) as below:
+        _write_credentials(directory, below, cluster_id)
+
+
+def _write_credentials(directory: Path, below: int, cluster_id: str) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    check_private(directory)
     pem = serialization.Encoding.PEM
     authority = ec.generate_private_key(ec.SECP256R1())
     ca = _sign(_AUTHORITY, cluster_id, authority.public_key(), authority, is_authority=True)
-    write_private(directory / "ca.pem", ca.public_bytes(pem))
+    trusted.write_file(directory / "ca.pem", ca.public_bytes(pem), below=below)
     for role in ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
         signed = _sign(role, cluster_id, key.public_key(), authority)
         secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        write_private(directory / f"{role}.pem", secret + signed.public_bytes(pem))
+        trusted.write_file(directory / f"{role}.pem", secret + signed.public_bytes(pem), below=below)
 
 
 def _sign(
@@ -87,30 +93,6 @@ def warm_up() -> None:
     import cryptography.x509  # noqa: F401
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    part.rename(path)
-
-
-def check_private(path: Path) -> None:
-    """Raise SiteError unless ``path`` belongs to this user and to nobody else."""
-    try:
-        info = os.stat(path)
-    except OSError as error:
-        raise SiteError(f"the cluster's directory {path} can't be read: {error.strerror}") from None
-    if info.st_uid != os.geteuid():
-        raise SiteError(f"{path} belongs to user {info.st_uid}, not to you; it will not be used")
-    if stat.S_IMODE(info.st_mode) & 0o077:
-        raise SiteError(
-            f"{path} can be read by other users (mode {stat.S_IMODE(info.st_mode):04o}); "
-            f"it holds keys. Run: chmod go-rwx {path}"
-        )
-
-
 def server_context(directory: Path, role: str) -> ssl.SSLContext:
     """Return the context of a side that accepts connections as ``role``."""
     return _context(ssl.PROTOCOL_TLS_SERVER, directory, role)
@@ -122,16 +104,29 @@ def client_context(directory: Path, role: str) -> ssl.SSLContext:
 
 
 def _context(protocol: int, directory: Path, role: str) -> ssl.SSLContext:
-    keys = directory / f"{role}.pem"
-    check_private(directory)
-    check_private(keys)
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the certificate names a role, not a host: see peer_role
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(directory / "ca.pem")
-    context.load_cert_chain(keys)
+    with _opened(directory) as below:
+        context.load_verify_locations(cadata=trusted.read_below(below, "ca.pem", directory / "ca.pem").decode())
+        keys = trusted.open_file(below, f"{role}.pem", directory / f"{role}.pem")
+        try:
+            context.load_cert_chain(f"/proc/self/fd/{keys}")  # the very file that was looked at
+        finally:
+            os.close(keys)
     return context
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """Open the cluster's directory for the time of a block; what fails in it is told as an error of ours."""
+    try:
+        with trusted.private_directory(directory) as below:
+            yield below
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SiteError(f"the cluster's directory {directory} can't be read: {why}") from None
 
 
 def peer_role(tls: ssl.SSLObject | ssl.SSLSocket | None) -> str:

@@ -32,6 +32,7 @@ class HeadHooks(NamedTuple):
     # job id, why it will have no more workers; "": the connection to its supervisor is lost
     clock_told: Callable[[str, str, float], None] = lambda job, host, ahead: None
     # job id, host, seconds by which that host's clock is ahead of this one's; after each worker_joined
+    is_job_id: Callable[[str], bool] = lambda job: True  # a job of this cluster can have it
 
 
 class RunningEngine(Protocol):

@@ -11,10 +11,11 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Listener
+from hpclaunch.comm.listener import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
-from hpclaunch.errors import HPCLaunchError
+from hpclaunch.errors import HandshakeError, HPCLaunchError
+from hpclaunch.safepath import module_command
 from hpclaunch.scheduler.demand import Demand
 from hpclaunch.scheduler.server import SchedulerServer
 
@@ -26,7 +27,7 @@ class EmbeddedEngine:
 
     def head_command(self, python: str, directory: Path) -> list[str]:
         """Return the argv of the head whose run directory this is."""
-        return [python, "-m", "hpclaunch.head", "--directory", str(directory)]
+        return [*module_command(python, "hpclaunch.head"), "--directory", str(directory)]
 
     def worker_command(self, config: JobConfig, directory: Path) -> list[str]:
         """Return the argv that a job runs."""
@@ -61,7 +62,13 @@ class EmbeddedEngine:
             on_job_left=hooks.job_left,
         )
         server.rounds.allow_staying_awake()
-        listener = Listener(cluster_id, context, server.on_peer)
+
+        def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:
+            if hello.role in ("worker", "supervisor") and not hooks.is_job_id(hello.job_id):
+                raise HandshakeError(f"{hello.job_id!r} is no id that a job of this cluster could have")
+            return server.on_peer(comm, hello)
+
+        listener = Listener(cluster_id, context, on_peer)
         await listener.start(hosts, options.get("port", 0))
         return RunningEmbedded(server, listener, hosts)
 

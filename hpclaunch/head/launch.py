@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from hpclaunch import file_errors, homes, rundir
+from hpclaunch import file_errors, homes, rundir, trusted
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
@@ -72,7 +72,7 @@ def prepare(config: JobConfig, name: str, *, python_path: list[str], owner_pid: 
     try:
         rundir.create(directory)
     except ConfigError:
-        rundir.unmake(made)
+        trusted.unmake(made)
         raise
     try:
         rundir.write_file(directory / "job.sh", scripts.encoded(script), mode=0o700)
@@ -244,7 +244,7 @@ def _make_log_directory(config: JobConfig) -> list[Path]:
         return []
     path = homes.expanded(config.log_directory, "log-directory")
     try:
-        made = rundir.make_parents(path, mode=0o777)
+        made = trusted.make_parents(path, mode=0o777)
     except OSError as error:
         raise ConfigError(
             f"log-directory {path} can't be made: {file_errors.told(error, path)}", key="log-directory"

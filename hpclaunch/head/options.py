@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from hpclaunch import rundir
+from hpclaunch import trusted
 from hpclaunch.config.schema import JobConfig
-from hpclaunch.errors import HeadError
+from hpclaunch.errors import HeadError, SiteError
 
 #: What may stand in ``scheduler-options``; the rest of Dask's is refused by name.
 SCHEDULER_OPTIONS = ("host", "port", "interface", "dashboard_address", "dashboard", "allowed_failures")
@@ -33,7 +33,7 @@ class HeadOptions(msgspec.Struct, frozen=True):
 
 def write(directory: Path, options: HeadOptions) -> None:
     """Write the options into a run directory. (Python's own JSON keeps paths that are not UTF-8.)"""
-    rundir.write_file(directory / "head.json", json.dumps(msgspec.to_builtins(options)).encode())
+    trusted.write_file(directory / "head.json", json.dumps(msgspec.to_builtins(options)).encode())
 
 
 def read(directory: Path) -> HeadOptions:
@@ -42,6 +42,6 @@ def read(directory: Path) -> HeadOptions:
     :raises HeadError: they are not there, or not ours.
     """
     try:
-        return msgspec.convert(json.loads((directory / "head.json").read_bytes()), HeadOptions)
-    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+        return msgspec.convert(json.loads(trusted.read_file(directory / "head.json")), HeadOptions)
+    except (OSError, SiteError, ValueError) as error:  # msgspec's are ValueErrors
         raise HeadError(f"{directory / 'head.json'} can't be used: {error}") from None

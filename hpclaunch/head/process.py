@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, file_errors, rundir
+from hpclaunch import batch, clocks, file_errors, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -64,6 +64,9 @@ class Head:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._close_error: HPCLaunchError | None = None
+        config = options.config
+        if options.ranks is None:
+            self._codec = batch.by_name(config.batch_system, config, directory)
         self.jobs = self._make_jobs()
 
     def _make_jobs(self) -> Groups | Ranks:
@@ -123,6 +126,7 @@ class Head:
             lambda: self.jobs.coming(),
             self._on_job_left,
             self._on_clock_told,
+            self._is_job_id,
         )
         self.engine = await engine.start(
             self.directory,
@@ -286,6 +290,10 @@ class Head:
 
     # --- hooks
 
+    def _is_job_id(self, job_id: str) -> bool:
+        """Say whether a worker may come with this id: as a rank, or as a job of the batch system's."""
+        return is_rank(job_id) or (self.options.ranks is None and self._codec.is_job_id(job_id))
+
     def _on_worker_joined(self, job_id: str, worker: str, host: str, head_address: str) -> None:
         if self.options.ranks is not None or not is_rank(job_id):  # ranks may come as guests: they are no jobs
             self.jobs.worker_joined(job_id, worker, host, head_address)
@@ -341,6 +349,8 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(PermissionError):
         os.setsid()  # already a leader if we were started as one
     os.umask(0o077)
+    process_limits.raise_open_files()
+    process_limits.no_core_dumps()
     _log_to(directory / "head.log")
     gc.set_threshold(50_000, 20, 50)  # a million tasks are not garbage
     try:

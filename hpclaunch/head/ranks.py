@@ -7,6 +7,7 @@ rank with workers; its id is ``rank3``.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from hpclaunch.errors import JobsFailedError, UserError
 from hpclaunch.jobs.job import JobRow, State
 
 _PREFIX = "rank"
+_RANK = re.compile(rf"{_PREFIX}\d+(?:\.[0-9a-f]+)?", re.ASCII)
 #: Seconds in which a rank whose connection is lost may come back.
 _GRACE_SECONDS = 15.0
 
@@ -25,7 +27,7 @@ def job_id(rank: int, launch: str = "") -> str:
 
 def is_rank(job: str) -> bool:
     """Say whether a job id is a rank's, which no batch system knows."""
-    return job.startswith(_PREFIX)
+    return _RANK.fullmatch(job) is not None
 
 
 class _Rank:

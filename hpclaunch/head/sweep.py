@@ -27,6 +27,7 @@ from hpclaunch.head.jobfiles import RunFiles
 from hpclaunch.head.jobs import JobManager
 from hpclaunch.jobs.commands import RetireWorkers
 from hpclaunch.link.session import HeadSession
+from hpclaunch.safepath import module_command
 from hpclaunch.transport.local import LocalTransport
 
 log = logging.getLogger("hpclaunch.sweep")
@@ -100,7 +101,7 @@ def sweep_apart(directory: Path) -> None:
 
     :raises CancelError: jobs are left, or may be.
     """
-    command = [sys.executable, "-m", "hpclaunch.head.sweep", str(directory)]
+    command = [*module_command(sys.executable, "hpclaunch.head.sweep"), str(directory)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from hpclaunch import rundir
+from hpclaunch import trusted
 from hpclaunch.errors import SiteError
 
 #: Seconds between two looks while waiting: short at first.
@@ -174,17 +174,7 @@ class FileGang:
         self._directory = directory
         self._round = 0
         self._is_closed = False
-        try:
-            directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise SiteError(
-                f"{directory}, in which the ranks are to meet, can't be made: {error.strerror}. Set "
-                "$HPCLAUNCH_RUN_DIRECTORY to a directory of yours on a file system that the nodes share"
-            ) from None
-        info = directory.stat()
-        if info.st_uid != os.geteuid() or info.st_mode & 0o077:
-            raise SiteError(f"{directory} is not yours alone (mode 0700); it will not be used. Remove it")
+        self._opened = _open_meeting_place(directory)
 
     def allgather(self, mine: bytes, timeout: float, is_hurried: Callable[[], bool] = _never) -> list[bytes]:
         """See :class:`Gang`."""
@@ -220,25 +210,37 @@ class FileGang:
         if self._is_closed:
             return
         self._is_closed = True
+        try:
+            self._forget()
+        finally:
+            os.close(self._opened)
+
+    def _forget(self) -> None:
         with contextlib.suppress(OSError):
             self._write(f"{self._round}.done.{self.rank}", b"")
         if self.rank == 0:
             names = [f"{self._round}.done.{rank}" for rank in range(self.size)]
             with contextlib.suppress(SiteError):
                 self._wait_for(names, _CLOSE_SECONDS)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if self._is_the_same():
+                    shutil.rmtree(self._directory, ignore_errors=True)
 
     def _write(self, name: str, data: bytes) -> None:
-        rundir.write_file(self._directory / name, data)
+        trusted.write_file(self._directory / name, data, below=self._opened)
 
     def _read(self, name: str) -> bytes:
-        return (self._directory / name).read_bytes()
+        return trusted.read_below(self._opened, name, self._directory / name)
 
     def _names(self) -> set[str]:
-        try:
-            return set(os.listdir(self._directory))
+        try:  # by its path, and not by the descriptor, for which a file server is not asked again
+            return set(os.listdir(self._directory)) if self._is_the_same() else set()
         except OSError:
             return set()
+
+    def _is_the_same(self) -> bool:
+        """Say whether the directory under this path is still ours: names alone are taken from it, no content."""
+        return os.path.samestat(os.stat(self._directory), os.fstat(self._opened))
 
     def _wait_for(self, names: list[str], timeout: float, is_hurried: Callable[[], bool] = _never) -> None:
         wanted = set(names)
@@ -253,6 +255,23 @@ class FileGang:
                 f"{self._directory}). Did they end, or see another file system? Raise start-timeout if they only "
                 "need longer"
             )
+
+
+def _open_meeting_place(directory: Path) -> int:
+    """Make the directory in which ranks meet, if no other has, and return its descriptor.
+
+    :raises SiteError: it can't be made, or others could put theirs in its place.
+    """
+    try:
+        trusted.make_base(directory.parent)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        return trusted.open_directory(directory)
+    except OSError as error:
+        raise SiteError(
+            f"{directory}, in which the ranks are to meet, can't be made: {error.strerror}. Set "
+            "$HPCLAUNCH_RUN_DIRECTORY to a directory of yours on a file system that the nodes share"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -21,12 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hpclaunch import notes
+from hpclaunch import notes, safepath
 from hpclaunch.errors import SiteError, UserError
 from hpclaunch.mpi import api
 from hpclaunch.mpi.gang import Alone, Gang
 from hpclaunch.mpi.launch import RANK_VARIABLES, Launch, detect
 from hpclaunch.mpi.signals import END_SIGNALS
+from hpclaunch.safepath import module_command
 
 #: Where a traceback of the script's does not begin yet.
 _NOT_THE_SCRIPT = (__file__, runpy.__file__, "<frozen runpy>")
@@ -49,7 +50,7 @@ def run(
     if len(hosts) > 1:
         return _Starter(hosts).run()
     sys.argv = [script, *arguments]
-    sys.path[0] = os.getcwd() if is_module else str(Path(script).resolve().parent)
+    safepath.set_start_directory(os.getcwd() if is_module else str(Path(script).resolve().parent))
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)  # what the script starts is no rank of this launch
     seat = (0, 1) if launch is None else (launch.rank, launch.size)
@@ -62,6 +63,7 @@ def run(
 
 def _run_script(script: str, is_module: bool) -> int:
     """Run the user's program; what it raises is shown as Python itself would, without our own lines."""
+    sys.path.insert(0, safepath.start_directory())  # as Python has it; before, nothing of ours looks there
     try:
         if is_module:
             runpy.run_module(script, run_name="__main__", alter_sys=True)
@@ -143,7 +145,7 @@ class _Starter:
     def _start(self, rank: int, host: str) -> subprocess.Popen[bytes]:
         values = (rank, len(self._hosts), self._launch)
         variables = {name: str(value) for name, value in zip(RANK_VARIABLES, values, strict=True)}
-        command = [sys.executable, "-m", "hpclaunch", *sys.argv[1:]]
+        command = [*module_command(sys.executable, "hpclaunch"), *sys.argv[1:]]
         if is_here(host):
             return subprocess.Popen(command, env={**os.environ, **variables}, stdin=subprocess.DEVNULL)
         words = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]

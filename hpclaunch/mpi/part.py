@@ -19,10 +19,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpclaunch import rundir
+from hpclaunch import rundir, trusted
 from hpclaunch.errors import SiteError
 from hpclaunch.mpi.launch import without_rank
 from hpclaunch.mpi.signals import EndSignals
+from hpclaunch.safepath import module_command
 from hpclaunch.worker.restarts import pause
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Part:
         reader, writer = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"hpclaunch.{what}", "--ordered"],
+                [*module_command(sys.executable, f"hpclaunch.{what}"), "--ordered"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if what == "head" else None,
                 pass_fds=(writer,),
@@ -302,11 +303,9 @@ def mark(directory: Path, pid: int) -> None:
 def _remove_dead(base: Path) -> None:
     """Remove the private directories of this user's ranks that are gone from this node."""
     for path in base.glob(f"{PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError, ValueError):
-            info = path.stat()
-            pid, start, space = path.read_text().split()
-            is_ours = info.st_uid == os.geteuid() and space == _process_space()
-            if is_ours and rundir.process_start(int(pid)) != start:
+        with contextlib.suppress(OSError, ValueError, SiteError):
+            pid, start, space = trusted.read_file(path).decode().split()
+            if space == _process_space() and rundir.process_start(int(pid)) != start:
                 rundir.remove(path.parent)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpclaunch import __version__, rundir
+from hpclaunch import __version__, rundir, trusted
 from hpclaunch.errors import HPCLaunchError, SiteError
 from hpclaunch.mpi.gang import Gang, RanksMissingError
 from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
@@ -226,13 +226,15 @@ def _begin(wish: Wish, hellos: list[dict[str, str]], part: Part) -> dict[str, An
     return {
         "roles": roles,
         "facts": facts,
-        "files": {name: (directory / name).read_text() for name in _FILES if (directory / name).exists()},
+        "files": {
+            name: trusted.read_file(directory / name).decode() for name in _FILES if (directory / name).exists()
+        },
         "launch": secrets.token_hex(3) if wish.join is not None else "",
         "script_client": script_client,
         "workers": len(hosts) * config.processes,
         "sharing": Counter(host for _, host in hosts),
         "memory": None if loaded.origin("memory").startswith("computed") else config.memory,
-        "arguments": _arguments(config),
+        "arguments": _arguments(config) + ([] if facts.get("security", True) else ["--no-security"]),
         "start_timeout": config.start_timeout,
     }
 

@@ -148,7 +148,7 @@ class SchedulerServer:
     # --- connections
 
     def on_peer(self, comm: Any, hello: m.Hello) -> m.Welcome:
-        """Take a connection whose peer has shown who it is; for :class:`hpclaunch.comm.connection.Listener`.
+        """Take a connection whose peer has shown who it is; for :class:`hpclaunch.comm.listener.Listener`.
 
         :raises HandshakeError: it may not come in: its name is taken, or its job is to end.
         """
@@ -384,6 +384,10 @@ class SchedulerServer:
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
 
     def _on_worker_died(self, peer: Peer, message: m.WorkerDied) -> None:
+        known = self.reactor.state.workers.get(message.name)
+        if known is not None and known.job_id != peer.hello.job_id:
+            log.warning("the supervisor of job %s speaks of another's worker", peer.hello.job_id)
+            return
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         by = "others" if message.is_by_others else "worker"

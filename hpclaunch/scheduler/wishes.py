@@ -196,8 +196,9 @@ def on_results_not_found(reactor: Reactor, name: str, message: m.LocateKeys) -> 
 
     It is told of other holders now, or of the result when it has been made again.
     """
-    client = reactor.state.clients[name]
     asked = message.asked or [[]] * len(message.keys)
+    m.check_columns(message.keys, asked)  # before anything of it is done
+    client = reactor.state.clients[name]
     for key, addresses in zip(message.keys, asked, strict=True):
         task = client.wants.get(key)
         if task is None:

@@ -31,6 +31,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--preload", action="append", default=[], help="a module to import before the workers start"
     )
     parser.add_argument("--ends", type=float, default=0.0, help="unix time at which the job ends; 0: not known")
+    parser.add_argument(
+        "--no-security", action="store_true", help="the cluster was made with security: false: no TLS"
+    )
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -57,6 +60,23 @@ def _seconds(text: str) -> float:
         from hpclaunch.config.units import parse_duration
 
         return parse_duration(text)
+
+
+def _use_local_directory(options: argparse.Namespace) -> None:
+    """Make the scratch directory of this node, and have temporary files go there.
+
+    :raises SiteError: it can't be made.
+    """
+    from hpclaunch import trusted
+    from hpclaunch.errors import SiteError
+
+    if options.rank_pid is not None:  # no shell has read it
+        options.local_directory = Path(os.path.expandvars(options.local_directory.expanduser()))
+    try:
+        trusted.make_parents(options.local_directory)
+    except OSError as error:
+        raise SiteError(f"local-directory {options.local_directory} can't be made: {error.strerror}") from None
+    os.environ["TMPDIR"] = str(options.local_directory)
 
 
 def _per_worker(text: str, job_memory: int) -> int:
@@ -100,20 +120,16 @@ def main(argv: list[str] | None = None) -> int:
         words = json.loads(line)
     options = parse(words)
     from hpclaunch.errors import HPCLaunchError
+    from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
     from hpclaunch.worker.supervisor import Options, Supervisor
 
+    no_core_dumps()
     if options.rank_pid is not None:
         end_with_parent(options.rank_pid, signal.SIGTERM)
-    if options.local_directory is not None:
-        if options.rank_pid is not None:  # no shell has read it
-            options.local_directory = Path(os.path.expandvars(options.local_directory.expanduser()))
-        try:
-            options.local_directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            return _refuse(options, f"local-directory {options.local_directory} can't be made: {error.strerror}")
-        os.environ["TMPDIR"] = str(options.local_directory)
     try:
+        if options.local_directory is not None:
+            _use_local_directory(options)
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
         supervisor = Supervisor(
@@ -127,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.interface,
                 rank_pid=options.rank_pid,
                 resources=options.resources,
+                security=not options.no_security,
                 ends=_end(options, time.time(), time.monotonic()),
                 ready_fd=options.ready_fd,
                 preload=tuple(options.preload),

@@ -39,10 +39,10 @@ _NONE = serialize.dump_inline(None)
 class WorkerQuestions:
     """Answers the head's questions to one worker.
 
-    :param uploads: where uploaded files go; None is a temporary directory.
+    :param uploads: where uploaded files go.
     """
 
-    def __init__(self, server: WorkerServer, executor: Executor, uploads: Path | None) -> None:
+    def __init__(self, server: WorkerServer, executor: Executor, uploads: Path) -> None:
         self._server = server
         self._executor = executor
         self._setups = SetUps(executor.facts, uploads, server.forget_loaded_code)

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.bulk import BulkServer
-from hpclaunch.comm.connection import Comm, Connection, Listener, dial
+from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
+from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.tasks.context import WorkerFacts
@@ -38,7 +39,7 @@ from hpclaunch.worker.executor import UNWANTED, Executor, Outcome, UnreadableInp
 from hpclaunch.worker.memory import limits_of
 from hpclaunch.worker.questions import WorkerQuestions
 from hpclaunch.worker.reactor import WorkerReactor
-from hpclaunch.worker.spill import uploads_beside
+from hpclaunch.worker.spill import new_directory, uploads_directory
 from hpclaunch.worker.state import Version
 from hpclaunch.worker.storage import Storage
 
@@ -85,7 +86,6 @@ class WorkerServer:
     ) -> None:
         self._facts = facts
         self._door, self._on_no_memory = door, on_no_memory
-        self._upload_directory = uploads_beside(spill_directory) if spill_directory is not None else None
         self.hello = hello
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listen_context, self._dial_context = listen_context, dial_context
@@ -93,11 +93,13 @@ class WorkerServer:
         self._arrivals = Arrivals(self._slots, hello.threads)
         self._fetching: dict[Version, None] = {}  # inputs that are being fetched
         self._loop = asyncio.get_running_loop()
+        scratch_directory = spill_directory or new_directory()
+        self._upload_directory = uploads_directory(scratch_directory)
         limits = limits_of(hello.memory_limit, (memory or {}) if spill_directory is not None else {})
         self._reactor = WorkerReactor(limits)
         self._storage = Storage(
             self._reactor,
-            spill_directory or Path(),
+            scratch_directory,
             carry_out=self._carry_out,
             is_idle=lambda: self._executor is None or self._executor.is_idle,
             on_hopeless=self._on_hopeless,

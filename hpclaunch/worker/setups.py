@@ -30,11 +30,11 @@ FILE, PLUGIN = "file", "plugin"
 class SetUps:
     """The set-ups of one worker.
 
-    :param directory: where uploaded files go; None is a temporary directory.
+    :param directory: where uploaded files go.
     :param on_modules_changed: called, in any thread, when code that was loaded before may be another now.
     """
 
-    def __init__(self, facts: WorkerFacts, directory: Path | None, on_modules_changed: Callable[[], None]) -> None:
+    def __init__(self, facts: WorkerFacts, directory: Path, on_modules_changed: Callable[[], None]) -> None:
         self._facts = facts
         self._plugins = facts.plugins
         self._uploads = Uploads(directory)

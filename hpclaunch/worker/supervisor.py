@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpclaunch import trusted
 from hpclaunch.cgroup import ControlGroup, oom_kills_of_machine
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import tls
@@ -78,6 +79,7 @@ class Options(NamedTuple):
     rank_pid: int | None = None  # the rank of a parallel job that this belongs to: it hears the signals
     ready_fd: int | None = None  # gets the word "ready" or why not, once, and is closed
     resources: dict[str, float] = {}  # of each worker
+    security: bool = True  # what the job script says: no file decides that
     ends: float = 0.0  # time.monotonic() at which the job ends; 0 if no end is known
     preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
@@ -110,7 +112,12 @@ class Supervisor:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.facts = _read_facts(options.directory)
-        secure = self.facts.get("security", True)
+        secure = options.security
+        if self.facts.get("security", True) != secure:
+            raise SiteError(
+                f"{options.directory / 'cluster.json'} contradicts the job script, which says that security is "
+                f"{'on' if secure else 'off'}: one of them was changed after the cluster was made"
+            )
         self._listen = tls.server_context(options.directory, "worker") if secure else None
         self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
         self._children = [_Child(i) for i in range(options.processes)]
@@ -551,7 +558,7 @@ class Supervisor:
         self._say(reason)
         with contextlib.suppress(OSError):
             path = self.options.directory / "jobs" / f"{self.options.job_id}.fail"
-            tls.write_private(path, (reason + "\n").encode())
+            trusted.write_file(path, (reason + "\n").encode())
         return 1
 
     def _tell_parent(self, word: str) -> None:
@@ -578,7 +585,7 @@ def _read_facts(directory: Path) -> dict[str, Any]:
     """
     path = directory / "cluster.json"
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads(trusted.read_file(path)))
     except (OSError, ValueError) as error:
         raise SiteError(
             f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "

@@ -8,21 +8,21 @@ In any other module, names that stand for the old module, its functions and its 
 from __future__ import annotations
 
 import ast
-import atexit
 import importlib
 import itertools
+import os
 import shutil
 import socket
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from hpclaunch import file_errors
+from hpclaunch import file_errors, trusted
 from hpclaunch.errors import SiteError
+from hpclaunch.worker.spill import make_directory
 
 _ARCHIVES = (".zip", ".egg", ".whl")
 
@@ -30,19 +30,21 @@ _ARCHIVES = (".zip", ".egg", ".whl")
 class Uploads:
     """The uploads of one worker.
 
-    :param directory: where they go; None is a temporary directory, which this removes in the end.
+    :param directory: where they go; made by the first :meth:`add`, and removed in the end.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._opened: tuple[int, int] | None = None  # it, and its lock, which says that this worker lives
         self._numbers = itertools.count(1)
         self._places: dict[str, Path] = {}  # by the file's name
 
     def add(self, name: str, data: bytes) -> bool:
         """Make a module, or an archive of modules, importable; say whether anything has changed by that.
 
-        :raises SiteError: the file can't be written; nothing has changed then.
         :raises Exception: a module that is loaded already can't be loaded from this; nothing has changed then.
+        :raises SiteError: another user could put his modules in the place of these, or the file can't be written;
+            nothing has changed then.
         """
         name = Path(name).name
         before = self._places.get(name)
@@ -79,6 +81,11 @@ class Uploads:
             _replace_entry(place, None)
             shutil.rmtree(place.parent, ignore_errors=True)
         self._places.clear()
+        if self._opened is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            for descriptor in self._opened:
+                os.close(descriptor)
+            self._opened = None
 
     def _write(self, name: str, data: bytes) -> Path:
         """Write a file into a directory of its own.
@@ -90,7 +97,7 @@ class Uploads:
             directory = self._new_directory()
             (directory / name).write_bytes(data)
         except OSError as error:
-            place = directory or self._directory or Path(tempfile.gettempdir())
+            place = directory or self._directory
             why = file_errors.told(error, place)
             if directory is not None:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -101,10 +108,9 @@ class Uploads:
         return directory / name
 
     def _new_directory(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="hpclaunch-uploads-"))
-            atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        if self._opened is None:
+            trusted.check_base(self._directory.parent)  # Python will look there by its path
+            self._opened = make_directory(self._directory)
         directory = self._directory / f"upload-{next(self._numbers)}"
         directory.mkdir(mode=0o700)
         return directory

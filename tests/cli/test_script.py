@@ -63,7 +63,7 @@ def test_every_batch_system_has_one(section: str, typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["slurm", "--core", "3"], "'--cores'"),
+        (["slurm", "--core", "3"], "--cores"),
         (["slurn", "--cores", "3"], "did you mean 'slurm'?"),
         (["slurm", "--cores", "3", "--memory", "1 gigabyte"], "argument memory"),
         (["slurm", "--cores", "2", "--processes", "3", "--memory", "1 GB"], "processes"),

@@ -26,7 +26,6 @@ from hpclaunch.errors import (
     ClusterNotFoundError,
     CommClosedError,
     SerializationError,
-    SiteError,
     TaskError,
     UserError,
 )
@@ -547,7 +546,7 @@ def test_no_cluster_there(tmp_path: Path) -> None:
 def test_a_directory_that_others_can_read(cluster: MiniCluster) -> None:
     cluster.directory.chmod(0o755)
     try:
-        with pytest.raises(SiteError, match="other users"):
+        with pytest.raises(ClusterNotFoundError, match="other users"):
             Client(cluster.directory)
     finally:
         cluster.directory.chmod(0o700)

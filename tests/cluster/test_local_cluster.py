@@ -463,3 +463,26 @@ def test_shutdown_of_a_client_ends_its_cluster() -> None:
     own.shutdown()
     assert own.status == "closed"
     cluster.close()
+
+
+def _limits_and_uploads(module: str) -> tuple[int, int, int]:
+    import os
+    import resource
+    from pathlib import Path
+
+    lines = Path(f"/proc/{os.getppid()}/limits").read_text().splitlines()
+    supervisor = next(line for line in lines if "core file" in line)
+    return resource.getrlimit(resource.RLIMIT_CORE)[0], int(supervisor.split()[4]), __import__(module).VALUE
+
+
+@pytest.mark.slow
+def test_no_core_dumps_and_nothing_left_of_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    (tmp_path / "uploaded_here.py").write_text("VALUE = 5\n")
+    with LocalCluster(n_workers=1) as cluster, Client(cluster) as client:
+        client.upload_file(tmp_path / "uploaded_here.py")
+        assert client.submit(_limits_and_uploads, "uploaded_here").result(30) == (0, 0, 5)
+        assert [path.name for path in scratch.glob("hpclaunch-*")]
+    assert [path.name for path in scratch.glob("hpclaunch-*")] == []

@@ -14,8 +14,9 @@ from typing import Any
 
 import uvloop
 
+from hpclaunch import trusted
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import Listener
+from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.scheduler import silence as silences
 from hpclaunch.scheduler.server import SchedulerServer
@@ -85,7 +86,7 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
     listener = Listener(cluster_id, tls.server_context(directory, "head"), server.on_peer)
     await listener.start(["127.0.0.1"])
     facts = {"id": cluster_id, "name": "mini", "addresses": [f"127.0.0.1:{listener.port}"], "pid": os.getpid()}
-    tls.write_private(directory / "cluster.json", json.dumps(facts).encode())
+    trusted.write_file(directory / "cluster.json", json.dumps(facts).encode())
     ready()
     await until(server)
     await server.close("the test is over")

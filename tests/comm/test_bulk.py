@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -208,6 +209,34 @@ def test_strangers_who_say_nothing_keep_nobody_away(
         holder.close()
 
     run(story())
+
+
+def test_the_port_goes_on_after_a_connection_could_not_be_accepted(
+    run: Run, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failing accept() had ended the port for good."""
+    failed: list[object] = []
+    monkeypatch.setattr(bulk.log, "warning", lambda *words: failed.append(words))
+
+    async def scene() -> None:
+        holder, client = server(credentials), receiver(credentials)
+        payload = dump_value(np.zeros(bulk.LEAST_BYTES, dtype=np.int8))
+        offer = holder.offer(payload)
+        assert offer is not None
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as early:
+            early.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (early.fileno() + 1, hard))
+            try:
+                early.connect_ex(("127.0.0.1", offer.port))
+                await until(lambda: failed)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert (await client.take("127.0.0.1:1", offer)).size == payload.size
+        client.close()
+        holder.close()
+
+    run(scene())
 
 
 def test_an_offer_that_nobody_takes_expires(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

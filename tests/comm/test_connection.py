@@ -18,9 +18,10 @@ import uvloop
 from hpclaunch.comm import framing, tls
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
-from hpclaunch.comm.connection import Connection, Listener, dial
+from hpclaunch.comm.connection import Connection, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch
 from hpclaunch.comm.framing import LIMIT_STRANGER, Frame
+from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.memory import MemoryConnection, memory_pair
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import CommClosedError, HandshakeError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -17,11 +18,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from hpclaunch import trusted
 from hpclaunch.comm import connection as connection_module
 from hpclaunch.comm import framing, tls
+from hpclaunch.comm import listener as listener_module
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.connection import Connection, Listener, dial
+from hpclaunch.comm.connection import Connection, dial
 from hpclaunch.comm.framing import Frame, encode
+from hpclaunch.comm.listener import Listener
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -96,7 +100,7 @@ def test_certificates_hold_whatever_the_clock_of_a_node_says(credentials: Path, 
 def test_private_files_are_private_from_the_first_byte_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        tls.write_private(tmp_path / "secret", b"x")
+        trusted.write_file(tmp_path / "secret", b"x")
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
@@ -107,7 +111,7 @@ def test_a_private_file_is_replaced_whole_and_a_link_is_not_followed(tmp_path: P
     target = tmp_path / "target"
     target.write_bytes(b"mine")
     (tmp_path / "secret").symlink_to(target)
-    tls.write_private(tmp_path / "secret", b"new")
+    trusted.write_file(tmp_path / "secret", b"new")
     assert target.read_bytes() == b"mine"
     assert (tmp_path / "secret").read_bytes() == b"new"
 
@@ -342,7 +346,7 @@ def test_a_stranger_without_tls_is_dropped_and_nothing_is_decoded(
         async with House(credentials) as house:
             await asyncio.wait_for(_until_closed(house.address, data), 5)
             assert not house.guests
-            assert not house.listener._open
+            assert not house.listener.unproved
         assert not decoded
 
     run(scene())
@@ -373,7 +377,7 @@ def test_a_stranger_that_drips_bytes_is_dropped_in_time(
         async with House(credentials if secure else None) as house:
             data = b"\x16\x03\x01\x02\x00\x01" + bytes(500) if secure else GREETING + GREETING
             await asyncio.wait_for(_until_closed(house.address, data, drip=0.05), 10)
-            assert not house.listener._open
+            assert not house.listener.unproved
 
     run(scene())
 
@@ -386,7 +390,7 @@ def test_a_member_that_never_greets_is_dropped(credentials: Path, run: Run, shor
             reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname="")
             assert await asyncio.wait_for(reader.read(), 5) == b""
             writer.close()
-            assert not house.listener._open
+            assert not house.listener.unproved
 
     run(scene())
 
@@ -410,6 +414,61 @@ def test_many_strangers_do_not_keep_members_out(credentials: Path, run: Run, sho
             connection_module.HANDSHAKE_SECONDS = 5.0
             assert await house.visit(credentials, "client")
             await asyncio.gather(*strangers)
+
+    run(scene())
+
+
+def test_strangers_are_few_and_the_oldest_make_way(
+    credentials: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-open connections had taken all descriptors, and no worker came in any more."""
+    monkeypatch.setattr(listener_module, "MOST_UNPROVED", 8)
+    monkeypatch.setattr(listener_module, "_LEAST_SECONDS", 0.05)
+
+    async def scene() -> None:
+        async with House(credentials) as house:
+            host, _, port = house.address.rpartition(":")
+            silent = [await asyncio.open_connection(host, int(port)) for _ in range(100)]
+            seen = []
+            for _ in range(3):
+                assert await house.visit(credentials, "client")
+                seen.append(house.listener.unproved)
+            assert 0 < max(seen) <= 8
+            for _, writer in silent:
+                writer.close()
+
+    run(scene())
+
+
+def test_connections_leave_descriptors_for_other_things(
+    credentials: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        async with House(credentials) as house:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            monkeypatch.setattr(listener_module, "RESERVE", soft)
+            with pytest.raises(PeerError):
+                await house.visit(credentials, "client")
+            monkeypatch.undo()
+            assert await house.visit(credentials, "client")
+
+    run(scene())
+
+
+def test_a_listener_without_descriptors_accepts_again_when_there_are_some(credentials: Path, run: Run) -> None:
+    async def scene() -> None:
+        async with House(credentials) as house:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with socket.socket() as early:
+                early.setblocking(False)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (early.fileno() + 1, hard))
+                try:
+                    host, _, port = house.address.rpartition(":")
+                    early.connect_ex((host, int(port)))
+                    await asyncio.sleep(0.1)  # the listener fails to accept meanwhile
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                assert await house.visit(credentials, "client")
 
     run(scene())
 

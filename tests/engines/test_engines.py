@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from hpclaunch.comm import tls
+from hpclaunch.comm.connection import dial
+from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
 from hpclaunch.config.layers import load
 from hpclaunch.engines import base
 from hpclaunch.engines.embedded import RunningEmbedded
-from hpclaunch.errors import ConfigError
+from hpclaunch.errors import ConfigError, HandshakeError
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -41,11 +44,11 @@ def test_the_commands_of_head_and_jobs_name_the_run_directory() -> None:
     engine = base.by_name("embedded")
     directory = Path("/shared/a run directory")
     assert engine.head_command("/opt/python", directory) == [
-        *("/opt/python", "-m", "hpclaunch.head"),
+        *("/opt/python", "-P", "-m", "hpclaunch.head"),
         *("--directory", str(directory)),
     ]
     words = engine.worker_command(local_config(python="/opt/python"), directory)
-    assert words[:3] == ["/opt/python", "-m", "hpclaunch.worker"]
+    assert words[:4] == ["/opt/python", "-P", "-m", "hpclaunch.worker"]
     assert words[words.index("--directory") + 1] == str(directory)
 
 
@@ -80,5 +83,27 @@ def test_without_a_listener_the_address_is_memory() -> None:
         running = RunningEmbedded(SchedulerServer("c-1", on_request=no_answer), None, ())
         assert running.addresses == ["memory"]
         await running.close("the test is over")
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("role", ["worker", "supervisor"])
+def test_a_job_that_the_cluster_could_not_have_is_sent_away(tmp_path: Path, role: str) -> None:
+    """What a peer says its job is would reach the command that cancels jobs."""
+    tmp_path.chmod(0o700)
+
+    async def look() -> None:
+        some = hooks()._replace(is_job_id=lambda job: job == "1.1")
+        running = await base.by_name("embedded").start(
+            tmp_path, "c-1", local_config(), ["127.0.0.1"], some, port=0
+        )
+        try:
+            context = tls.client_context(tmp_path, "worker")
+            for job in ("--user=root", "1.2", ""):
+                hello = Hello(PROTOCOL_VERSION, role, "x", "c-1", job_id=job)
+                with pytest.raises(HandshakeError, match="is no id that a job of this cluster could have"):
+                    await dial(running.addresses[0], hello, context, lambda *_: None, lambda *_: None)
+        finally:
+            await running.close("the test is over")
 
     asyncio.run(look())

@@ -58,6 +58,8 @@ class Launcher:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         self.may_leave = ""
+        self.command = [sys.executable, "-m", "hpclaunch"]
+        self.current: Path | None = None  # the current directory of the ranks, if it is not that of the script
         self.directory = directory
         self.python = str(mpi_environment(kind) / "bin" / "python") if kind != "none" else sys.executable
         (directory / "tmp").mkdir()
@@ -72,7 +74,7 @@ class Launcher:
         script.write_text(textwrap.dedent(body))
         note = [self.python, "-I", str(HERE / "note_exit.py"), str(self.directory / "codes")]
         if self.kind == "none":
-            command = [sys.executable, "-m", "hpclaunch", "run", "-n", str(ranks), str(script), *arguments]
+            command = [*self.command, "run", "-n", str(ranks), str(script), *arguments]
         else:
             mpirun = str(Path(self.python).parent / "mpiexec")
             command = [mpirun, "-n", str(ranks), *OPTIONS[self.kind], *note, self.python, str(script), *arguments]
@@ -87,7 +89,7 @@ class Launcher:
         }
         return subprocess.Popen(
             command,
-            cwd=self.directory,
+            cwd=self.current or self.directory,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

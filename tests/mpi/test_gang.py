@@ -54,9 +54,29 @@ def test_files_are_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+def test_a_directory_that_another_has_put_in_its_place_is_not_read(tmp_path: Path) -> None:
+    """It holds the keys of the cluster, and the address of the head."""
+    directory = tmp_path / "launch"
+    gang = FileGang(directory, 1, 2)
+    directory.rename(tmp_path / "away")
+    directory.mkdir(mode=0o700)
+    (directory / "0.word").write_bytes(b"my head is yours")
+    with pytest.raises(SiteError, match="did not come"):
+        gang.broadcast(None, 0, 0.05)
+    gang.close()
+    assert (directory / "0.word").exists()
+
+
+def test_a_parent_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(SiteError, match=r"chmod \+t"):
+        FileGang(tmp_path / "open" / "launch", 0, 2)
+
+
 def test_a_directory_that_others_can_read_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
-    with pytest.raises(SiteError, match="not yours alone"):
+    with pytest.raises(SiteError, match="can be read by other users"):
         FileGang(tmp_path / "open", 0, 2)
 
 

@@ -730,3 +730,11 @@ def test_losing_a_worker_costs_what_it_held_and_had(world: World) -> None:
     world.lose(worker)
     assert ToWorker(worker.name, m.FreeResults(["x"])) not in world.reactor.commands
     world.settle()
+
+
+def test_a_question_for_results_whose_columns_differ_changes_nothing(world: World) -> None:
+    client = world.join_client()
+    client.futures["gone"] = PENDING
+    with pytest.raises(ValueError, match="columns"):
+        wishes.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
+    assert not world.reactor.news

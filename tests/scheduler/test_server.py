@@ -445,6 +445,21 @@ def test_a_lost_worker_waits_for_its_supervisors_word(run: Run, monkeypatch: pyt
     run(scene)
 
 
+def test_a_supervisor_speaks_of_its_own_jobs_workers_only(run: Run) -> None:
+    async def scene(server: SchedulerServer) -> None:
+        other = Peer(server, "supervisor", "s2", job_id="j2")
+        Peer(server, "supervisor", "s", job_id="j")
+        worker = Peer(server, "worker", "w", threads=1, job_id="j")
+        for _ in range(2):  # while the worker is there, and while its own supervisor is waited for
+            other.comm.send(m.WorkerDied("w", None, 9, 1_000_000, [], False, "said to be dead"))
+            await ticks()
+            assert "w" in server.reactor.state.workers
+            worker.comm.close()
+            await ticks()
+
+    run(scene)
+
+
 def test_without_a_word_it_was_lost_with_its_job(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(server: SchedulerServer) -> None:
         monkeypatch.setattr(server_module, "BLAME_SECONDS", 0.01)

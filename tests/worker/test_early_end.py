@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.connection import Connection, Listener
+from hpclaunch.comm.connection import Connection
+from hpclaunch.comm.listener import Listener
 from hpclaunch.worker.server import WorkerServer, make_hello
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
+from hpclaunch.comm.sharing import open_shared
 from hpclaunch.worker import spill
 from hpclaunch.worker.spill import SpillDirectory, Spilled
 from tests.small_disk import small_disk
@@ -124,6 +126,39 @@ def test_a_file_that_was_cut_short_is_an_error(directory: SpillDirectory) -> Non
         file.read()
 
 
+def test_a_directory_that_another_has_put_in_its_place_is_neither_read_nor_written(
+    directory: SpillDirectory, tmp_path: Path
+) -> None:
+    """What is read is unpickled, so another's file must never be."""
+    file = directory.write(Payload(b"mine", [b"x"]))
+    directory.directory.rename(tmp_path / "away")
+    directory.directory.mkdir()
+    (directory.directory / file.path.name).write_bytes((tmp_path / "away" / file.path.name).read_bytes())
+    assert file.read() == Payload(b"mine", [b"x"])
+    with pytest.raises(OSError, match="not the result that it was"):
+        open_shared(file.place, file.inode, file.lengths)
+    assert directory.write(Payload(b"new", [])).read() == Payload(b"new", [])
+    directory.delete(file)
+    assert len(list(directory.directory.iterdir())) == 1  # another's is left alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_another_user_is_not_opened_whatever_its_inode(directory: SpillDirectory) -> None:
+    file = directory.write(Payload(b"mine", [b"x"]))
+    os.chown(file.path, 54321, -1)
+    with pytest.raises(OSError, match="not the file that was written"):
+        file.read()
+    with pytest.raises(OSError, match="not the result that it was"):
+        open_shared(file.place, file.inode, file.lengths)
+
+
+def test_a_file_under_the_same_name_is_not_taken_for_what_was_written(directory: SpillDirectory) -> None:
+    file, other = (directory.write(Payload(word, [b"x"])) for word in (b"mine", b"that"))
+    other.path.rename(file.path)
+    with pytest.raises(OSError, match="not the file that was written"):
+        file.read()
+
+
 def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,3 +190,18 @@ def test_a_result_for_which_there_is_no_room_stays_in_memory_and_leaves_no_file(
         disk.empty()
         assert load_value(*directory.write(payload).read())[-1] == 0
         directory.close()
+
+
+def test_a_directory_that_could_not_be_locked_is_made_at_the_next_try(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    name = tmp_path / "hpclaunch-spill-x"
+    next_free = os.dup(0)
+    os.close(next_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_free + 1, hard))  # the directory can be opened, no lock in it
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            spill.make_directory(name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for descriptor in spill.make_directory(name):
+        os.close(descriptor)

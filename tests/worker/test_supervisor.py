@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpclaunch import trusted
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
@@ -264,6 +269,61 @@ def test_a_run_directory_that_the_node_does_not_see(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "must be on a file system that login and compute nodes share" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def run_worker(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a job's program to its end, with little patience for a head that does not answer."""
+    argv = [sys.executable, "-m", "hpclaunch.worker", "--directory", str(directory), "--job", "1"]
+    return subprocess.run([*argv, "--death-timeout", "0.1", *more], capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def foreign_head() -> Iterator[tuple[str, list[bytes]]]:
+    """A port that takes anybody's word, and what was sent to it."""
+    heard: list[bytes] = []
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = server.accept()
+                sock.settimeout(1)
+                with sock, contextlib.suppress(OSError):
+                    heard.append(sock.recv(100))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", heard
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("how", ["owner", "mode", "security"])
+def test_a_run_directory_that_another_has_put_there_is_not_believed(
+    tmp_path: Path, foreign_head: tuple[str, list[bytes]], how: str
+) -> None:
+    """The worker would dial another user's head in plain TCP, and run what that sends it."""
+    address, heard = foreign_head
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    facts = {"id": "c-1", "name": "c", "addresses": [address], "security": False}
+    trusted.write_file(directory / "cluster.json", json.dumps(facts).encode())
+    if how == "owner":
+        if os.geteuid():
+            pytest.skip("only root can give a directory to another user")
+        os.chown(directory, 54321, -1)
+    elif how == "mode":
+        directory.chmod(0o777)
+    more = ["--no-security"] if how != "security" else []
+    done = run_worker(directory, *more)
+    words = {"owner": "belongs to user 54321", "mode": "chmod go-rwx", "security": "contradicts the job script"}
+    assert (done.returncode, words[how] in done.stderr, "Traceback" in done.stderr) == (1, True, False), (
+        done.stderr
+    )
+    assert heard == []
+    if how == "security":  # what the job script says is done
+        run_worker(directory, "--no-security")
+        assert b"supervisor" in b"".join(heard)
 
 
 @pytest.mark.slow

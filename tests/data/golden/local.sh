@@ -48,7 +48,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 hpclaunch_before="${!:-}"
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
+/opt/python/bin/python -P -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 2 --threads 1 --memory 1000000000 --death-timeout 60 &
 hpclaunch_program=$!
 hpclaunch_code=0
 wait "$hpclaunch_program" || hpclaunch_code=$?

@@ -121,7 +121,7 @@ hpclaunch_line=
 set +eu +o pipefail # the prologue's own, and not for what follows
 
 hpclaunch_before="${!:-}"
-/opt/python/bin/python -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 3 --threads 2 --memory 24000000000 --death-timeout 60 --local-directory "${TMPDIR:-/tmp}" &
+/opt/python/bin/python -P -m hpclaunch.worker --directory /home/user/.hpclaunch/run/demo-0a1b2c3d --job "$HPCLAUNCH_JOB" --ends "${HPCLAUNCH_ENDS:-0}" --processes 3 --threads 2 --memory 24000000000 --death-timeout 60 --local-directory "${TMPDIR:-/tmp}" &
 hpclaunch_program=$!
 hpclaunch_code=0
 wait "$hpclaunch_program" || hpclaunch_code=$?

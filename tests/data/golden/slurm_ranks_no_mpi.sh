@@ -30,7 +30,7 @@ export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 hpclaunch_before="${!:-}"
-srun /opt/python -m hpclaunch run script.py -x 'a b' &
+srun /opt/python -P -m hpclaunch run script.py -x 'a b' &
 hpclaunch_program=$!
 hpclaunch_code=0
 wait "$hpclaunch_program" || hpclaunch_code=$?
