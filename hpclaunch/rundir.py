@@ -7,6 +7,7 @@ One private directory per cluster, on a file system that login and compute nodes
         head.json                               what the head is to do; written by whoever starts it
         cluster.json                            what the head says of itself: addresses, process, host
         head.log
+        head-gone                               the head is gone; left by a worker that has made sure of it
         job.sh                                  the job script as it is submitted; job-gpu.sh that of the group gpu
         jobs/                                   start tickets, exit codes and reasons of jobs, by job id; jobs-gpu/
         logs/                                   the jobs' output, unless log-directory says otherwise
@@ -23,6 +24,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,8 @@ from hpclaunch import file_errors, homes, trusted
 from hpclaunch.errors import ClusterNotFoundError, ConfigError, SiteError
 from hpclaunch.trusted import write_file as write_file  # what is in a run directory is written whole, and private
 
+#: Says that the head is gone, and who has made sure of that; then each host believes it.
+GONE = "head-gone"
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
 #: Seconds after which a run directory without a head is taken as one that never got a head.
 _BIRTH_SECONDS = 600.0
@@ -52,9 +56,7 @@ class ClusterFacts(NamedTuple):
     @property
     def has_owner(self) -> bool:
         """True while the process lives that the head was to end with, here."""
-        owner = self.facts.get("owner_pid")
-        start = process_start(owner) if isinstance(owner, int) and owner else ""
-        return start != "" and start == self.facts.get("owner_start", start)
+        return is_owned_here(self.facts)
 
 
 def base_directory(configured: str | None = None) -> Path:
@@ -185,7 +187,7 @@ def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
         except (OSError, ValueError, SiteError):
             continue
         if isinstance(facts, dict):
-            found.append(ClusterFacts(directory, facts, _is_alive(facts)))
+            found.append(ClusterFacts(directory, facts, _is_alive(directory, facts)))
     return sorted(found, key=lambda one: one.facts.get("started", 0))
 
 
@@ -218,11 +220,25 @@ def abandoned(base: Path | None = None) -> list[Path]:
     return found
 
 
-def _is_alive(facts: dict[str, Any]) -> bool | None:
-    if facts.get("host") != socket.gethostname():
-        return None
-    start = process_start(int(facts.get("pid", 0)))
-    return bool(start) and start == facts.get("process_start")
+def _is_alive(directory: Path, facts: dict[str, Any]) -> bool | None:
+    if facts.get("host") == socket.gethostname():
+        return is_head_process(facts)
+    return False if (directory / GONE).exists() else None
+
+
+def is_head_process(facts: Mapping[str, Any]) -> bool:
+    """Say whether a head's process is one of this host, by what ``cluster.json`` says of it."""
+    pid = facts.get("pid")
+    start = process_start(pid) if isinstance(pid, int) else ""
+    return start != "" and start == facts.get("process_start")
+
+
+def is_owned_here(facts: Mapping[str, Any]) -> bool:
+    """Say whether the process lives on this host that a head was to end with."""
+    owner = facts.get("owner_pid")
+    is_here = facts.get("host", socket.gethostname()) == socket.gethostname()
+    start = process_start(owner) if is_here and isinstance(owner, int) and owner else ""
+    return start != "" and start == facts.get("owner_start", start)
 
 
 def _told_directory(path: Path) -> Path:

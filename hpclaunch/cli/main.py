@@ -31,6 +31,8 @@ COMMANDS = {
     "up": "hpclaunch.cli.cluster:up",
     "why": "hpclaunch.cli.cluster:why",
 }
+#: Those that look at the user's clusters; the others have other things to do.
+_ABOUT_CLUSTERS = {"adapt", "clean", "down", "jobs", "logs", "ps", "scale", "up", "why"}
 
 
 class _LazyGroup(click.Group):
@@ -57,6 +59,16 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="hpclaunch")
 def cli() -> None:
     """Run Python functions on the batch cluster that you have an account on."""
+
+
+@cli.result_callback()
+@click.pass_context
+def _after(ctx: click.Context, *args: Any, **options: Any) -> None:
+    """Remove what has died with its owner, once a command about clusters has done its work."""
+    if ctx.invoked_subcommand in _ABOUT_CLUSTERS:
+        from hpclaunch.cli.leftovers import remove_leftovers
+
+        remove_leftovers()
 
 
 def main() -> None:

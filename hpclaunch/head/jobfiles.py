@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpclaunch import file_errors
+from hpclaunch import file_errors, remains
 from hpclaunch.jobs.job import JobFiles
 
 #: Bytes of a log that are read for an error, and for a person who asks for it.
@@ -138,16 +138,7 @@ class RunFiles:
 
     def leftovers(self) -> list[str]:
         """Return the jobs that the journal has as submitted and not as ended, in order of submission."""
-        left: dict[str, None] = {}
-        for line in _read_text(self._journal).splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # the last line of a head that was killed while it wrote
-            left |= dict.fromkeys(entry.get("submitted", ()))
-            for job_id in entry.get("ended", ()):
-                left.pop(job_id, None)
-        return list(left)
+        return remains.read_journal(self._journal)
 
 
 def _absorb(known: JobFiles, kind: str, text: str) -> JobFiles | None:

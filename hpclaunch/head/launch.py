@@ -273,6 +273,7 @@ class HeadProcess:
     ) -> None:
         self.directory = directory
         self.owner_pid = os.getpid()
+        self.last_words = ""  # the end of its log, once the connection to it was lost
         if waiting is not None:
             self._process = waiting
             assert waiting.stdin is not None
@@ -320,6 +321,10 @@ class HeadProcess:
             )
         why = said.removeprefix("failed: ") if said.startswith("failed: ") else log_tail(self.directory)
         raise HeadError(f"the head could not start (exit code {self._process.returncode}): {why}")
+
+    def keep_last_words(self, why: Exception) -> None:
+        """Read the head's log while it is there: the last worker of a lost head removes it."""
+        self.last_words = log_tail(self.directory)
 
     def exit_code(self) -> int | None:
         """Return the head's exit code; None while it lives."""

@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, file_errors, process_limits, rundir
+from hpclaunch import batch, clocks, file_errors, heartbeat, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -109,6 +109,7 @@ class Head:
         manager.cancel()
         await self.engine.close("the cluster was closed")
         await asyncio.sleep(0.05)  # let the last answers out
+        self._heart.stop()
         if self._close_error is None:
             rundir.remove(self.directory)
         return 0 if self._close_error is None else EXIT_JOBS_LEFT
@@ -151,10 +152,14 @@ class Head:
             "started": time.time(),
             "owner_pid": options.owner_pid,
             "owner_start": options.owner_start,
+            "beat_seconds": heartbeat.beat_seconds(config.death_timeout),
             "result_memory": config.result_memory,
             "memory": {level: getattr(config, f"memory_{level}") for level in MEMORY_KEYS},
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
+        self._heart = heartbeat.Heart(
+            self.directory / "cluster.json", heartbeat.beat_seconds(config.death_timeout)
+        )
         log.info("cluster %s at %s", options.cluster_id, ", ".join(self.engine.addresses))
 
     def _watch_owner(self) -> None:
@@ -190,7 +195,7 @@ class Head:
 
     async def _sweep_others(self) -> None:
         try:
-            await sweep_others(self.directory)
+            await sweep_others()
         except Exception:  # what others have left is no reason to end
             log.exception("what dead clusters have left could not be swept up")
 

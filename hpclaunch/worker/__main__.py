@@ -154,9 +154,10 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(options, str(error))
     finally:
         if options.own_directory:
-            from hpclaunch.rundir import remove
+            from hpclaunch import marks, rundir
 
-            remove(options.directory)
+            rundir.remove(options.directory)
+            marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
 
 
 def _refuse(options: argparse.Namespace, why: str) -> int:
