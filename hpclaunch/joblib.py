@@ -1,6 +1,6 @@
 """joblib on a cluster: ``with joblib.parallel_config(backend="hpclaunch"): ...``.
 
-Importing this module registers the backend; so does making a Client. It uses the client that is meant where it is
+Importing this module registers the backend; so does making a Client. It uses the current client where it is
 used (:func:`hpclaunch.get_client`). Large arguments that several calls share are scattered once for each
 ``Parallel`` call, and tasks get them read-only, as from joblib's own backends. ``Parallel`` inside a task runs on
 the cluster too.
@@ -20,11 +20,12 @@ from joblib._parallel_backends import AutoBatchingMixin, ParallelBackendBase
 from joblib.parallel import register_parallel_backend
 
 from hpclaunch.client.client import Client
-from hpclaunch.client.current import get_client
+from hpclaunch.client.current import current_client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.client.submission.functions import SUBMIT_WORDS
+from hpclaunch.comm.keys import text_of_key
 from hpclaunch.comm.serialize import reduce_future
-from hpclaunch.tasks.context import stepping_aside
+from hpclaunch.tasks.context import seceding
 
 #: Bytes from which an argument is scattered.
 _LARGE = 1 << 16
@@ -38,7 +39,7 @@ _set_up_lock = threading.RLock()
 class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """joblib's backend; made by joblib.
 
-    :param client: None: the one that is meant.
+    :param client: None: the current one.
     :param wait_for_workers_timeout: seconds to wait for the first worker.
     :param scatter: values to send to all workers now, and once: calls that have one of them as an argument take it
         from there, whatever its size.
@@ -69,11 +70,11 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             raise TypeError(f"scatter is a list or tuple of values, not {scatter!r:.100}")
         if unknown := sorted(options.keys() - SUBMIT_WORDS):
             raise TypeError(f"{', '.join(unknown)}: neither an option of this backend nor one of Client.submit")
-        self._client = client or get_client()
+        self._client = client or current_client()
         self._timeout = wait_for_workers_timeout
         self._options = options
         self._setup = _Setup.of(initializer, initargs)
-        self._pending: set[Future] = set()
+        self._pending: set[Future[Any]] = set()
         futures = self._client.scatter(list(scatter), broadcast=True, hash=False) if scatter else []
         self._scattered = {id(value): (value, _Shared(f)) for value, f in zip(scatter, futures, strict=True)}
         self._shared: dict[int, tuple[Any, _Shared]] = {}  # by the value's id; the value is kept for that
@@ -109,29 +110,29 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             return threads
         return min(n_jobs, threads) if n_jobs > 0 else max(1, threads + 1 + n_jobs)
 
-    def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Future:
+    def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Future[Any]:
         """Run a batch of calls."""
         items = [(f, self._replace(args), dict(zip(kwargs, self._replace(kwargs.values()), strict=True)))
                  for f, args, kwargs in func.items]  # fmt: skip
         setup = self._setup and self._setup.replaced(self._replace)
-        options = {"key": self._client._stem(_name(items)), **self._options}
+        options = {"key": f"{_name(items)}-{secrets.token_hex(8)}", **self._options}
         future = self._client.submit(_run_batch, items, setup, **options)
         with self._lock:
             self._pending.add(future)
         future.add_done_callback(lambda done: self._on_ended(done, callback))
         return future
 
-    def _on_ended(self, future: Future, callback: Callable[[Any], None] | None) -> None:
+    def _on_ended(self, future: Future[Any], callback: Callable[[Any], None] | None) -> None:
         with self._lock:
             self._pending.discard(future)
         if callback is not None and not future.cancelled():
             callback(future)
 
-    def retrieve_result_callback(self, out: Future) -> Any:
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch, or raise what it raised."""
         return out.result()
 
-    def retrieve_result(self, out: Future, timeout: float | None = None) -> Any:
+    def retrieve_result(self, out: Future[Any], timeout: float | None = None) -> Any:
         """Wait for the results of a batch."""
         return out.result(timeout)
 
@@ -158,7 +159,7 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """While results are waited for in a task, let others have its thread."""
-        with stepping_aside():
+        with seceding():
             yield
 
     def _replace(self, values: Any) -> list[Any]:
@@ -177,11 +178,11 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 class _Shared:
     """Stands for a scattered value among the arguments; tasks on one worker share it."""
 
-    def __init__(self, future: Future) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         self.future = future
 
     def __reduce__(self) -> Any:
-        return reduce_future(self.future._key, is_shared=True)
+        return reduce_future(text_of_key(self.future.key), is_shared=True)
 
 
 def _size(value: Any) -> int:

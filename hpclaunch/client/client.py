@@ -1,48 +1,35 @@
 """The user's way to a cluster: submit functions, get futures.
 
-What a client is made of, and which thread does what, is in :mod:`hpclaunch.client.core`.
+Each method says what it does, and hands its arguments to the part of the client that does it: the sub-packages
+beside this file. How a client is made and closed is in :mod:`hpclaunch.client.lifetime`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
 
-from hpclaunch.client.calls import scatter as data_calls
-from hpclaunch.client.calls.actors import submit_actor
-from hpclaunch.client.calls.cancel import EndCalls
-from hpclaunch.client.calls.inspect import QuestionCalls
-from hpclaunch.client.calls.replicas import CopyCalls
-from hpclaunch.client.calls.setups import SetUpCalls
-from hpclaunch.client.coordination.datasets import DatasetCalls
-from hpclaunch.client.core import ClientCore
-from hpclaunch.client.current import add_default, get_client, meaning, remove_default
-from hpclaunch.client.futures.future import CANCELLED, DONE, PENDING, STORED, Future
-from hpclaunch.client.futures.waiting import flatten, rebuild
-from hpclaunch.client.gc_pause import making_many
-from hpclaunch.client.graphs import plan as graph
+from hpclaunch.client.calls import inspect, replicas, setups
+from hpclaunch.client.calls import scatter as scattering
+from hpclaunch.client.calls import workers as worker_calls
+from hpclaunch.client.calls.actors import map_actors, submit_actor
+from hpclaunch.client.coordination import datasets
+from hpclaunch.client.futures.collect import only_futures
+from hpclaunch.client.futures.future import Future
+from hpclaunch.client.futures.gather import gather
 from hpclaunch.client.graphs import submit as graphs
-from hpclaunch.client.integrations.dask_names import heed_words, why_absent
 from hpclaunch.client.integrations.executor import ClientExecutor
-from hpclaunch.client.submission.functions import check_size
-from hpclaunch.client.submission.options import check_counts, make_terms, timeout_seconds, worker_names
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
-from hpclaunch.comm.keys import Key, text_of_key
-from hpclaunch.errors import CommClosedError, UserError
-from hpclaunch.link.facade import after, blocking, in_thread, is_awaiting, wait_all
-
-#: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.
-_MAP_CHUNK = 4096
-#: Bytes of arguments after which such a message is sent, however few tasks it has.
-_MAP_BYTES = 16 << 20
+from hpclaunch.client.lifetime import ClientLifetime
+from hpclaunch.client.submission.options import make_options, worker_names
+from hpclaunch.comm.keys import Key
+from hpclaunch.errors import UserError
+from hpclaunch.link.facade import blocking, in_thread, is_awaiting, no_answer
+from hpclaunch.link.timeouts import timeout_seconds
 
 
-class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, ClientCore):
+class Client(ClientLifetime):
     """A connection to a cluster, to run functions on it.
 
     :param cluster: a cluster object; the name of a running cluster, its directory or its cluster file; or None:
@@ -58,30 +45,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
     :raises ClusterNotFoundError: nothing runs by that name.
     """
 
-    def __init__(
-        self,
-        cluster: Any = None,
-        *,
-        name: str | None = None,
-        timeout: float = 10.0,
-        set_as_default: bool = True,
-        asynchronous: bool = False,
-        **local: Any,
-    ) -> None:
-        self._own_cluster: Any = None
-        cluster = heed_words(cluster, local)
-        if cluster is None:
-            from hpclaunch.cluster.current import current_or_new_cluster
-
-            cluster, is_own = current_or_new_cluster(asynchronous=asynchronous, **local)
-            self._own_cluster = cluster if is_own else None
-        elif local:
-            raise TypeError(f"{', '.join(local)} go with a new LocalCluster, not with {cluster!r}")
-        super().__init__(cluster, name=name, timeout=timeout, asynchronous=asynchronous)
-        if set_as_default:
-            add_default(self)
-
-    # --- submitting
+    # --- tasks
 
     def submit(
         self,
@@ -102,7 +66,7 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         pure: bool = False,
         fifo_timeout: Any = None,
         **kwargs: Any,
-    ) -> Future:
+    ) -> Future[Any]:
         """Run ``function(*args, **kwargs)`` on the cluster.
 
         Futures among the arguments, also inside lists, dicts or objects, arrive as their results.
@@ -119,30 +83,19 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
             before that. Else it is learned from the function's earlier calls.
         :param timeout: how long it may run; after that it is ended, and fails with TaskTimeoutError.
         :param actor: ``function`` is a class: leave the object on a worker. The result is an
-            :class:`~hpclaunch.client.calls.actors.Actor`, whose methods call it there.
-        :param actors: the same as ``actor``.
-        :param restarts: how often an actor is made anew when its worker is lost.
-        :param pure: calls of equal functions with equal arguments are one task, while somebody has its future.
+            :class:`~hpclaunch.Actor`, whose methods call it there. ``actors`` is the same.
+        :param restarts: how often an actor is re-created when its worker is lost.
+        :param pure: calls of equal functions with equal arguments are one task, while one of its futures exists.
         :param fifo_timeout: accepted, and not needed.
         :raises SerializationError: the function or an argument can't be pickled.
         """
-        terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
-        retries, priority = check_counts(retries, priority)
+        options = make_options(retries, priority, resources, workers, allow_other_workers, duration, timeout)
         if actor or actors:
-            return submit_actor(self, function, args, kwargs, key=key, restarts=restarts, terms=terms)
-        with self._defining(function) as sent:
-            data, inputs = serialize.dump_call(args, kwargs or None)
-            check_size(len(data), sent.name)
-            if key is None and not pure:
-                future, is_new = self._future(key := self._stem(sent.name))
-            else:
-                name = _pure_key(sent, data) if key is None else text_of_key(key)
-                (future,), new = self._named([name], anew=key is not None)
-                is_new, key = bool(new), name
-            if is_new:
-                columns = [inputs] if inputs else []
-                self._send(m.SubmitTasks(sent.id, [key], [data], columns, retries, priority, terms))
-        return future
+            requirements = options.requirements
+            return submit_actor(
+                self._submission, function, args, kwargs, key=key, restarts=restarts, requirements=requirements
+            )
+        return self._submission.submit(function, args, kwargs, key, options, pure=pure)
 
     def map(
         self,
@@ -163,181 +116,22 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         fifo_timeout: Any = None,
         batch_size: int | None = None,
         **kwargs: Any,
-    ) -> list[Future]:
+    ) -> list[Future[Any]]:
         """Run ``function`` for each item (or each tuple of items of several iterables); return a future each.
 
         :param key: a prefix for the tasks' names, or a sequence of names.
-        :param resources: as ``workers``, ``allow_other_workers``, ``duration``, ``timeout``: of each call, as in
-            :meth:`submit`.
+        :param resources: this and the others are options of each call, as in :meth:`submit`.
         :param batch_size: as ``fifo_timeout``: accepted, and not needed: calls are sent in batches anyway.
         :param kwargs: passed to each call; sent once, however many calls there are.
         :raises SerializationError: the function or an argument can't be pickled.
         """
+        options = make_options(retries, priority, resources, workers, allow_other_workers, duration, timeout)
         if actor or actors:
-            words: dict[str, Any] = {"resources": resources, "workers": workers, "duration": duration, **kwargs}
-            words |= {"timeout": timeout, "allow_other_workers": allow_other_workers, "restarts": restarts}
-            rows = list(zip(*iterables, strict=False))
-            names = [f"{key}-{i}" for i in range(len(rows))] if isinstance(key, str) else key
-            return [
-                self.submit(function, *call, key=names[i] if names else None, actor=True, **words)
-                for i, call in enumerate(rows)
-            ]
-        terms = make_terms(resources, workers, allow_other_workers, duration, timeout)
-        retries, priority = check_counts(retries, priority)
-        if kwargs:
-            function, kwargs = self._bind(function, kwargs)
-        defining = self._defining(function)
-        calls = list(zip(*iterables, strict=False))
-        with defining as sent, making_many(len(calls)):
-            return self._map(sent, calls, kwargs, key, pure=pure, wishes=(retries, priority, terms))
-
-    def _map(
-        self,
-        sent: serialize.FunctionBytes,
-        calls: list[tuple[Any, ...]],
-        kwargs: dict[str, Any],
-        key: str | Sequence[Key] | None,
-        *,
-        pure: bool,
-        wishes: tuple[int, int, m.Terms | None],
-    ) -> list[Future]:
-        if pure and key is None:
-            keys = []  # each is known when its arguments are pickled
-        elif key is None or isinstance(key, str):
-            stem = self._stem(text_of_key(key) if key is not None else sent.name)
-            keys = [f"{stem}-{i}" for i in range(len(calls))]
-        else:
-            keys = [text_of_key(one) for one in key]
-            if len(keys) != len(calls):
-                raise ValueError(f"{len(keys)} keys for {len(calls)} calls")
-        is_own = not pure and (key is None or isinstance(key, str))
-        futures: list[Future] = []
-        while len(futures) < len(calls):
-            some = slice(len(futures), len(futures) + _MAP_CHUNK)
-            futures += self._map_chunk(sent, keys[some], calls[some], kwargs, wishes, is_own=is_own)
-        return futures
-
-    def _map_chunk(
-        self,
-        sent: serialize.FunctionBytes,
-        keys: list[str],
-        calls: list[tuple[Any, ...]],
-        kwargs: dict[str, Any],
-        wishes: tuple[int, int, m.Terms | None],
-        *,
-        is_own: bool,
-    ) -> list[Future]:
-        """Send the first of some calls, up to so many bytes; return a future for each of those.
-
-        :param is_own: their keys are of this client's making, so that nobody else has them.
-        """
-        dump, keywords = serialize.dump_inline, kwargs or None
-        args: list[bytes] = []
-        inputs: list[list[str]] = []
-        has_inputs = False
-        size = 0
-        with serialize.collecting() as found:
-            for call in calls:
-                data = dump((call, keywords))
-                args.append(data)
-                size += len(data)
-                if size > _MAP_BYTES:
-                    check_size(len(data), sent.name)
-                    keys = keys[: len(args)]
-                if found:
-                    has_inputs = True
-                    inputs += [[] for _ in range(len(args) - 1 - len(inputs))]
-                    inputs.append(list(found))
-                    found.clear()
-                if size > _MAP_BYTES:
-                    break
-        if has_inputs:
-            inputs += [[] for _ in range(len(args) - len(inputs))]
-        if is_own:
-            futures = self._new_futures(keys)
-        else:
-            names = keys or [_pure_key(sent, data) for data in args]
-            futures, new = self._named(names, anew=bool(keys))
-            keys, args = [names[i] for i in new], [args[i] for i in new]
-            inputs = [inputs[i] for i in new] if inputs else []
-        if keys:
-            self._send(m.SubmitTasks(sent.id, keys, args, inputs, *wishes))
-        return futures
-
-    def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
-        """Run a task graph (a dict, as Dask makes and documents them) and return the results of ``keys``.
-
-        ``keys`` is a key or nested lists of keys; the results come in the same shape. This is what Dask takes as
-        ``scheduler=``: ``x.compute(scheduler=client.get)``.
-
-        :param sync: wait for the results; False: return futures.
-        :param options: as for :meth:`compute`.
-        :raises KeyError: the graph lacks one of ``keys``.
-        """
-        if sync and is_awaiting(self):
-            return in_thread(functools.partial(self.get, dsk, keys, **options))
-        futures = graphs.submit_graph(self, dsk, keys, **graphs.wishes_in(options))
-        if not sync:
-            return graph.rebuild(keys, futures)
-        values = dict(zip(futures, self.gather(list(futures.values())), strict=True))
-        return graph.rebuild(keys, values)
-
-    def compute(
-        self,
-        collections: Any,
-        sync: bool = False,
-        optimize_graph: bool = True,
-        *,
-        retries: int = 0,
-        priority: int = 0,
-        **options: Any,
-    ) -> Any:
-        """Begin to compute a Dask collection or a delayed call; return the Future of its value.
-
-        For a list or tuple of them, a list of futures; what is no collection comes back as it is.
-
-        :param sync: wait, and return values instead of futures.
-        :param optimize_graph: let Dask optimise its graphs.
-        :param options: ``workers``, ``allow_other_workers``, ``resources``, ``duration`` and ``timeout``, for each
-            of the tasks as in :meth:`submit`; ``traverse=False`` leaves lists and dicts as they are. Dask's
-            options that say how its own schedulers work are accepted, and not needed.
-        :raises UserError: there is no such option.
-        """
-        some, is_one = graphs.flat(collections)
-        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options}, is_strict=True)
-        wishes["traverse"] = options.get("traverse", True)
-        results = graphs.compute(self, some, optimize_graph=optimize_graph, **wishes)
-        if sync:
-            results = [self.gather(one) if isinstance(one, Future) else one for one in results]
-        return results[0] if is_one else results
-
-    def persist(
-        self,
-        collections: Any,
-        optimize_graph: bool = True,
-        *,
-        retries: int = 0,
-        priority: int = 0,
-        **options: Any,
-    ) -> Any:
-        """Begin to compute collections, and keep their parts on the workers; return collections of these parts.
-
-        :param options: as for :meth:`compute`.
-        """
-        some, is_one = graphs.flat(collections)
-        wishes = graphs.wishes_in({"retries": retries, "priority": priority, **options}, is_strict=True)
-        results = graphs.persist(self, some, optimize_graph=optimize_graph, **wishes)
-        return results[0] if is_one else results
-
-    def _bind(
-        self, function: Callable[..., Any], kwargs: dict[str, Any]
-    ) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """Make keywords a part of the function, which travels once, unless there are futures in them."""
-        with serialize.collecting() as found:
-            serialize.dump_inline(kwargs)
-        if found:
-            return function, kwargs
-        return functools.partial(function, **kwargs), {}
+            requirements = options.requirements
+            return map_actors(
+                self._submission, function, iterables, kwargs, key, restarts=restarts, requirements=requirements
+            )
+        return self._submission.map(function, iterables, kwargs, key, options, pure=pure)
 
     def gather(self, futures: Any, errors: str = "raise", direct: bool | None = None) -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
@@ -349,29 +143,23 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :raises ValueError: a future is another client's.
         :raises ResultTooLargeError: the results together do not fit into the memory that is free here.
         """
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors is "raise" or "skip", not {errors!r}')
-        futures = list(futures) if isinstance(futures, Iterator) else futures
-        is_plain = type(futures) is list and set(map(type, futures)) == {Future}
-        flat = list(futures if is_plain else flatten(futures))
-        if others := {*map(operator.attrgetter("_client"), flat)} - {self}:
-            raise ValueError(
-                f"gather takes futures of its own client, and some are of {others.pop().name}: ask that"
-            )
-        if self.asynchronous and is_awaiting(self):
-            return after(wait_all(self, flat), functools.partial(self.gather, futures, errors))
-        for future in flat:
-            if future._status == PENDING:
-                self._wait_for((future,), None)
-            if future._status > STORED and errors == "raise":  # not after all the others
-                future.result()
-        stored = [f for f in flat if f._status == STORED]
-        fetched = dict(zip(stored, self._fetch(stored, None), strict=True)) if stored else {}
-        if is_plain and errors == "raise" and not fetched:
-            load = serialize.load_value
-            with making_many(len(flat)):
-                return [load(f._data) if f._status == DONE else f.result() for f in flat]
-        return rebuild(futures, fetched, skip_errors=errors == "skip")
+        return gather(self._core.table, futures, errors)
+
+    def cancel(self, futures: Future[Any] | Iterable[Future[Any]], force: bool = False) -> Any:
+        """Cancel tasks, and with them all that use their results.
+
+        A task that runs already is left to end, and can see that it was cancelled (:func:`hpclaunch.get_task`).
+
+        :param force: replace the worker process that runs it; its other tasks run again elsewhere and are not
+            blamed. (Workers in threads of this process, ``processes=False``, can't be replaced.)
+        """
+        self._core.table.cancel(only_futures(futures), force=bool(force))
+        return no_answer(self)
+
+    def retry(self, futures: Future[Any] | Iterable[Future[Any]]) -> Any:
+        """Run failed tasks once more, and before them those of their inputs that have failed."""
+        self._core.table.retry(only_futures(futures))
+        return no_answer(self)
 
     def get_executor(self, **options: Any) -> ClientExecutor:
         """Return a ``concurrent.futures.Executor`` that runs its calls on this cluster.
@@ -379,6 +167,42 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :param options: go to :meth:`submit` with each call, such as ``retries=2``.
         """
         return ClientExecutor(self, **options)
+
+    # --- task graphs
+
+    def get(self, dsk: Mapping[Any, Any], keys: Any, *, sync: bool = True, **options: Any) -> Any:
+        """Run a task graph (a dict, as Dask makes and documents them) and return the results of ``keys``.
+
+        ``keys`` is a key or nested lists of keys; the results come in the same shape. This is what Dask takes as
+        ``scheduler=``: ``x.compute(scheduler=client.get)``.
+
+        :param sync: wait for the results; False: return futures.
+        :param options: as for :meth:`compute`.
+        :raises KeyError: the graph lacks one of ``keys``.
+        """
+        call = functools.partial(graphs.get, self._submission, dsk, keys, sync=sync, options=options)
+        return in_thread(call) if sync and is_awaiting(self) else call()
+
+    def compute(self, collections: Any, sync: bool = False, optimize_graph: bool = True, **options: Any) -> Any:
+        """Begin to compute a Dask collection or a delayed call; return the Future of its value.
+
+        For a list or tuple of them, a list of futures; what is no collection comes back as it is.
+
+        :param sync: wait, and return values instead of futures.
+        :param optimize_graph: let Dask optimise its graphs.
+        :param options: ``retries``, ``priority``, ``workers``, ``allow_other_workers``, ``resources``,
+            ``duration`` and ``timeout``, for each of the tasks as in :meth:`submit`; ``traverse=False`` leaves
+            lists and dicts as they are. Dask's options for its own schedulers are accepted, and not needed.
+        :raises UserError: there is no such option.
+        """
+        return graphs.compute(self._submission, collections, options, optimize_graph=optimize_graph, sync=sync)
+
+    def persist(self, collections: Any, optimize_graph: bool = True, **options: Any) -> Any:
+        """Begin to compute collections, and keep their parts on the workers; return collections of these parts.
+
+        :param options: as for :meth:`compute`.
+        """
+        return graphs.persist(self._submission, collections, options, optimize_graph=optimize_graph)
 
     # --- data
 
@@ -404,7 +228,118 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :raises TimeoutError: they are not there in time.
         """
         names, limit = worker_names(workers), timeout_seconds(timeout)
-        return data_calls.scatter(self, data, names, limit, broadcast=broadcast, hash=hash)
+        return scattering.scatter(self._core, data, names, limit, broadcast=broadcast, hash=hash)
+
+    @blocking
+    def replicate(
+        self,
+        futures: Future[Any] | Iterable[Future[Any]],
+        n: int | None = None,
+        workers: list[str] | None = None,
+        branching_factor: int = 2,
+    ) -> None:
+        """Wait for results, and keep each on ``n`` workers (None: on all), so that they survive a worker.
+
+        Small results are with the head, and need no copies.
+
+        :param branching_factor: accepted, and not needed: all fetch it from those who have it.
+        """
+        replicas.replicate(self._core.link, futures, n, workers)
+
+    @blocking
+    def rebalance(self, futures: Any = None, workers: list[str] | None = None) -> None:
+        """Move results until workers hold about the same share of their memory.
+
+        :param futures: wait for these results, and move only these; None: all that are there now.
+        """
+        replicas.rebalance(self._core.link, futures, workers)
+
+    @blocking
+    def publish_dataset(self, *args: Any, name: Any = None, override: bool = False, **kwargs: Any) -> None:
+        """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
+
+        :param name: a name that is no text, such as ``("run", 7)``, is known by its ``repr``.
+        :param override: replace a dataset of this name.
+        :raises KeyError: there is a dataset of this name already.
+        """
+        datasets.publish(self._core, args, name, override, kwargs)
+
+    @blocking
+    def get_dataset(self, name: Any, default: Any = datasets.MISSING) -> Any:
+        """Return a dataset; ``default=`` if there is none.
+
+        :raises KeyError: there is none, and no default.
+        """
+        return datasets.get(self._core, name, default)
+
+    @blocking
+    def list_datasets(self) -> list[str]:
+        """Return the names of the datasets."""
+        return datasets.names(self._core)
+
+    @blocking
+    def unpublish_dataset(self, name: Any) -> None:
+        """Forget a dataset.
+
+        :raises KeyError: there is none of this name.
+        """
+        datasets.unpublish(self._core, name)
+
+    @property
+    def datasets(self) -> datasets.Datasets:
+        """The datasets as a dict: ``client.datasets["name"] = value``."""
+        return datasets.Datasets(self)
+
+    # --- how things stand
+
+    @blocking
+    def why(self, task: Future[Any] | Key) -> str:
+        """Say how a task stands and why: what it waits for, what runs that, what rules each worker out.
+
+        :param task: a future, or a task's key.
+        """
+        return inspect.why(self._core.link, task)
+
+    @blocking
+    def who_has(self, futures: Future[Any] | Iterable[Future[Any]] | None = None) -> dict[Any, list[str]]:
+        """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
+        return inspect.who_has(self._core.link, futures)
+
+    @blocking
+    def has_what(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
+        """Return the keys of the large results on each worker."""
+        return inspect.keys_by_worker(self._core.link, "has_what", workers)
+
+    @blocking
+    def processing(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
+        """Return the keys of the tasks that each worker runs or is about to run."""
+        return inspect.keys_by_worker(self._core.link, "processing", workers)
+
+    @blocking
+    def call_stack(
+        self, futures: Future[Any] | Iterable[Future[Any]] | None = None, keys: Iterable[Key] | None = None
+    ) -> dict[Any, list[str]]:
+        """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
+        return inspect.call_stack(self._core.link, futures, keys)
+
+    @blocking
+    def scheduler_info(self) -> dict[str, Any]:
+        """Return what the head says of itself; ``["workers"]`` has a dict of facts for each worker, by name."""
+        return inspect.scheduler_info(self._core.link)
+
+    @blocking
+    def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
+        """Return how many tasks each worker runs at once; ``ncores`` is the same."""
+        return inspect.nthreads(self._core.link, workers)
+
+    ncores = nthreads
+
+    @property
+    def dashboard_link(self) -> None:
+        """The dashboard's address; None: there is no dashboard in this version."""
+        return
+
+    # --- workers
 
     @blocking
     def run(
@@ -424,15 +359,15 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
 
         :param wait: wait for the results; False: return None at once.
         :param on_error: "raise" the first error, "return" errors among the results, or "ignore" them.
-        :param nanny: not to be had: the process that watches over workers runs nobody's code.
+        :param nanny: refused: the process that watches over workers runs no code of users.
         :raises UserError: ``nanny`` is asked for.
         """
         if nanny:
-            raise UserError("run(nanny=True) is refused: the process that watches over workers runs nobody's code")
-        return data_calls.run(self, function, args, kwargs, workers, wait=wait, on_error=on_error)
+            raise UserError("run(nanny=True) is refused: the process that watches over workers runs no user code")
+        return worker_calls.run(self._core.link, function, args, kwargs, workers, wait=wait, on_error=on_error)
 
     def run_on_scheduler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Refuse: nobody's code runs in the head.
+        """Refuse: the head runs no code of users.
 
         :raises UserError: always.
         """
@@ -442,16 +377,80 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         )
 
     @blocking
-    def restart(self, timeout: str | float = 30.0, wait_for_workers: bool = True) -> Client:
+    def register_plugin(
+        self, plugin: Any, name: str | None = None, idempotent: bool | None = None
+    ) -> dict[str, dict[str, str]]:
+        """Have a plugin set up each worker, now and later, before any task runs there: see :class:`WorkerPlugin`.
+
+        It stays registered until it is unregistered, or the cluster ends: workers that are added or replaced, also
+        by :meth:`restart`, are set up too. With no worker it is registered for those to come.
+
+        :param name: what it is known by; None is ``plugin.name``, or a new name.
+        :param idempotent: do nothing if there is one of this name; None is ``plugin.idempotent``, or False. Else
+            it replaces that one, which is torn down before.
+        :returns: ``{"status": "OK"}`` for each worker that is there.
+        :raises SetupError: its ``setup`` raised on a worker, or three workers ended meanwhile. It is not
+            registered then, and torn down where it worked.
+        :raises SerializationError: it can't be pickled.
+        :raises UserError: it is too large for the head to keep.
+        """
+        return setups.register_plugin(self._core.link, plugin, name, idempotent)
+
+    def register_worker_plugin(self, plugin: Any, name: str | None = None, nanny: bool | None = None) -> Any:
+        """As :meth:`register_plugin`.
+
+        :raises UserError: ``nanny`` is asked for.
+        """
+        if nanny:
+            raise UserError("a plugin for the process that watches over workers is refused: it runs no user code")
+        return self.register_plugin(plugin, name)
+
+    def register_worker_callbacks(self, setup: Callable[..., Any]) -> Any:
+        """Have a function called once in each worker process, now and later, before any task runs there.
+
+        A parameter ``dask_worker`` of it is given what :func:`hpclaunch.get_worker` gives tasks.
+
+        :raises SetupError: it raised on a worker.
+        """
+        return self.register_plugin(*setups.plugin_of(setup))
+
+    @blocking
+    def unregister_worker_plugin(self, name: str, nanny: bool | None = None) -> dict[str, dict[str, str]]:
+        """Tear a plugin down on all workers; those to come do not get it.
+
+        :raises UserError: no plugin has this name.
+        :raises SetupError: its ``teardown`` raised on a worker; it is unregistered all the same.
+        """
+        return setups.unregister_plugin(self._core.link, name)
+
+    @blocking
+    def has_plugin(self, plugin: Any) -> Any:
+        """Say whether a plugin is registered, by its name or itself; for a list of them, a dict by name."""
+        return setups.has_plugin(self._core.link, plugin)
+
+    @blocking
+    def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> None:
+        """Send a .py, .zip, .egg or .whl file to all workers, now and later, to be imported there.
+
+        Workers that are added or replaced, also by :meth:`restart`, have it before any task runs there. A changed
+        file of the same name replaces the one before: what was imported from that is loaded again, with the
+        uploaded modules that import it. Other modules that hold its functions and classes get the new ones.
+
+        :param load: accepted, and not needed: a module is loaded by the first task that imports it, and again by
+            each upload that changes it.
+        :raises UserError: it is of another kind, or too large for the head to keep.
+        :raises SetupError: a module raised when it was loaded again; workers keep the one before.
+        """
+        setups.upload_file(self._core.link, filename)
+
+    @blocking
+    def restart(self, timeout: str | float = 30.0, wait_for_workers: bool = True) -> Self:
         """Cancel all tasks of all clients, forget all results and replace all worker processes.
 
         :param wait_for_workers: return when the new ones are there; False: at once.
         :raises TimeoutError: the workers were not back within ``timeout`` seconds.
         """
-        self._end([(key, CANCELLED, None) for key in list(self._futures)])
-        limit = timeout_seconds(timeout)
-        asking = self._ask_living("restart", timeout=limit, wait=wait_for_workers)
-        self._thread.run(asking, limit + 5 if limit is not None else None)
+        worker_calls.restart(self._core, timeout, wait=wait_for_workers)
         return self
 
     @blocking
@@ -461,92 +460,4 @@ class Client(CopyCalls, DatasetCalls, EndCalls, QuestionCalls, SetUpCalls, Clien
         :raises TimeoutError: they were not within ``timeout`` seconds.
         :raises JobsFailedError: the cluster gave up starting them.
         """
-        timeout = timeout_seconds(timeout)
-        if not isinstance(n_workers, int) or n_workers < 0:
-            raise ValueError(f"n_workers is a whole number of 0 or more, not {n_workers!r}")
-        limit = None if timeout is None else timeout + 5
-        self._thread.run(self._ask_living("wait_for_workers", n_workers=n_workers, timeout=timeout), limit)
-
-    @blocking
-    def close(self, timeout: str | float | None = None) -> None:
-        """Release all futures and disconnect; a LocalCluster that was made by this client ends too.
-
-        :param timeout: accepted, and not needed: nothing is waited for that may not end.
-        """
-        remove_default(self)
-        super().close()
-        cluster, self._own_cluster = self._own_cluster, None
-        if cluster is not None:
-            cluster.close()
-
-    @blocking
-    def shutdown(self) -> None:
-        """End the cluster, whoever else uses it, and close this client."""
-        if self.cluster is not None:
-            self.cluster.close()
-        else:
-            with contextlib.suppress(CommClosedError):  # it ends before it has answered
-                self._thread.run(self._session.ask("close"))
-        Client.close(self)
-
-    @staticmethod
-    def current(allow_global: bool = True) -> Client:
-        """Return the client that is meant here; as :func:`hpclaunch.get_client`."""
-        return get_client()
-
-    @contextlib.contextmanager
-    def as_default(self) -> Iterator[Client]:
-        """Be the default client inside this block, in all threads: Dask's ``.compute()`` comes here too."""
-        add_default(self)
-        try:
-            yield self
-        finally:
-            remove_default(self)
-
-    def as_current(self) -> contextlib.AbstractContextManager[Client]:
-        """Return a ``with`` block in which :func:`hpclaunch.get_client` gives this client."""
-        return meaning(self)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(why_absent(name))
-
-    def __enter__(self) -> Client:
-        if self.asynchronous:
-            raise TypeError("an asynchronous client takes: async with Client(asynchronous=True) as client")
-        return self
-
-    def __await__(self) -> Generator[Any, None, Client]:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> Client:
-        cluster: Any = self.cluster
-        if getattr(cluster, "asynchronous", False):
-            await cluster  # the workers of a local one are there then
-        await self._start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
-        await in_thread(functools.partial(self.__exit__, kind))
-
-    def __exit__(self, kind: type[BaseException] | None = None, *exc: object) -> None:
-        try:
-            if kind is None:  # what its executors were given is not dropped
-                self._unended.wait(self)
-        finally:
-            self.close()
-
-    def __repr__(self) -> str:
-        if not self._is_open:
-            return f"<Client {self.name}, not connected yet: await it>"
-        state = f"closed: {self._closed}" if self._closed else f"connected to {self._session.address}"
-        return f"<Client {self.name}, {state}>"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<b>Client</b> {escape(repr(self)[1:-1])}"
-
-
-def _pure_key(sent: serialize.FunctionBytes, args: bytes) -> str:
-    """Return the key that all calls of this function with these arguments have."""
-    return f"{sent.name}-{hashlib.blake2b(sent.id + args, digest_size=16).hexdigest()}"
+        worker_calls.wait_for_workers(self._core.link, n_workers, timeout)

@@ -1,7 +1,7 @@
-"""Python's search for garbage in cycles, put off while very many objects are made that are no garbage.
+"""Python's cyclic garbage collector, paused while very many objects are made that are no garbage.
 
-The search is begun again and again by the mere number of new objects, and looks at all of them each time. While
-200,000 futures were made it took a third of the client's processor time, and found nothing.
+The collector is started again and again by the mere number of new objects, and looks at all of them each time.
+While 200,000 futures were made it took a third of the client's processor time, and found nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _was_on = False  # before the first of them
 
 
 @contextlib.contextmanager
-def making_many(count: int) -> Iterator[None]:
-    """Put the search off inside this block, in which about ``count`` objects are made; few are not worth it."""
+def gc_paused(count: int) -> Iterator[None]:
+    """Pause the collector inside this block, in which about ``count`` objects are made; few are not worth it."""
     global _depth, _was_on
     if count < _MANY:
         yield

@@ -96,7 +96,7 @@ class ForgetFunctions(_Message, tag=28):
 
 
 class Terms(_Message):
-    """What tasks ask of their worker; see :class:`hpclaunch.scheduler.terms.Terms`."""
+    """What tasks ask of their worker; see :class:`hpclaunch.scheduler.requirements.Terms`."""
 
     resources: dict[str, float] = {}
     workers: list[str] = []

@@ -10,17 +10,11 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from hpclaunch.client.futures.timeout_errors import late
 from hpclaunch.link.loop import Abandonment, abandonment
-
-if TYPE_CHECKING:
-    from hpclaunch.client.calls.actors import ActorFuture
-    from hpclaunch.client.core import ClientCore
-    from hpclaunch.client.futures.future import Future
 
 _may_block: ContextVar[bool] = ContextVar("may_block", default=False)
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -56,16 +50,16 @@ def blocking(method: Method) -> Method:
 def in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
     """Run a call that blocks in a thread of its own; must be called on an event loop.
 
-    If the answer is cancelled, as by ``asyncio.wait_for``, what the call waits for is given up: a lock that nobody
-    waits for any more must not be taken, nor a value out of a queue.
+    If the answer is cancelled, as by ``asyncio.wait_for``, what the call waits for is given up: a lock must not be
+    taken, nor a value out of a queue, for a caller that does not wait any more.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
     own = Abandonment()
     answer.add_done_callback(lambda ended: own.abandon() if ended.cancelled() else None)
 
-    def settle(value: Any, error: BaseException | None) -> None:
-        if answer.done():  # nobody waits any more
+    def resolve(value: Any, error: BaseException | None) -> None:
+        if answer.done():  # it was cancelled
             return
         if error is not None:
             answer.set_exception(error)
@@ -81,54 +75,19 @@ def in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
         except BaseException as raised:
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop has closed
-            loop.call_soon_threadsafe(settle, value, error)
+            loop.call_soon_threadsafe(resolve, value, error)
 
     threading.Thread(target=copy_context().run, args=(run,), name="hpclaunch-await", daemon=True).start()
     return answer
 
 
-def nothing(client: Any) -> Any:
-    """Return what a call with no answer returns: None, or an awaitable of it."""
+def no_answer(client: Any) -> Any:
+    """Return what a call without an answer returns: None, or an awaitable of it."""
     if not is_awaiting(client):
         return None
     done = asyncio.get_running_loop().create_future()
     done.set_result(None)
     return done
-
-
-async def wait_all(
-    client: ClientCore, futures: Sequence[Future | ActorFuture], timeout: float | None = None
-) -> None:
-    """Wait until all of some futures have ended.
-
-    :raises TimeoutError: they have not within ``timeout`` seconds.
-    :raises JobsFailedError: the cluster cannot start workers.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    pending = [future for future in futures if not future.done()]
-    left = len(pending)
-
-    def note() -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0 and not ended.done():
-            ended.set_result(None)
-
-    def fail(error: BaseException) -> None:
-        if not ended.done():
-            ended.set_exception(error)
-
-    if not pending:
-        return
-    with client._complaining(functools.partial(soon, loop, fail)):
-        for future in pending:
-            future._watch(functools.partial(soon, loop, note))
-        try:
-            async with asyncio.timeout(timeout):
-                await ended
-        except TimeoutError:
-            raise late(futures, timeout or 0.0) from None
 
 
 def soon(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *args: Any) -> None:

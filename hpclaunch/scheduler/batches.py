@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.large_functions import is_coming, make_room
+from hpclaunch.scheduler.requirements import take_resources
 from hpclaunch.scheduler.state import ASSIGNED, LARGE_BYTES, SchedulerState, Task, Worker
-from hpclaunch.scheduler.terms import take_resources
 
 
 def assign(

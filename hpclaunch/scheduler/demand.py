@@ -12,7 +12,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import NamedTuple
 
-from hpclaunch.scheduler.leaving import bound_bytes
+from hpclaunch.scheduler.evacuation import bound_bytes
 from hpclaunch.scheduler.sizes import least_bytes
 from hpclaunch.scheduler.state import (
     LEAST_SECONDS,

@@ -16,10 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import actors, claims, rings, sizes, timeouts
+from hpclaunch.scheduler import actors, reference_cycles, references, sizes, timeouts
+from hpclaunch.scheduler.client_events import (
+    SCATTERED,
+    forget_functions,
+    is_over,
+    let_go_of_unheard,
+    lost_scattered,
+    replace,
+    settle,
+    why_not_from,
+)
 from hpclaunch.scheduler.commands import Command, ToClient, ToWorker
-from hpclaunch.scheduler.news import News, killed
 from hpclaunch.scheduler.recall import TOLERANCE, on_overrun, recall
+from hpclaunch.scheduler.requirements import Terms, give_back
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -42,17 +52,7 @@ from hpclaunch.scheduler.state import (
     load_of,
     unqueue,
 )
-from hpclaunch.scheduler.terms import Terms, give_back
-from hpclaunch.scheduler.wishes import (
-    SCATTERED,
-    forget_functions,
-    is_over,
-    let_go_of_unheard,
-    lost_scattered,
-    replace,
-    settle,
-    why_not_from,
-)
+from hpclaunch.scheduler.updates import News, killed
 
 #: Workers that may be lost with a whole job (walltime, node) or be killed by somebody while they run one task, or
 #: while it waits for others there, before the task is blamed.
@@ -75,13 +75,13 @@ class Reactor:
         self.allowed_failures = allowed_failures
         self.commands: list[Command] = []
         self.news: dict[str, News] = {}  # per client, in columns
-        self.claims = claims.Claims()
+        self.claims = references.Claims()
         self._looked_at = 0.0
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done for the facts since the last call."""
         let_go_of_unheard(self)
-        claims.settle(self)
+        references.settle(self)
         for client, news in self.news.items():
             self.commands += [ToClient(client, message) for message in news.messages()]
         self.news.clear()
@@ -96,7 +96,7 @@ class Reactor:
 
     def on_client_left(self, name: str) -> None:
         """A client went: what only it wanted is wanted no more."""
-        claims.on_client_left(self, name)
+        references.on_client_left(self, name)
         client = self.state.clients.pop(name)
         self.on_keys_released_by(client, list(client.wants))
         self.news.pop(name, None)
@@ -357,7 +357,7 @@ class Reactor:
         if self.state.timed:
             timeouts.on_tick(self, now)
         if self.claims.suspects:
-            rings.on_tick(self, now)
+            reference_cycles.on_tick(self, now)
         self.commands += recall(self.state, now)
 
     # --- steps: towards a result

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import TooLargeError
+from hpclaunch.scheduler.client_events import SCATTERED
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.sizes import has_room_for, why_no_room
 from hpclaunch.scheduler.state import DONE, SchedulerState, Task
-from hpclaunch.scheduler.wishes import SCATTERED
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor

@@ -22,25 +22,25 @@ from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import claims, pressure, silence, sizes, timeouts, wishes
+from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, references, sizes, timeouts
 from hpclaunch.scheduler.commands import Command, ToClient
 from hpclaunch.scheduler.demand import Demand, Meter
+from hpclaunch.scheduler.draining import empty
+from hpclaunch.scheduler.heartbeats import Silence
+from hpclaunch.scheduler.job_runs import Runs
 from hpclaunch.scheduler.large_functions import forget_idle
 from hpclaunch.scheduler.load import Load, WorkerInfo, infos_of, load_of, worker_of
 from hpclaunch.scheduler.notices import Notices
 from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.placement import place
-from hpclaunch.scheduler.questions import Questions
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.relays import Relays
-from hpclaunch.scheduler.replacing import Replacing
+from hpclaunch.scheduler.requests import Questions
+from hpclaunch.scheduler.restarts import Replacing
 from hpclaunch.scheduler.restricted import complaints
-from hpclaunch.scheduler.retiring import empty
-from hpclaunch.scheduler.rounds import Rounds
-from hpclaunch.scheduler.runs import Runs
 from hpclaunch.scheduler.scattered import on_data_brought
-from hpclaunch.scheduler.silence import Silence
 from hpclaunch.scheduler.state import LOST, Worker
+from hpclaunch.scheduler.ticks import Rounds
 
 log = logging.getLogger("hpclaunch.scheduler")
 
@@ -104,25 +104,27 @@ class SchedulerServer:
         self.schedule_round = self.rounds.schedule
         self._relays = Relays(self._worker_at, self.reactor.state.size_of)
         self._requests: set[asyncio.Task[None]] = set()
-        self._patience = pressure.Patience()
+        self._patience = memory_pressure.Patience()
         self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
         self._handlers = self._handlers_for_clients()
         self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
-            m.DefineFunction: lambda peer, msg: wishes.on_function_sent(self.reactor, peer.hello.name, msg),
-            m.ForgetFunctions: lambda peer, msg: wishes.on_functions_forgotten(self.reactor, peer.hello.name, msg),
+            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(self.reactor, peer.hello.name, msg),
+            m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(
+                self.reactor, peer.hello.name, msg
+            ),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
-            m.SeeThrough: lambda peer, msg: wishes.on_tasks_sent_off(self.reactor, msg.keys),
-            m.RetryKeys: lambda peer, msg: wishes.on_tasks_retried(self.reactor, peer.hello.name, msg.keys),
-            m.Taken: lambda peer, msg: claims.on_taken(self.reactor, peer.hello.name, msg.ticket),
-            m.ResultNames: lambda peer, msg: claims.on_result_names(self.reactor, msg),
-            m.Fence: lambda peer, msg: wishes.on_fence(self.reactor, peer.hello.name, msg.number),
-            m.WantKeys: lambda peer, msg: wishes.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
-            m.LocateKeys: lambda peer, msg: wishes.on_results_not_found(self.reactor, peer.hello.name, msg),
+            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(self.reactor, msg.keys),
+            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(self.reactor, peer.hello.name, msg.keys),
+            m.Taken: lambda peer, msg: references.on_taken(self.reactor, peer.hello.name, msg.ticket),
+            m.ResultNames: lambda peer, msg: references.on_result_names(self.reactor, msg),
+            m.Fence: lambda peer, msg: client_events.on_fence(self.reactor, peer.hello.name, msg.number),
+            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
+            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(self.reactor, peer.hello.name, msg),
             m.Request: self._on_control,
             m.Fetch: self._relays.fetch,
             m.ActorCall: self._relays.call,
@@ -138,7 +140,7 @@ class SchedulerServer:
             m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
-            m.TaskSeceded: lambda peer, msg: wishes.on_task_seceded(self.reactor, peer.hello.name, msg),
+            m.TaskSeceded: lambda peer, msg: client_events.on_task_seceded(self.reactor, peer.hello.name, msg),
             m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
                 self.reactor, peer.hello.name, msg.key, time.monotonic()
             ),
@@ -166,7 +168,7 @@ class SchedulerServer:
             m.PROTOCOL_VERSION,
             self.cluster_id,
             python_path=list(map(os.fsencode, self.python_path)),
-            heartbeat_seconds=silence.HEARTBEAT_SECONDS,
+            heartbeat_seconds=heartbeats.HEARTBEAT_SECONDS,
         )
 
     def _join_client(self, peer: Peer) -> None:
@@ -294,7 +296,7 @@ class SchedulerServer:
         small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
         if message.workers:  # by name, address, host or job
             message.workers = self._questions.names(message.workers) or message.workers
-        worker = self._workers.get(wishes.on_data_put(self.reactor, peer.hello.name, message, small) or "")
+        worker = self._workers.get(client_events.on_data_put(self.reactor, peer.hello.name, message, small) or "")
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
         if small is None:
@@ -348,7 +350,7 @@ class SchedulerServer:
         return None
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
-        pressure.on_worker_paused(self.reactor, peer.hello.name, message)
+        memory_pressure.on_worker_paused(self.reactor, peer.hello.name, message)
         self._patience.heard(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)

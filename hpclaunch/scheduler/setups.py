@@ -19,7 +19,7 @@ from hpclaunch.errors import CommClosedError, HPCLaunchError, SetupError, UserEr
 from hpclaunch.scheduler.state import DRAINING, UNREADY, Worker
 
 if TYPE_CHECKING:
-    from hpclaunch.scheduler.questions import Questions
+    from hpclaunch.scheduler.requests import Questions
     from hpclaunch.scheduler.server import SchedulerServer
 
 log = logging.getLogger("hpclaunch.scheduler")

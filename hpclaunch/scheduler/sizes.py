@@ -22,6 +22,7 @@ import msgspec
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.large_functions import bytes_in_use, is_coming
+from hpclaunch.scheduler.requirements import Terms, has_resources, is_named, read
 from hpclaunch.scheduler.state import (
     AHEAD_SECONDS,
     FAILED,
@@ -32,7 +33,6 @@ from hpclaunch.scheduler.state import (
     Task,
     Worker,
 )
-from hpclaunch.scheduler.terms import Terms, has_resources, is_named, read
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor

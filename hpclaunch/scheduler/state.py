@@ -30,7 +30,7 @@ from itertools import chain
 
 from hpclaunch.comm.messages import DefineFunction, Failure
 from hpclaunch.errors import IllegalTransitionError
-from hpclaunch.scheduler.terms import Terms
+from hpclaunch.scheduler.requirements import Terms
 
 WAITING, READY, ASSIGNED, DONE, RELEASED, FAILED, CANCELLED = range(7)
 NAMES = ("waiting", "ready", "assigned", "done", "released", "failed", "cancelled")
@@ -485,7 +485,7 @@ class SchedulerState:
 
     def check(self) -> None:
         """Assert every rule of this state; for tests, after each event."""
-        from hpclaunch.scheduler.checks import check  # which knows all of this module
+        from hpclaunch.scheduler.invariants import check  # which knows all of this module
 
         check(self)
 

@@ -3,7 +3,7 @@
 The time is kept here and not on the worker, whose loop stands still while a task holds the interpreter: a worker
 only says when such a task begins, before it begins. Once a task is over its time it has failed, whatever its
 worker does: it is told that nobody wants it any more, and after a grace its process is replaced, by
-:mod:`hpclaunch.scheduler.replacing`. An entry leaves when the worker has answered for the task, or is lost.
+:mod:`hpclaunch.scheduler.restarts`. An entry leaves when the worker has answered for the task, or is lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a running task can learn of itself and its worker, and how it steps aside while it waits.
+"""What a running task can learn of itself and its worker, and how it secedes while it waits.
 
 Each execution thread has a :class:`Place`, by which a task finds its executor; a thread that is none has no place.
 Outside of tasks these functions raise ValueError, as in dask.distributed.
@@ -8,31 +8,48 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from hpclaunch.comm.class_copies import Table
 from hpclaunch.comm.keys import key_of_text
 from hpclaunch.errors import CancelledError
 
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-    from hpclaunch.worker.executor import Executor
+
+class TaskExecutor(Protocol):
+    """What a task needs of the worker's executor that runs it."""
+
+    @property
+    def facts(self) -> WorkerFacts:
+        """The worker."""
+
+    def is_cancelled(self, key: str) -> bool:
+        """Say whether a task that runs was cancelled."""
+
+    def secede(self, place: Place) -> None:
+        """Give the thread of a place to other tasks."""
+
+    def rejoin(self, place: Place) -> None:
+        """Wait for a free thread for a place that has seceded."""
+
+    def client(self) -> Any:
+        """Return the client that all tasks of the worker share."""
 
 
 class Place:
-    """One execution thread: what it runs, and where its slot begins; -1 while its task is aside."""
+    """One execution thread: what it runs, and where its slot begins; -1 while its task has seceded."""
 
-    __slots__ = ("busy", "classes", "executor", "key", "slot", "thread", "unheard")
+    __slots__ = ("before_end", "busy", "classes", "executor", "key", "slot", "thread")
 
-    def __init__(self, executor: Executor, slot: int) -> None:
+    def __init__(self, executor: TaskExecutor, slot: int) -> None:
         self.executor = executor
         self.slot = slot
         self.key = ""
         self.busy = False  # looks for tasks, or runs one
         self.classes: Table = {}  # of its task; see hpclaunch.comm.class_copies
         self.thread: threading.Thread | None = None
-        self.unheard: Client | None = None  # has said something that the head must hear before the task's end
+        #: Called before the task's end is reported: its client has sent something that the head must have by then.
+        self.before_end: Callable[[], None] | None = None
 
 
 class _Here(threading.local):
@@ -134,10 +151,10 @@ def rejoin() -> None:
 
 
 @contextlib.contextmanager
-def stepping_aside() -> Iterator[TaskFacts | None]:
-    """Wait inside this block, in a task or elsewhere, without keeping a worker's thread from others.
+def seceding() -> Iterator[TaskFacts | None]:
+    """Wait inside this block, in a task or elsewhere, without keeping a worker's thread from other tasks.
 
-    Gives the task, for whoever waits to see that it was cancelled meanwhile; None outside of tasks.
+    Gives the task, so that the caller sees when it was cancelled meanwhile; None outside of tasks.
     """
     place = here.place
     if place is None:
@@ -153,23 +170,21 @@ def stepping_aside() -> Iterator[TaskFacts | None]:
             place.executor.rejoin(place)
 
 
-def task_client() -> Client | None:
+def task_client() -> Any:
     """Return the client of the worker whose task calls this; None outside of tasks."""
     place = here.place
     return place.executor.client() if place is not None else None
 
 
-@contextlib.contextmanager
-def worker_client(timeout: float | None = None, separate_thread: bool = True) -> Iterator[Any]:
-    """Give a client inside a task, which can submit more tasks and wait for them.
+def client_of_task() -> Any:
+    """Return the client of the worker whose task calls this.
 
-    :param separate_thread: secede for the length of the block.
-    :raises ValueError: no task calls this.
+    :raises ValueError: no task does.
     """
-    executor = _place().executor
-    client = executor.client()
-    if not separate_thread:
-        yield client
-        return
-    with stepping_aside():
-        yield client
+    return _place().executor.client()
+
+
+def takes_worker(call: Callable[..., Any]) -> bool:
+    """Say whether a function has a parameter ``dask_worker``, for the worker that calls it."""
+    code = getattr(call, "__code__", None)
+    return code is not None and "dask_worker" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hpclaunch.comm import serialize
-from hpclaunch.comm.class_copies import Table, classes_of_task, enter
+from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
+from hpclaunch.tasks.actor import NewActor
 from hpclaunch.tasks.context import Place, here
 from hpclaunch.worker import shortage
 from hpclaunch.worker.hooks import mend_hooks
@@ -36,18 +37,6 @@ _INLINE_BYTES = 1 << 16
 _NO_MEMORY_SECONDS = 0.1
 
 
-class NewActor(NamedTuple):
-    """The outcome of a task that has made an actor."""
-
-    instance: Any
-    classes: Table  # those of that task that travelled by value: the actor's calls go on with them
-
-
-def make_actor(cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> NewActor:
-    """Make an actor: what the task of ``submit(cls, actor=True)`` calls."""
-    return NewActor(cls(*args, **kwargs), classes_of_task())
-
-
 class ActorAddress:
     """Where an actor is and what it can do."""
 
@@ -57,14 +46,9 @@ class ActorAddress:
         self._facts = key, place, worker, cls.__qualname__, methods
 
     def __reduce__(self) -> Any:
+        from hpclaunch.client.calls.actors import restore_actor  # a worker that makes no actors needs no client
+
         return restore_actor, self._facts
-
-
-def restore_actor(key: str, place: str, worker: str, class_name: str, methods: tuple[str, ...]) -> Any:
-    """Return the proxy of an actor."""
-    from hpclaunch.client.calls.actors import Actor
-
-    return Actor(key, place, worker, class_name, methods)
 
 
 class Actors:

@@ -33,9 +33,9 @@ from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.framing import LIMIT_PEER
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.errors import HPCLaunchError, SerializationError
+from hpclaunch.tasks.actor import NewActor
 from hpclaunch.tasks.context import Place, WorkerFacts, here
 from hpclaunch.worker import shortage
-from hpclaunch.worker.actors import NewActor
 from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.ownership import own
@@ -381,9 +381,9 @@ class Executor:
         call = args = kwargs = value = None  # nothing of a task outlives it
         if place.classes:
             place.classes.clear()
-        if place.unheard is not None:
-            place.unheard._be_heard()
-            place.unheard = None
+        if place.before_end is not None:
+            place.before_end()
+            place.before_end = None
         if self._cancelled and key in self._cancelled:
             self._cancelled.discard(key)
             if isinstance(outcome, Payload | NewActor):

@@ -23,7 +23,7 @@ from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import UserError
-from hpclaunch.tasks.context import Place, here
+from hpclaunch.tasks.context import Place, here, takes_worker
 from hpclaunch.worker.hooks import mend_hooks
 from hpclaunch.worker.setups import SetUps
 
@@ -138,9 +138,3 @@ def _call(function: bytes, data: bytes, facts: WorkerFacts) -> list[Any]:
     except BaseException as error:
         failure = serialize.dump_failure(error, skip_frames=1)
         return [False, failure.kind, failure.text, failure.traceback, failure.exception]
-
-
-def takes_worker(call: Callable[..., Any]) -> bool:
-    """Say whether a function has a parameter dask_worker."""
-    code = getattr(call, "__code__", None)
-    return code is not None and "dask_worker" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -30,8 +30,9 @@ from hpclaunch.comm.framing import LIMIT_PEER, Frame
 from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
+from hpclaunch.tasks.actor import NewActor
 from hpclaunch.tasks.context import WorkerFacts
-from hpclaunch.worker.actors import Actors, NewActor
+from hpclaunch.worker.actors import Actors
 from hpclaunch.worker.arrivals import Arrivals, shared_bytes
 from hpclaunch.worker.callee import Callee
 from hpclaunch.worker.commands import Command, DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult

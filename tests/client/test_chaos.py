@@ -17,6 +17,7 @@ from hpclaunch.errors import CancelledError
 from tests.client import work
 from tests.client.conftest import until
 from tests.client.devil import Devil
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -86,7 +87,7 @@ def check_quiet(cluster: MiniCluster, client: Client) -> None:
     """When all is over nothing is left, the head's state is whole, and the cluster works."""
 
     def ask(method: str) -> Any:
-        return client._thread.run(client._session.request(method))
+        return request(client, method)
 
     ask("check")
     try:

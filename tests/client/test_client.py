@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from hpclaunch import LocalCluster
-from hpclaunch.client import client as client_module
 from hpclaunch.client.client import Client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.client.submission import functions
+from hpclaunch.client.submission import submit as submit_module
 from hpclaunch.comm.serialize import RemoteTraceback
 from hpclaunch.errors import (
     CancelledError,
@@ -166,7 +166,7 @@ def test_a_module_that_only_the_client_has(
 
 def test_a_call_that_is_too_large_says_what_to_do_instead(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "_MAX_CALL", 1000)
-    monkeypatch.setattr(client_module, "_MAP_BYTES", 1000)
+    monkeypatch.setattr(submit_module, "_MAP_BYTES", 1000)
     data = bytes(2000)
     for call in (
         lambda: client.submit(work.length, data),
@@ -210,7 +210,7 @@ def test_map_with_keys(client: Client) -> None:
 
 
 def test_map_with_large_arguments_is_sent_in_parts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_MAP_BYTES", 10_000)
+    monkeypatch.setattr(submit_module, "_MAP_BYTES", 10_000)
     sizes = [100, 9_000, 20_000, 5, 30_000, 0, 1, 2]
     first = client.submit(work.inc, 0)
     calls = [[bytes(size), first] if size % 2 else [bytes(size)] for size in sizes]
@@ -369,7 +369,7 @@ def test_waiting_in_our_own_loop_is_an_error_not_a_deadlock(client: Client) -> N
         future_there.result()
 
     with pytest.raises(RuntimeError, match="would never end"):
-        client._thread.run(in_the_loop())
+        client._core.link.thread.run(in_the_loop())
     assert future.result(10) == 2
 
 
@@ -505,7 +505,7 @@ def test_what_has_no_future_is_forgotten(client: Client) -> None:
     assert client.gather(futures) == list(range(1, 11))
     del futures
     until(lambda: client.scheduler_info()["tasks"] == 0)
-    assert not client._futures
+    assert not client._core.table._futures
 
 
 def test_pending_tasks_without_futures_are_not_run(client: Client, tmp_path: Path) -> None:
@@ -728,17 +728,17 @@ def test_a_release_is_sent_also_while_its_future_is_still_being_deleted(
     """Weak references to an object lead there until its ``__del__`` has returned, as another thread may see."""
 
     async def flush() -> None:
-        client._flush()
+        client._core.link.flush()
 
-    note = client._note_release
+    note = client._core.table.note_release
     seen: list[dict[Any, Any]] = []
 
     def note_slowly(key: str) -> None:
         note(key)
         seen.append(client.futures)
-        client._thread.run(flush())
+        client._core.link.thread.run(flush())
 
-    monkeypatch.setattr(client, "_note_release", note_slowly)
+    monkeypatch.setattr(client._core.table, "note_release", note_slowly)
     future = client.submit(work.inc, 1)
     assert future.result(10) == 2
     del future

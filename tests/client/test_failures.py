@@ -17,6 +17,7 @@ from hpclaunch.client.futures.waiting import as_completed
 from hpclaunch.errors import CommClosedError, KilledWorkerError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -78,7 +79,7 @@ def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(
         until(lambda count=count: work.times_called(notes) == count)
         os.kill(int(notes.read_text().split()[-1]), signal.SIGKILL)
     until(lambda: work.times_called(notes) == 7)
-    blames = client._thread.run(client._session.request("blame"))
+    blames = request(client, "blame")
     assert [blame for blame, _ in blames] == ["others"] * 6
     assert "killed by signal 9 (SIGKILL) by somebody: it had used little memory" in blames[0][1]
     gate.touch()
@@ -95,7 +96,7 @@ def test_a_lost_job_is_not_held_against_its_tasks_at_once(own_cluster: Make, tmp
     cluster.jobs[0].wait()
     cluster.start_job()
     until(lambda: work.times_called(notes) == 2)
-    blames = client._thread.run(client._session.request("blame"))
+    blames = request(client, "blame")
     assert [blame for blame, _ in blames] == ["job"]
     assert "was lost with its job" in blames[0][1]
     gate.touch()
@@ -111,7 +112,7 @@ def test_a_job_that_the_batch_system_ends_is_nobodys_fault(own_cluster: Make, tm
     cluster.jobs[0].terminate()
     assert cluster.jobs[0].wait(10) == 128 + signal.SIGTERM
     until(lambda: not client.scheduler_info()["workers"])
-    assert client._thread.run(client._session.request("blame")) == []
+    assert request(client, "blame") == []
     left = client.scheduler_info()["left"]
     assert len(left) == 2
     assert all("the batch system or the user ended the job (SIGTERM)" in line for line in left)
@@ -137,12 +138,12 @@ def test_a_worker_that_is_retired_ends_its_tasks_first(own_cluster: Make, tmp_pa
     futures = client.map(work.note_and_wait, [str(notes)] * 6, [str(gate)] * 6, range(6))
     until(lambda: work.times_called(notes) == 2)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        retiring = pool.submit(client._thread.run, client._session.request("retire", job="1.1", drain=True))
+        retiring = pool.submit(request, client, "retire", job="1.1", drain=True)
         gate.touch()
         assert client.gather(futures) == list(range(6))
         assert retiring.result(20) == ["2.1-0"]
     assert cluster.jobs[0].wait(10) == 0
-    assert client._thread.run(client._session.request("blame")) == []
+    assert request(client, "blame") == []
     assert work.times_called(notes) == 6  # none was run twice
 
 

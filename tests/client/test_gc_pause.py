@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from hpclaunch import Client
-from hpclaunch.client.gc_pause import making_many
+from hpclaunch.client.gc_pause import gc_paused
 from tests.client import work
 
 MANY = 20_000
@@ -29,21 +29,21 @@ def searching() -> Iterator[None]:
 
 
 def test_it_is_off_inside_and_on_again_behind() -> None:
-    with making_many(MANY):
+    with gc_paused(MANY):
         assert not gc.isenabled()
-        with making_many(MANY):
+        with gc_paused(MANY):
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_a_few_objects_are_not_worth_it() -> None:
-    with making_many(100):
+    with gc_paused(100):
         assert gc.isenabled()
 
 
 def test_an_error_puts_it_on_again() -> None:
-    with pytest.raises(ValueError, match="x"), making_many(MANY):
+    with pytest.raises(ValueError, match="x"), gc_paused(MANY):
         raise ValueError("x")
     assert gc.isenabled()
 
@@ -51,7 +51,7 @@ def test_an_error_puts_it_on_again() -> None:
 def test_who_has_switched_it_off_keeps_it_off() -> None:
     gc.disable()
     try:
-        with making_many(MANY):
+        with gc_paused(MANY):
             assert not gc.isenabled()
         assert not gc.isenabled()
     finally:
@@ -64,7 +64,7 @@ def another_thread_inside() -> Iterator[None]:
     inside, leave = threading.Event(), threading.Event()
 
     def make() -> None:
-        with making_many(MANY):
+        with gc_paused(MANY):
             inside.set()
             assert leave.wait(20)
 
@@ -78,7 +78,7 @@ def another_thread_inside() -> Iterator[None]:
 
 def test_the_last_of_several_threads_puts_it_on_again() -> None:
     with ExitStack() as stack:
-        with making_many(MANY):
+        with gc_paused(MANY):
             stack.enter_context(another_thread_inside())
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -13,6 +13,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.errors import ActorError, KilledWorkerError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 from tests.worker.test_supervisor import children
 
@@ -76,7 +77,7 @@ def test_only_what_ran_is_blamed_for_the_loss_of_its_worker(own_cluster: Make, t
     until(lambda: work.times_called(notes) == 1)
     os.kill(int(notes.read_text().split()[0]), signal.SIGKILL)
     until(lambda: work.times_called(notes) == 2)
-    blames = client._thread.run(client._session.request("blame"))
+    blames = request(client, "blame")
     assert [blame for blame, _ in blames] == ["worker"]
     gate.touch()
     assert running.result(20) == "done"
@@ -117,7 +118,7 @@ def test_what_a_frozen_worker_ran_runs_elsewhere_and_its_late_answer_does_no_har
     client.wait_for_workers(2, 20)  # it makes way for a new process
     assert future.result(20) == "done"
     assert client.gather(client.map(work.inc, range(100))) == list(range(1, 101))
-    client._thread.run(client._session.request("check"))
+    request(client, "check")
 
 
 @pytest.mark.slow

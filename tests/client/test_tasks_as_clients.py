@@ -15,6 +15,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.errors import CancelledError, UserError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -99,7 +100,7 @@ def test_an_error_of_a_task_of_a_task(client: Client) -> None:
 def test_a_task_may_not_rule_the_cluster(client: Client) -> None:
     def ask(method: str) -> Any:
         own = get_client()
-        return own._thread.run(own._session.request(method, job="1.1", drain=False))
+        return request(own, method, job="1.1", drain=False)
 
     for method in ("retire", "close", "scale"):
         with pytest.raises(UserError, match="can be asked by the cluster's owner only"):

@@ -18,7 +18,7 @@ from hpclaunch import trusted
 from hpclaunch.comm import tls
 from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.loop_errors import on_loop_error
-from hpclaunch.scheduler import silence as silences
+from hpclaunch.scheduler import heartbeats as silences
 from hpclaunch.scheduler.server import SchedulerServer
 
 

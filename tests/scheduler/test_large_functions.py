@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.large_functions import IDLE_SECONDS, forget_idle
 from hpclaunch.scheduler.placement import place
@@ -22,7 +22,7 @@ class Scene:
         self.count = 0
 
     def submit(self, function: bytes, size: int = LARGE_BYTES) -> str:
-        wishes.on_function_sent(self.reactor, "c", m.DefineFunction(function, "f", b"", [bytes(size)]))
+        client_events.on_function_sent(self.reactor, "c", m.DefineFunction(function, "f", b"", [bytes(size)]))
         self.count += 1
         key = f"k{self.count}"
         self.reactor.on_tasks_submitted("c", m.SubmitTasks(function, [key], [b""]))

@@ -11,8 +11,8 @@ import pytest
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import IllegalTransitionError
+from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler import reactor as reactor_module
-from hpclaunch.scheduler import wishes
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import ASSIGNED, DONE, FAILED, NAMES, READY, RELEASED, WAITING, Task, Worker
@@ -346,7 +346,7 @@ def test_a_task_that_waits_where_another_takes_workers_down_counts_that_lightly(
         world.round()
         while worker.inbox:
             worker.receive()
-        wishes.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("waits", True))
+        client_events.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("waits", True))
         world.lose(worker)  # which says that it ran nothing: a task of this one had not come
         assert [blame for blame, _ in world.state.tasks["waits"].deaths or ()] == ["waited"] * round_number
     world.settle()
@@ -420,7 +420,7 @@ def test_a_result_that_its_only_holder_does_not_give_is_freed_there_and_made_aga
 def test_asking_for_a_key_that_is_not_known_gets_an_error(world: World) -> None:
     client = world.join_client()
     client.futures["gone"] = PENDING
-    wishes.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone"], [["w9:1"]]))
+    client_events.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone"], [["w9:1"]]))
     world.round()
     client.receive()
     assert client.errors["gone"].kind == "LostResultError"
@@ -736,5 +736,5 @@ def test_a_question_for_results_whose_columns_differ_changes_nothing(world: Worl
     client = world.join_client()
     client.futures["gone"] = PENDING
     with pytest.raises(ValueError, match="columns"):
-        wishes.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
+        client_events.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
     assert not world.reactor.news

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -216,7 +216,7 @@ def test_what_waits_for_others_is_no_work_of_its_worker() -> None:
     bench.round()
     (worker,) = bench.workers
     aside = next(iter(worker.assigned))
-    wishes.on_task_seceded(bench.reactor, worker.name, m.TaskSeceded(aside, True))
+    client_events.on_task_seceded(bench.reactor, worker.name, m.TaskSeceded(aside, True))
     back = 0
     while not back:
         back = bench.answer(worker, [list(worker.assigned)[1]], 0.5)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import terms as t
+from hpclaunch.scheduler import requirements as t
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import READY, Worker

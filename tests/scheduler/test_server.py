@@ -17,8 +17,8 @@ from hpclaunch.comm import serialize
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.errors import HandshakeError, JobsFailedError
+from hpclaunch.scheduler import heartbeats
 from hpclaunch.scheduler import server as server_module
-from hpclaunch.scheduler import silence
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer
@@ -478,7 +478,7 @@ def test_without_a_word_it_was_lost_with_its_job(run: Run, monkeypatch: pytest.M
 
 def test_a_silent_job_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(server: SchedulerServer) -> None:
-        monkeypatch.setattr(silence, "SILENCE_SECONDS", 0.1)
+        monkeypatch.setattr(heartbeats, "SILENCE_SECONDS", 0.1)
         supervisor = Peer(server, "supervisor", "s", job_id="j", pid=1)
         worker = Peer(server, "worker", "w", job_id="j", threads=1)
         other = Peer(server, "worker", "o", job_id="other", threads=1)
@@ -496,14 +496,14 @@ def test_a_silent_job_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_workers_of_a_quiet_job_are_silent_before_they_are_lost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(server: SchedulerServer) -> None:
-        monkeypatch.setattr(silence, "QUIET_SECONDS", 0.05)
+        monkeypatch.setattr(heartbeats, "QUIET_SECONDS", 0.05)
         supervisor = Peer(server, "supervisor", "s", job_id="j", pid=1)
         Peer(server, "worker", "w", job_id="j", threads=1)
         Peer(server, "worker", "o", job_id="other", threads=1)
         await until(lambda: "w" in server.silence.reasons())
         assert list(server.silence.reasons()) == ["w"]
         assert "nothing has been heard of its job" in server.silence.reasons()["w"]
-        monkeypatch.setattr(silence, "QUIET_SECONDS", 60.0)
+        monkeypatch.setattr(heartbeats, "QUIET_SECONDS", 60.0)
         assert server.silence.reasons() == {}
         supervisor.comm.send(m.Heartbeat([m.WorkerVitals("w", 2, 0, 0.0, stopped=True)]))
         await until(lambda: "w" in server.silence.reasons())

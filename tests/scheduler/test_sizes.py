@@ -6,7 +6,7 @@ import pytest
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import TooLargeError
-from hpclaunch.scheduler import scattered, wishes
+from hpclaunch.scheduler import client_events, scattered
 from hpclaunch.scheduler.state import LARGE_BYTES, READY
 from hpclaunch.scheduler.why import why
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeClient, FakeWorker, World
@@ -205,7 +205,7 @@ def test_a_task_that_waits_for_others_leaves_its_room_to_them(world: World, clie
     worker = world.join(memory=3 * LARGE_BYTES)
     world.submit(client, ["parent"], args=LARGE)
     world.round()
-    wishes.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("parent", away=True))
+    client_events.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("parent", away=True))
     world.submit(client, ["child"], args=LARGE)
     world.round()
     assert assigned(world, worker) == ["parent", "child"]
@@ -260,8 +260,8 @@ def test_values_go_to_workers_that_have_room_for_them(world: World, client: Fake
     with pytest.raises(TooLargeError, match="a value of 0 MB is to be put on a worker"):
         scattered.places(world.state, [50, 5000], names)
     client.futures["value"] = PENDING
-    assert wishes.on_data_put(world.reactor, client.name, m.Put("value", 5000), None) is None
+    assert client_events.on_data_put(world.reactor, client.name, m.Put("value", 5000), None) is None
     world.settle_clients()
     assert client.errors["value"].kind == "TooLargeError"
     client.futures["other"] = PENDING
-    assert wishes.on_data_put(world.reactor, client.name, m.Put("other", 500), None) == large.name
+    assert client_events.on_data_put(world.reactor, client.name, m.Put("other", 500), None) == large.name

@@ -15,9 +15,9 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import pressure, scattered, sizes, timeouts, wishes
+from hpclaunch.scheduler import client_events, memory_pressure, scattered, sizes, timeouts
 from hpclaunch.scheduler.commands import ToClient
-from hpclaunch.scheduler.leaving import Asked, moves
+from hpclaunch.scheduler.evacuation import Asked, moves
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Function, Worker
@@ -292,11 +292,11 @@ class World:
     def define(self, client: FakeClient, function: bytes) -> None:
         """Have a client send a function if the head does not know it from this client."""
         if function not in self.state.clients[client.name].functions:
-            wishes.on_function_sent(self.reactor, client.name, m.DefineFunction(function, "f", b"bytes"))
+            client_events.on_function_sent(self.reactor, client.name, m.DefineFunction(function, "f", b"bytes"))
 
     def forget(self, client: FakeClient, *functions: bytes) -> None:
         """Have a client say that it will send these again if it needs them."""
-        wishes.on_functions_forgotten(self.reactor, client.name, m.ForgetFunctions(list(functions)))
+        client_events.on_functions_forgotten(self.reactor, client.name, m.ForgetFunctions(list(functions)))
         self.check()
 
     def leave_client(self, client: FakeClient) -> None:
@@ -364,7 +364,7 @@ class World:
             assert bytes(payload.pickle) == value_of(key)
             return True
         client.futures[key] = PENDING
-        wishes.on_results_not_found(self.reactor, client.name, m.LocateKeys([key], [holders]))
+        client_events.on_results_not_found(self.reactor, client.name, m.LocateKeys([key], [holders]))
         self.check()
         return False
 
@@ -455,7 +455,7 @@ class World:
         elif isinstance(message, m.TaskBegun):
             timeouts.on_task_begun(self.reactor, name, message.key, self.now)
         elif isinstance(message, m.WorkerPaused):
-            pressure.on_worker_paused(self.reactor, name, message)
+            memory_pressure.on_worker_paused(self.reactor, name, message)
         elif isinstance(message, m.Brought):
             scattered.on_data_brought(self.reactor, worker.name, message)
         elif isinstance(message, m.CopiesHeld):

@@ -25,8 +25,9 @@ from hpclaunch.client.submission import functions
 from hpclaunch.comm import fetch as fetch_module
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import CommClosedError, PeerError
+from hpclaunch.link import head_link
 from hpclaunch.link.session import HeadSession
-from hpclaunch.scheduler import questions, relays, replacing, retiring, room, server, state
+from hpclaunch.scheduler import admission, draining, relays, requests, restarts, server, state
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
@@ -259,12 +260,12 @@ class VirtualCluster:
         assert not self.head.replacing._doomed
         assert not self.head._relays._waiting
         assert not self.head._relays._under_way
-        questions = self.head._questions
-        assert not questions.room.waiting
-        assert not (questions._asked)
-        assert not (questions._tickets)
-        assert not (questions._named.things)
-        assert not (questions._named.kept)
+        requests = self.head._questions
+        assert not requests.room.waiting
+        assert not (requests._asked)
+        assert not (requests._tickets)
+        assert not (requests._named.things)
+        assert not (requests._named.kept)
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
         assert not self.files
@@ -278,7 +279,7 @@ class VirtualCluster:
     async def client(self, name: str) -> Client:
         """Connect a new client."""
         client = Client(_Door(self), name=name, asynchronous=True, set_as_default=False)
-        await client._start()
+        await client._core.start()
         return client
 
     async def dial(
@@ -308,18 +309,19 @@ class _Errors(logging.Handler):
 def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     """Put what is made up in the place of what is real."""
     loop = cluster.loop
-    for module in (server, questions, replacing, retiring):
+    for module in (server, requests, restarts, draining):
         patch.setattr(module, "time", loop)
     patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
-    patch.setattr(room, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
+    patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
     patch.setattr(client_data, "_SMALL_BYTES", INLINE_BYTES)
     patch.setattr(state, "AHEAD_BYTES", 10 * INLINE_BYTES)
     patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)
     patch.setattr(fetch_module, "node_id", lambda: "")
     patch.setattr(core, "secrets", _Secrets())
-    patch.setattr(core, "loop_thread", lambda: _Thread(loop))
+    patch.setattr(head_link, "secrets", _Secrets())
+    patch.setattr(head_link, "loop_thread", lambda: _Thread(loop))
     patch.setattr(worker_module, "Executor", lambda *args, **how: SimExecutor(cluster, *args, **how))
     patch.setattr(worker_module, "Storage", lambda *args, **how: SimStorage(cluster, *args, **how))
     patch.setattr(worker_module, "Actors", lambda *args, **how: SimActors(cluster, *args, **how))

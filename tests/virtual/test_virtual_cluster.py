@@ -130,8 +130,7 @@ async def story(cluster: VirtualCluster, seed: int, seconds: float) -> int:
     cluster.check_empty()
     del work
     for user in users:
-        user.client._on_lost = lambda *_: None  # type: ignore[method-assign]
-        await user.client._close()
+        await user.client._core.disconnect()
     await asyncio.sleep(1.0)
     cluster.check_gone()
     for job in list(cluster.jobs.values()):
@@ -166,9 +165,9 @@ async def _take_back_what_has_a_time_limit(cluster: VirtualCluster) -> None:
     futures = [client.submit(combine, 1, i, timeout=50.0) for i in range(30)]
     await asyncio.sleep(0.2)
     assert job.workers[0].server._timed
-    cancelled = await client._ask_living("cancel_unstarted", keys=[future.key for future in futures])
+    cancelled = await client._core.link.ask_soon("cancel_unstarted", keys=[future.key for future in futures])
     await asyncio.sleep(10.0)
     assert len(cancelled) > 20
     assert not job.workers[0].server._timed
     del futures
-    await client._close()
+    await client._core.disconnect()

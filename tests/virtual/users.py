@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from hpclaunch.client.calls import scatter as client_data
 from hpclaunch.client.client import Client
-from hpclaunch.client.coordination import requests as asking
+from hpclaunch.client.coordination import requests
+from hpclaunch.client.futures.collect import fire_and_forget
 from hpclaunch.client.futures.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
@@ -119,9 +120,9 @@ class User:
         self._marks += 1
         value = combine(self.rng.choice((1, 300)), self._marks)
         payload = serialize.dump_value(value)
-        future, _ = self.client._future(f"data-{self.client.name}-{self._marks}")
+        future = self.client._core.table.new(f"data-{self.client.name}-{self._marks}")
         workers = self.rng.choice(([], list(self.cluster.workers)[:1]))
-        await client_data._send(self.client, [client_data._Value(future, payload, workers)])
+        await client_data._send(self.client._core, [client_data._Value(future, payload, workers)])
         self.wishes.append(Wish(future, value, frozenset({"LostResultError"})))
 
     def any_wish(self) -> Wish | None:
@@ -148,7 +149,10 @@ class User:
                 assert await self._value_of(one) == combine(300, i, value), f"{one.key} was given another's result"
 
     async def _value_of(self, future: Future) -> bytes:
-        while future._status == PENDING or (payload := await self.client._fetch_one(future)) is None:
+        while (
+            future._status == PENDING
+            or (payload := await self.client._core.table.results.fetch_one(future)) is None
+        ):
             if future._status == DONE:
                 return bytes(serialize.load_value(future._data))
             assert future._status in (PENDING, STORED), f"{future!r} {future._data}"
@@ -161,7 +165,7 @@ class User:
             if future._status == PENDING:
                 await self._end_of(future)
             elif future._status == STORED:
-                payload = await self.client._fetch_one(future)
+                payload = await self.client._core.table.results.fetch_one(future)
                 if payload is not None:
                     assert serialize.load_value(*payload) == wish.value, f"{future.key} has a wrong result"
                     break
@@ -180,7 +184,7 @@ class User:
 
     async def _end_of(self, future: Future) -> None:
         ended = asyncio.Event()
-        self.client._watch(future, lambda _: ended.set())
+        self.client._core.table.watch(future, lambda _: ended.set())
         await ended.wait()
 
     async def release(self) -> None:
@@ -202,7 +206,7 @@ class User:
         wish = self.any_wish()
         if wish is not None:
             self._may_be_cancelled([wish])
-            cancelled = await self.client._ask_living("cancel_unstarted", keys=[wish.future.key])
+            cancelled = await self.client._core.link.ask_soon("cancel_unstarted", keys=[wish.future.key])
             assert cancelled in ([], [wish.future.key])
 
     async def retry(self) -> None:
@@ -215,7 +219,7 @@ class User:
     async def see_through(self) -> None:
         wish = self.any_wish()
         if wish is not None:
-            self.client._see_through([wish.future.key])
+            fire_and_forget(wish.future)
             self.wishes.remove(wish)
 
     # --- questions
@@ -223,10 +227,12 @@ class User:
     async def replicate(self) -> None:
         wish = self.any_wish()
         if wish is not None and self.cluster.workers:
-            await self.client._ask_living("replicate", keys=[wish.future.key], n=self.rng.choice((None, 2)))
+            await self.client._core.link.ask_soon(
+                "replicate", keys=[wish.future.key], n=self.rng.choice((None, 2))
+            )
 
     async def rebalance(self) -> None:
-        assert await self.client._ask_living("rebalance") >= 0
+        assert await self.client._core.link.ask_soon("rebalance") >= 0
 
     async def share(self) -> None:
         """Put a future into a queue or a variable that all use, and let go of it; or take one out."""
@@ -254,7 +260,7 @@ class User:
         state, values = await self._named(kind, "get", kind, None, how)
         assert state is True
         assert values == [[b"", [there.key]]]
-        future = self.client._want(there.key)
+        future = self.client._core.table.attach(there.key)
         if kind == "variable":
             await self._named(kind, "delete", kind, None, {})
         self.wishes.append(Wish(future, there.value, there.may))
@@ -266,7 +272,7 @@ class User:
         self.wishes.clear()
 
     async def _named(self, *asked: Any) -> list[Any]:
-        answer, _ = await asking._request(self.client, *asked)
+        answer, _ = await requests.send_request(self.client._core, *asked)
         return list(answer)
 
     async def lock(self) -> None:
@@ -281,13 +287,15 @@ class User:
         self._marks += 1
         key = f"actor-{self.client.name}-{self._marks}"
         call, _ = serialize.dump_call((), None)
-        future, _ = self.client._future(key)
-        with self.client._defining(_make_actor) as sent:
-            self.client._send(m.SubmitTasks(sent.id, [key], [call], [], 0, 0, None, self.rng.choice((0, 50))))
+        future = self.client._core.table.new(key)
+        with self.client._submission.using(_make_actor) as sent:
+            self.client._core.link.send(
+                m.SubmitTasks(sent.id, [key], [call], [], 0, 0, None, self.rng.choice((0, 50)))
+            )
         payload = None
         while future._status in (PENDING, STORED) and payload is None:
             await self._end_of(future)
-            payload = await self.client._fetch_one(future)
+            payload = await self.client._core.table.results.fetch_one(future)
         if payload is not None:
             assert serialize.load_value(*payload)[:2] == ("actor", key)
         else:
@@ -296,7 +304,7 @@ class User:
 
 
 def _make_actor() -> Any:
-    from hpclaunch.worker.actors import NewActor
+    from hpclaunch.tasks.actor import NewActor
 
     return NewActor(None, {})
 

@@ -20,6 +20,7 @@ from hpclaunch import trusted
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request, request_soon
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -138,7 +139,7 @@ def test_the_head_can_end_a_job_at_once(start: Make, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     futures = client.map(work.note_and_wait, [str(notes)] * 2, [str(tmp_path / "gate")] * 2)
     until(lambda: work.times_called(notes) == 2)
-    client._thread.run(client._session.request("retire", job="1.1", drain=False))
+    request(client, "retire", job="1.1", drain=False)
     assert cluster.jobs[0].wait(10) == 0
     assert "ends: the test says so" in cluster.logs()
     until(lambda: not workers_of(client))
@@ -151,8 +152,7 @@ def test_draining_ends_a_job_when_all_its_workers_are_done(start: Make, tmp_path
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     futures = client.map(work.note_and_wait, [str(notes)] * 3, [str(gate)] * 3, range(3))
     until(lambda: work.times_called(notes) == 3)
-    retiring = client._thread.loop.call_soon_threadsafe
-    retiring(lambda: client._thread.loop.create_task(client._session.request("retire", job="1.1", drain=True)))
+    request_soon(client, "retire", job="1.1", drain=True)
     gate.touch()
     assert client.gather(futures) == [0, 1, 2]
     assert cluster.jobs[0].wait(10) == 0
@@ -165,8 +165,7 @@ def test_a_draining_job_still_ends_by_a_signal(start: Make, tmp_path: Path) -> N
     notes = tmp_path / "notes"
     future = client.submit(work.note_and_wait, str(notes), str(tmp_path / "gate"))
     until(lambda: work.times_called(notes))
-    call = client._thread.loop.call_soon_threadsafe
-    call(lambda: client._thread.loop.create_task(client._session.request("retire", job="1.1", drain=True)))
+    request_soon(client, "retire", job="1.1", drain=True)
     until(lambda: client.scheduler_info())  # the head has heard it, and has told the job before it answers this
     cluster.jobs[0].terminate()
     assert cluster.jobs[0].wait(10) == 128 + signal.SIGTERM
@@ -184,7 +183,7 @@ def fail_file(cluster: MiniCluster, job: str = "1.1") -> str:
 def test_a_lost_head_is_looked_for_until_the_death_timeout(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2, death_timeout=0.3)
     pids = children(cluster.jobs[0].pid)
-    address = client._session.address
+    address = client._core.link.session.address
     cluster.head.kill()
     assert cluster.jobs[0].wait(10) == 1
     assert not any(map(is_alive, pids))
@@ -257,7 +256,7 @@ def test_a_head_that_is_silent_is_taken_as_gone(start: Make) -> None:
 @pytest.mark.slow
 def test_a_job_that_is_not_wanted_any_more_ends_at_once(start: Make) -> None:
     cluster, client = start()
-    client._thread.run(client._session.request("retire", job="2.1", drain=False))
+    request(client, "retire", job="2.1", drain=False)
     job = cluster.start_job()  # it is number 2
     assert job.wait(10) == 1
     assert "sent us away: job 2.1 is to end: the test says so" in fail_file(cluster, "2.1")

@@ -2,44 +2,43 @@
 
 A call goes from here straight to the actor's worker, or through the head where the network forbids that, and is
 answered on the same way. Calls of one caller are carried out in their order. When the actor's worker is lost,
-calls that have not been answered raise ActorError, for nobody knows whether they were carried out; later calls
-reach the actor where it was made anew, or raise ActorError too if it was not to be.
+calls that have not been answered raise ActorError, since it is not known whether they were carried out; later
+calls reach the actor where it was re-created, or raise ActorError too if it was not to be.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+from hpclaunch.client.core import ClientCore
+from hpclaunch.client.current import current_client
+from hpclaunch.client.futures.answer import ActorFuture, set_done
 from hpclaunch.client.futures.future import DONE, PENDING, STORED, Future
-from hpclaunch.client.submission.options import timeout_seconds
+from hpclaunch.client.futures.results import HoldsFuture
+from hpclaunch.client.submission.submit import Submission
 from hpclaunch.comm import messages as m
 from hpclaunch.comm import serialize
+from hpclaunch.comm.connection import Comm
+from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.comm.texts import checked_int, escaped
-from hpclaunch.errors import ActorError, HPCLaunchError, LostResultError, PeerError
+from hpclaunch.errors import ActorError, CommClosedError, HPCLaunchError, LostResultError, PeerError
 from hpclaunch.link.facade import is_awaiting, soon
-from hpclaunch.tasks.context import TaskFacts, stepping_aside, task_client
-from hpclaunch.worker.actors import make_actor, restore_actor
+from hpclaunch.tasks.actor import make_actor
+from hpclaunch.tasks.context import task_client
 
-if TYPE_CHECKING:
-    from hpclaunch.client.core import ClientCore
-    from hpclaunch.comm.connection import Comm
-
-#: Seconds for which a task waits for an answer before it lets others have its thread, and between two looks at
-#: whether it was cancelled meanwhile.
-_SHORT_SECONDS = 0.2
 #: Seconds between two questions for where an actor is that has just been lost.
 _ASK_SECONDS = 0.05
 #: Seconds to wait for answers to calls that were made before an actor was found to be gone.
 _GRACE_SECONDS = 1.0
 
 
-class Actor:
+class Actor(HoldsFuture):
     """An object on a worker. Methods give an :class:`ActorFuture` at once; other attributes are fetched.
 
     It can be passed to tasks, and to other actors. It lives as long as its future, or a proxy that came from that.
@@ -51,8 +50,8 @@ class Actor:
         self._worker = worker
         self._class_name = class_name
         self._methods = frozenset(methods)
-        self._future: Future | None = None
-        self._client: ClientCore | None = None
+        self._future: Future[Any] | None = None
+        self._client: Any = None  # by which it is called; in a task, that of the task's worker
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -64,7 +63,7 @@ class Actor:
             answer = calls.call(self, name, None)
             return answer if is_awaiting(self._client) else answer.result()
 
-        def method(*args: Any, **kwargs: Any) -> ActorFuture:
+        def method(*args: Any, **kwargs: Any) -> ActorFuture[Any]:
             return calls.call(self, name, serialize.dump_inline((args, kwargs)))
 
         method.__name__ = name
@@ -78,13 +77,13 @@ class Actor:
         object.__setattr__(self, name, value)
 
     def _calls(self) -> ActorCalls:
-        client = self._client or task_client()
-        if client is None:
-            from hpclaunch.client.current import get_client
-
-            client = get_client()
+        client = self._client or task_client() or current_client()
         self._client = client
-        return client._actors()
+        calls: ActorCalls = client._actors
+        return calls
+
+    def _hold(self, future: Future[Any]) -> None:
+        self._future, self._client = future, future.client
 
     def __reduce__(self) -> Any:
         if self._future is not None and serialize.is_collecting():
@@ -98,99 +97,12 @@ class Actor:
         return f"<Actor {self._class_name}, key: {self._key}, worker: {self._worker}>"
 
 
-class ActorFuture:
-    """The answer to one call of an actor."""
-
-    __slots__ = ("__weakref__", "_client", "_error", "_payload", "_watchers")
-
-    def __init__(self, client: ClientCore) -> None:
-        self._client = client
-        self._payload: tuple[Any, Any] | None = None
-        self._error: BaseException | None = None
-        self._watchers: list[Callable[[], None]] | None = None
-
-    def result(self, timeout: str | float | None = None) -> Any:
-        """Wait for the answer and return it, or raise what the method raised.
-
-        :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
-        :raises ActorError: the actor was lost; whether the call was carried out is not known.
-        :raises TimeoutError: it took longer.
-        """
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        assert self._payload is not None
-        return serialize.load_value(*self._payload)
-
-    def exception(self, timeout: str | float | None = None) -> BaseException | None:
-        """Wait for the answer; return what the method raised, or None."""
-        self._wait_for(timeout_seconds(timeout))
-        return self._error
-
-    def _wait_for(self, timeout: float | None) -> None:
-        """Wait for the answer, or what came instead of one.
-
-        :raises TimeoutError: it took longer than ``timeout`` seconds.
-        """
-        if self.done():
-            return
-        self._client._thread.check_blocking()
-        until = None if timeout is None else time.monotonic() + timeout
-        if not self._wait(_SHORT_SECONDS if timeout is None else min(timeout, _SHORT_SECONDS), None):
-            with stepping_aside() as task:  # the actor may be made anew on this very worker
-                if not self._wait(None if until is None else until - time.monotonic(), task):
-                    raise TimeoutError(
-                        f"the actor has not answered within {timeout:g} s: its calls are carried out in their "
-                        "order, and one of them, or its worker, takes longer; ask again, with more time"
-                    )
-
-    def _wait(self, seconds: float | None, task: TaskFacts | None) -> bool:
-        """Wait for the answer; say whether it is here."""
-        until = None if seconds is None else time.monotonic() + seconds
-        with self._client._changed:
-            while not self.done():
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                if task is not None:
-                    task.check()
-                    left = _SHORT_SECONDS if left is None else min(left, _SHORT_SECONDS)
-                self._client._changed.wait(left)
-        return True
-
-    def done(self) -> bool:
-        """True once the answer is here."""
-        return self._payload is not None or self._error is not None
-
-    @property
-    def _has_failed(self) -> bool:
-        return self._error is not None
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        self._watch(lambda: soon(loop, _set, ended))
-        yield from ended
-        return self.result()
-
-    def _watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` once the answer is here, from the loop; at once if it is."""
-        with self._client._changed:
-            if not self.done():
-                self._watchers = [*(self._watchers or ()), watcher]
-                return
-        watcher()
-
-    def __repr__(self) -> str:
-        return f"<ActorFuture {'finished' if self.done() else 'pending'}>"
-
-
 class _Call(NamedTuple):
     order: int
     actor: Actor
     name: str
     args: bytes | None
-    future: ActorFuture
+    future: ActorFuture[Any]
 
 
 class ActorCalls:
@@ -203,17 +115,22 @@ class ActorCalls:
         self._lines: dict[str, _Line] = {}
         self._numbers = itertools.count(1)
         self._orders = itertools.count()
-        self._ended: deque[tuple[ActorFuture, Any, BaseException | None]] = deque()
+        self._ended: deque[tuple[ActorFuture[Any], Any, BaseException | None]] = deque()
         self._end_due = False
+        core.on_open.append(self._on_open)
+        core.on_close.append(lambda: self.close(CommClosedError("the client was closed")))
 
-    def call(self, actor: Actor, name: str, args: bytes | None) -> ActorFuture:
+    def _on_open(self, fetcher: Fetcher) -> None:
+        fetcher.on_reply, fetcher.on_source_lost = self.on_reply, self.on_source_lost
+
+    def call(self, actor: Actor, name: str, args: bytes | None) -> ActorFuture[Any]:
         """Call a method, or ask for an attribute (``args`` is None)."""
-        future = ActorFuture(self._core)
-        self._core._thread.check_process()
+        future: ActorFuture[Any] = ActorFuture(self._core.link)
+        self._core.link.thread.check_process()
         self._queue.append(_Call(next(self._orders), actor, name, args, future))
         if not self._flush_due:
             self._flush_due = True
-            self._core._thread.loop.call_soon_threadsafe(self._flush)
+            self._core.link.thread.loop.call_soon_threadsafe(self._flush)
         return future
 
     def _flush(self) -> None:
@@ -240,7 +157,7 @@ class ActorCalls:
             if call is None:
                 continue
             if source == "head" and not (message.is_gone or message.is_lost):
-                self._core._fetcher.on_relayed(line.via)
+                self._core.fetcher.on_relayed(line.via)
             if message.is_gone:
                 line.on_gone(call)
             elif message.is_lost:
@@ -260,23 +177,21 @@ class ActorCalls:
             if line.source == source:
                 line.on_lost(reason)
 
-    def end(self, future: ActorFuture, payload: Any, error: BaseException | None) -> None:
+    def end(self, future: ActorFuture[Any], payload: Any, error: BaseException | None) -> None:
         """Give a future its answer; those of one turn of the loop wake their waiters together."""
         self._ended.append((future, payload, error))
         if not self._end_due:
             self._end_due = True
-            self._core._thread.loop.call_soon(self._end_all)
+            self._core.link.thread.loop.call_soon(self._end_all)
 
     def _end_all(self) -> None:
         self._end_due = False
         watchers: list[Callable[[], None]] = []
-        with self._core._changed:
+        with self._core.link.changed:
             while self._ended:
                 future, payload, error = self._ended.popleft()
-                if not future.done():
-                    future._payload, future._error = payload, error
-                    watchers += future._watchers or ()
-            self._core._changed.notify_all()
+                watchers += future.resolve(payload, error)
+            self._core.link.changed.notify_all()
         for watcher in watchers:
             watcher()
 
@@ -336,7 +251,7 @@ class _Line:
         self._comm, self._is_lost = None, True
         lost, self.waiting = self.waiting, {}
         if lost:
-            task = self._core._thread.loop.create_task(self._explain(list(lost.values()), reason))
+            task = self._core.link.thread.loop.create_task(self._explain(list(lost.values()), reason))
             self._explaining = task
 
     async def _explain(self, calls: list[_Call], reason: str) -> None:
@@ -345,7 +260,7 @@ class _Line:
         error: BaseException
         try:
             await self._locate(actor)
-            again = "it is reached again, or was made anew"
+            again = "it is reached again, or was re-created"
         except HPCLaunchError as found:
             error, again = found, ""
         for call in calls:
@@ -358,7 +273,7 @@ class _Line:
 
     def _open(self) -> None:
         if self._opening is None or self._opening.done():
-            self._opening = self._core._thread.loop.create_task(self._send_backlog())
+            self._opening = self._core.link.thread.loop.create_task(self._send_backlog())
 
     async def _send_backlog(self) -> None:
         """Find the actor, and send what waits."""
@@ -368,9 +283,9 @@ class _Line:
                     await self._until_answered()
                     self._place = await self._locate(self.backlog[0].actor)
                     self._is_lost = False
-                self._comm, self.via, self.source = await self._core._fetcher.way_to(self._place)
+                self._comm, self.via, self.source = await self._core.fetcher.way_to(self._place)
             except PeerError as error:
-                if self._core._closed:
+                if self._core.link.closed:
                     self._give_up(error)
                 self._is_lost = True
                 await asyncio.sleep(_ASK_SECONDS)
@@ -397,9 +312,9 @@ class _Line:
 
         :raises ActorError: it has ended.
         """
-        future = actor._future or self._core._want(actor._key)
+        future = actor._future or self._core.table.attach(actor._key)
         while True:
-            payload = await self._core._fetch_one(future)
+            payload = await self._core.table.results.fetch_one(future)
             if payload is not None:
                 found: Actor = serialize.load_value(*payload)
                 actor._place, actor._worker = found._place, found._worker
@@ -409,57 +324,81 @@ class _Line:
                 raise _why_gone(actor, future)
             await asyncio.sleep(_ASK_SECONDS)
 
-    async def _ended(self, future: Future) -> None:
+    async def _ended(self, future: Future[Any]) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
-        self._core._watch(future, lambda _: _wake(loop, ended))
+        self._core.table.watch(future, lambda _: soon(loop, set_done, ended))
         await ended
 
 
-def _why_gone(actor: Actor, future: Future) -> BaseException:
+def _why_gone(actor: Actor, future: Future[Any]) -> BaseException:
     """Return the error of calls of an actor that is no more."""
     error = future._error()
     if isinstance(error, LostResultError):
         return ActorError(
-            f"actor {actor._key} was let go: nobody keeps its future, or the proxy that came from that"
+            f"actor {actor._key} was released: its future, and the proxy that came from that, are gone"
         )
     return error
 
 
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    loop.call_soon_threadsafe(_set, future)
-
-
 def submit_actor(
-    core: ClientCore,
+    submission: Submission,
     cls: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
     key: Key | None,
     restarts: int,
-    **options: Any,
-) -> Future:
+    requirements: m.Terms | None,
+) -> Future[Any]:
     """Make an actor on some worker; the future's result is its proxy.
 
-    :param restarts: how often to make it anew, from its arguments, when its worker is lost.
+    :param restarts: how often to re-create it, from its arguments, when its worker is lost.
     """
-    import functools
-
     if not isinstance(restarts, int) or restarts < 0:
         raise ValueError(f"restarts is a number of times, 0 or more, not {restarts!r:.100}")
     restarts = checked_int("restarts=", restarts, 0)
-    made = core._functions.dump(functools.partial(make_actor, cls))
+    core = submission.core
+    made = submission.functions.dump(functools.partial(make_actor, cls))
     name = serialize.function_name(cls)
-    with core._sent.using(made._replace(name=name)) as sent:
+    with submission.sent.using(made._replace(name=name)) as sent:
         data, inputs = serialize.dump_call(args, kwargs or None)
-        (future,), new = core._named([text_of_key(key) if key is not None else core._stem(name)])
+        name = text_of_key(key) if key is not None else core.link.new_key(name)
+        (future,), new = core.table.get_or_make([name])
         if new:
             columns = [inputs] if inputs else []
-            core._send(m.SubmitTasks(sent.id, [future._key], [data], columns, actor=restarts, **options))
+            message = m.SubmitTasks(sent.id, [name], [data], columns, terms=requirements, actor=restarts)
+            core.link.send(message)
     return future
+
+
+def map_actors(
+    submission: Submission,
+    cls: Callable[..., Any],
+    iterables: Sequence[Iterable[Any]],
+    kwargs: dict[str, Any],
+    key: str | Sequence[Key] | None,
+    *,
+    restarts: int,
+    requirements: m.Terms | None,
+) -> list[Future[Any]]:
+    """Make an actor for each item (or tuple of items), as :func:`submit_actor`."""
+    rows = list(zip(*iterables, strict=False))
+    keys = [f"{key}-{i}" for i in range(len(rows))] if isinstance(key, str) else key
+    return [
+        submit_actor(
+            submission,
+            cls,
+            args,
+            kwargs,
+            key=keys[i] if keys else None,
+            restarts=restarts,
+            requirements=requirements,
+        )
+        for i, args in enumerate(rows)
+    ]
+
+
+def restore_actor(key: str, place: str, worker: str, class_name: str, methods: tuple[str, ...]) -> Actor:
+    """Return the proxy of an actor: what the address that its worker sends is unpickled as."""
+    return Actor(key, place, worker, class_name, methods)

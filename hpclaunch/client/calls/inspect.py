@@ -1,84 +1,56 @@
-"""What a client can ask of how things stand: tasks, results, workers. Nothing changes by it."""
+"""What a client can learn of tasks, results and workers. Nothing changes by it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from hpclaunch.client.calls.scatter import keys_of, scheduler_info
 from hpclaunch.client.futures.collect import only_futures
 from hpclaunch.client.futures.future import Future
+from hpclaunch.client.futures.waiting import keys_when_done
 from hpclaunch.client.submission.options import worker_names
 from hpclaunch.comm.keys import Key, key_of_text, text_of_key
-from hpclaunch.link.facade import blocking
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
+from hpclaunch.link.head_link import HeadLink
 
 
-class QuestionCalls:
-    """The part of a Client that asks how things stand."""
-
-    _ask: Any
-
-    @blocking
-    def why(self, task: Future | Key) -> str:
-        """Say how a task stands and why: what it waits for, who runs that, what rules each worker out.
-
-        :param task: a future, or a task's key.
-        """
-        key = task._key if isinstance(task, Future) else text_of_key(task)
-        said = str(self._ask("why", key=key))
-        if "waits for a worker" in said:
-            said = "\n".join([said, *(f"  {note}" for note in self._ask("job_notes"))])
-        return said or f"task {key} is not known: its futures were released, or it was never submitted"
-
-    @blocking
-    def who_has(self, futures: Future | Iterable[Future] | None = None) -> dict[Any, list[str]]:
-        """Return the workers that keep each result (of all if None); an empty list for what the head keeps."""
-        said = self._ask("who_has", keys=keys_of(futures))
-        return {key_of_text(key): workers for key, workers in said.items()}
-
-    @blocking
-    def has_what(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
-        """Return the keys of the large results on each worker."""
-        said = self._ask("has_what", workers=worker_names(workers))
-        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
-
-    @property
-    def dashboard_link(self) -> None:
-        """The dashboard's address; None: there is no dashboard in this version."""
-        return
-
-    @blocking
-    def scheduler_info(self) -> dict[str, Any]:
-        """Return what the head says of itself; ``["workers"]`` has a dict of facts for each worker, by name."""
-        return scheduler_info(_client(self))
-
-    @blocking
-    def nthreads(self, workers: list[str] | None = None) -> dict[str, int]:
-        """Return how many tasks each worker runs at once."""
-        return dict(self._ask("nthreads", workers=worker_names(workers)))
-
-    ncores = nthreads
-
-    @blocking
-    def processing(self, workers: list[str] | None = None) -> dict[str, list[Any]]:
-        """Return the keys of the tasks that each worker runs or is about to run."""
-        said = self._ask("processing", workers=worker_names(workers))
-        return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
-
-    @blocking
-    def call_stack(
-        self, futures: Future | Iterable[Future] | None = None, keys: Iterable[Key] | None = None
-    ) -> dict[Any, list[str]]:
-        """Return where the running ones of some tasks (None: all) are at this moment, the innermost call last."""
-        some = None if keys is None else list(map(text_of_key, keys))
-        if futures is not None:
-            some = [*(some or ()), *(future._key for future in only_futures(futures))]
-        said = self._ask("call_stack", keys=some)
-        return {key_of_text(key): stack for key, stack in said.items()}
+def why(link: HeadLink, task: Future[Any] | Key) -> str:
+    """Say how a task stands and why: see :meth:`hpclaunch.Client.why`."""
+    key = task._key if isinstance(task, Future) else text_of_key(task)
+    said = str(link.ask("why", key=key))
+    if "waits for a worker" in said:
+        said = "\n".join([said, *(f"  {note}" for note in link.ask("job_notes"))])
+    return said or f"task {key} is not known: its futures were released, or it was never submitted"
 
 
-def _client(calls: QuestionCalls) -> Client:
-    return cast("Client", calls)
+def who_has(link: HeadLink, futures: Any) -> dict[Any, list[str]]:
+    """Return the workers that keep each result: see :meth:`hpclaunch.Client.who_has`."""
+    said = link.ask("who_has", keys=keys_when_done(futures))
+    return {key_of_text(key): workers for key, workers in said.items()}
+
+
+def keys_by_worker(link: HeadLink, method: str, workers: Any) -> dict[str, list[Any]]:
+    """Return the keys that workers have: ``has_what`` or ``processing`` of :class:`hpclaunch.Client`."""
+    said = link.ask(method, workers=worker_names(workers))
+    return {worker: list(map(key_of_text, keys)) for worker, keys in said.items()}
+
+
+def nthreads(link: HeadLink, workers: Any) -> dict[str, int]:
+    """Return how many tasks each worker runs at once."""
+    return dict(link.ask("nthreads", workers=worker_names(workers)))
+
+
+def call_stack(link: HeadLink, futures: Any, keys: Iterable[Key] | None) -> dict[Any, list[str]]:
+    """Return where running tasks are: see :meth:`hpclaunch.Client.call_stack`."""
+    some = None if keys is None else list(map(text_of_key, keys))
+    if futures is not None:
+        some = [*(some or ()), *(future._key for future in only_futures(futures))]
+    said = link.ask("call_stack", keys=some)
+    return {key_of_text(key): stack for key, stack in said.items()}
+
+
+def scheduler_info(link: HeadLink) -> dict[str, Any]:
+    """Return what the head says of itself and its workers, in the form that dask.distributed gives it."""
+    info = dict(link.ask("info"))
+    rows = info.get("worker_list", [])
+    info["workers"] = {row["name"]: {"nthreads": row["threads"], "id": row["name"], **row} for row in rows}
+    return info

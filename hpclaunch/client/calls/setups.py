@@ -7,17 +7,14 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from hpclaunch.comm import serialize
 from hpclaunch.comm.messages import MAX_SETUP_BYTES, Failure
 from hpclaunch.comm.texts import checked_text
 from hpclaunch.errors import SetupError, UserError
-from hpclaunch.link.facade import blocking
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-    from hpclaunch.tasks.context import WorkerFacts
+from hpclaunch.link.head_link import HeadLink
+from hpclaunch.tasks.context import WorkerFacts, takes_worker
 
 
 class WorkerPlugin:
@@ -44,112 +41,60 @@ class _Callbacks(WorkerPlugin):
         self.function = function
 
     def setup(self, worker: WorkerFacts) -> Any:
-        from hpclaunch.worker.questions import takes_worker
-
         return self.function(dask_worker=worker) if takes_worker(self.function) else self.function()
 
 
-class SetUpCalls:
-    """The part of a Client that registers set-ups."""
-
-    @blocking
-    def register_plugin(
-        self, plugin: Any, name: str | None = None, idempotent: bool | None = None
-    ) -> dict[str, dict[str, str]]:
-        """Have a plugin set up each worker, now and later, before any task runs there: see :class:`WorkerPlugin`.
-
-        It stays registered until it is unregistered, or the cluster ends: workers that are added or replaced, also
-        by :meth:`restart`, are set up too. With no worker it is registered for those to come.
-
-        :param name: what it is known by; None is ``plugin.name``, or a new name.
-        :param idempotent: do nothing if there is one of this name; None is ``plugin.idempotent``, or False. Else
-            it replaces that one, which is torn down before.
-        :returns: ``{"status": "OK"}`` for each worker that is there.
-        :raises SetupError: its ``setup`` raised on a worker, or three workers ended meanwhile. It is not
-            registered then, and torn down where it worked.
-        :raises SerializationError: it can't be pickled.
-        :raises UserError: it is too large for the head to keep.
-        """
-        if isinstance(plugin, type) or not callable(getattr(plugin, "setup", None)):
-            raise TypeError(f"a worker plugin is an object with a method setup(worker), not {plugin!r}")
-        if name is None:
-            name = getattr(plugin, "name", None) or f"{type(plugin).__name__}-{secrets.token_hex(4)}"
-        if not isinstance(name, str) or not name.isprintable():
-            raise TypeError(f"the name of a plugin is a text in one line, not {name!r}")
-        if idempotent is None:
-            idempotent = bool(getattr(plugin, "idempotent", False))
-        return _register(self, "plugin", name, serialize.dump_inline(plugin), idempotent=idempotent)
-
-    def register_worker_plugin(self, plugin: Any, name: str | None = None, nanny: bool | None = None) -> Any:
-        """As :meth:`register_plugin`.
-
-        :raises UserError: ``nanny`` is asked for.
-        """
-        if nanny:
-            raise UserError(
-                "a plugin for the process that watches over workers is refused: it runs no code of users"
-            )
-        return self.register_plugin(plugin, name)
-
-    def register_worker_callbacks(self, setup: Callable[..., Any]) -> Any:
-        """Have a function called once in each worker process, now and later, before any task runs there.
-
-        A parameter ``dask_worker`` of it is given what :func:`hpclaunch.get_worker` gives tasks.
-
-        :raises SetupError: it raised on a worker.
-        """
-        if not callable(setup):
-            raise TypeError(f"setup= is a function, not {setup!r}")
-        plugin = _Callbacks(setup)
-        digest = hashlib.blake2b(serialize.dump_inline(plugin), digest_size=8).hexdigest()
-        return self.register_plugin(plugin, f"{getattr(setup, '__name__', 'setup')}-{digest}")
-
-    @blocking
-    def unregister_worker_plugin(self, name: str, nanny: bool | None = None) -> dict[str, dict[str, str]]:
-        """Tear a plugin down on all workers; those to come do not get it.
-
-        :raises UserError: no plugin has this name.
-        :raises SetupError: its ``teardown`` raised on a worker; it is unregistered all the same.
-        """
-        answers = _client(self)._ask("unregister_setup", kind="plugin", name=name)
-        return _checked(answers, f"plugin {name!r} can't be torn down", "It is unregistered all the same.")
-
-    @blocking
-    def has_plugin(self, plugin: Any) -> Any:
-        """Say whether a plugin is registered, by its name or itself; for a list of them, a dict by name."""
-        known = set(_client(self)._ask("plugins"))
-        if isinstance(plugin, list | tuple | set):
-            return {_name_of(one): _name_of(one) in known for one in plugin}
-        return _name_of(plugin) in known
-
-    @blocking
-    def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> None:
-        """Send a .py, .zip, .egg or .whl file to all workers, now and later, to be imported there.
-
-        Workers that are added or replaced, also by :meth:`restart`, have it before any task runs there.
-
-        A changed file of the same name replaces the one before: what was imported from that is loaded again, with
-        the uploaded modules that import it. Other modules that hold its functions and classes get the new ones.
-
-        :param load: accepted, and not needed: a module is loaded by the first task that imports it, and again by
-            each upload that changes it.
-        :raises UserError: it is of another kind, or too large for the head to keep.
-        :raises SetupError: a module raised when it was loaded again; workers keep the one before.
-        """
-        path = Path(filename)
-        if path.suffix not in (".py", ".zip", ".egg", ".whl"):
-            raise UserError(f"{path.name!r} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
-        checked_text("the file's name", path.name)
-        _check_size("file", path.name, path.stat().st_size)
-        _register(self, "file", path.name, path.read_bytes(), idempotent=False)
-
-
-def _register(
-    calls: SetUpCalls, kind: str, name: str, data: bytes, *, idempotent: bool
+def register_plugin(
+    link: HeadLink, plugin: Any, name: str | None, idempotent: bool | None
 ) -> dict[str, dict[str, str]]:
-    client = _client(calls)
+    """Have a plugin set up each worker: see :meth:`hpclaunch.Client.register_plugin`."""
+    if isinstance(plugin, type) or not callable(getattr(plugin, "setup", None)):
+        raise TypeError(f"a worker plugin is an object with a method setup(worker), not {plugin!r}")
+    if name is None:
+        name = getattr(plugin, "name", None) or f"{type(plugin).__name__}-{secrets.token_hex(4)}"
+    if not isinstance(name, str) or not name.isprintable():
+        raise TypeError(f"the name of a plugin is a text in one line, not {name!r}")
+    if idempotent is None:
+        idempotent = bool(getattr(plugin, "idempotent", False))
+    return _register(link, "plugin", name, serialize.dump_inline(plugin), idempotent=idempotent)
+
+
+def plugin_of(setup: Callable[..., Any]) -> tuple[WorkerPlugin, str]:
+    """Return a plugin that calls a function, and its name, which equal functions share."""
+    if not callable(setup):
+        raise TypeError(f"setup= is a function, not {setup!r}")
+    plugin = _Callbacks(setup)
+    digest = hashlib.blake2b(serialize.dump_inline(plugin), digest_size=8).hexdigest()
+    return plugin, f"{getattr(setup, '__name__', 'setup')}-{digest}"
+
+
+def unregister_plugin(link: HeadLink, name: str) -> dict[str, dict[str, str]]:
+    """Tear a plugin down on all workers: see :meth:`hpclaunch.Client.unregister_worker_plugin`."""
+    answers = link.ask("unregister_setup", kind="plugin", name=name)
+    return _checked(answers, f"plugin {name!r} can't be torn down", "It is unregistered all the same.")
+
+
+def has_plugin(link: HeadLink, plugin: Any) -> Any:
+    """Say whether plugins are registered: see :meth:`hpclaunch.Client.has_plugin`."""
+    known = set(link.ask("plugins"))
+    if isinstance(plugin, list | tuple | set):
+        return {_name_of(one): _name_of(one) in known for one in plugin}
+    return _name_of(plugin) in known
+
+
+def upload_file(link: HeadLink, filename: str | os.PathLike[str]) -> None:
+    """Send a file to all workers: see :meth:`hpclaunch.Client.upload_file`."""
+    path = Path(filename)
+    if path.suffix not in (".py", ".zip", ".egg", ".whl"):
+        raise UserError(f"{path.name!r} can't be imported: upload_file takes .py, .zip, .egg and .whl files")
+    checked_text("the file's name", path.name)
+    _check_size("file", path.name, path.stat().st_size)
+    _register(link, "file", path.name, path.read_bytes(), idempotent=False)
+
+
+def _register(link: HeadLink, kind: str, name: str, data: bytes, *, idempotent: bool) -> dict[str, dict[str, str]]:
     _check_size(kind, name, len(data))
-    answers = client._ask("register_setup", kind=kind, name=name, data=data, idempotent=idempotent)
+    answers = link.ask("register_setup", kind=kind, name=name, data=data, idempotent=idempotent)
     what = f"{name} can't be loaded" if kind == "file" else f"plugin {name!r} can't set up"
     return _checked(answers, what, "It is not registered; what was registered before is as it was.")
 
@@ -177,7 +122,3 @@ def _checked(answers: dict[str, Any], what: str, then: str) -> dict[str, dict[st
 
 def _name_of(plugin: Any) -> str:
     return plugin if isinstance(plugin, str) else str(getattr(plugin, "name", None))
-
-
-def _client(calls: SetUpCalls) -> Client:
-    return cast("Client", calls)

@@ -1,68 +1,46 @@
-"""Values that clients keep on the cluster by name, also when they are gone: ``publish_dataset`` and its kin."""
+"""Datasets: values that clients keep on the cluster by name, also when these clients are gone."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from hpclaunch.client.coordination.primitives import text_of
-from hpclaunch.client.coordination.requests import ask_named
+from hpclaunch.client.coordination.requests import request_named
+from hpclaunch.client.core import ClientCore
 from hpclaunch.comm import serialize
-from hpclaunch.link.facade import blocking, is_awaiting
+from hpclaunch.link.facade import is_awaiting
 
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-
-_MISSING = object()
+MISSING = object()
 
 
-class DatasetCalls:
-    """The part of a Client that is about datasets."""
+def publish(core: ClientCore, args: tuple[Any, ...], name: Any, override: bool, kwargs: dict[str, Any]) -> None:
+    """Keep values under names: see :meth:`hpclaunch.Client.publish_dataset`."""
+    if len(args) > 1 or bool(args) != (name is not None):
+        raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
+    for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
+        data, keys = serialize.dump_referring(value)
+        _request(core, "put", one, data=data, keys=keys, override=override)
 
-    @blocking
-    def publish_dataset(self, *args: Any, name: Any = None, override: bool = False, **kwargs: Any) -> None:
-        """Keep a value under a name for all clients, also when this one is gone; ``name=value`` keeps several.
 
-        :param name: a name that is no text, such as ``("run", 7)``, is known by its ``repr``.
-        :param override: replace a dataset of this name.
-        :raises KeyError: there is a dataset of this name already.
-        """
-        if len(args) > 1 or bool(args) != (name is not None):
-            raise ValueError("publish_dataset takes one value and its name=, or name=value pairs")
-        for one, value in {**({name: args[0]} if name is not None else {}), **kwargs}.items():
-            data, keys = serialize.dump_referring(value)
-            _ask(self, "put", one, data=data, keys=keys, override=override)
+def get(core: ClientCore, name: Any, default: Any) -> Any:
+    """Return a dataset; ``default`` if there is none and that is not MISSING."""
+    try:
+        return _request(core, "get", name)[0]
+    except KeyError:
+        if default is MISSING:
+            raise
+        return default
 
-    @blocking
-    def get_dataset(self, name: Any, default: Any = _MISSING) -> Any:
-        """Return a dataset; ``default=`` if there is none.
 
-        :raises KeyError: there is none, and no default.
-        """
-        try:
-            return _ask(self, "get", name)[0]
-        except KeyError:
-            if default is _MISSING:
-                raise
-            return default
+def names(core: ClientCore) -> list[str]:
+    """Return the names of the datasets."""
+    return list(_request(core, "list", ""))
 
-    @blocking
-    def list_datasets(self) -> list[str]:
-        """Return the names of the datasets."""
-        return list(_ask(self, "list", ""))
 
-    @blocking
-    def unpublish_dataset(self, name: Any) -> None:
-        """Forget a dataset.
-
-        :raises KeyError: there is none of this name.
-        """
-        _ask(self, "delete", name)
-
-    @property
-    def datasets(self) -> Datasets:
-        """The datasets as a dict: ``client.datasets["name"] = value``."""
-        return Datasets(_client(self))
+def unpublish(core: ClientCore, name: Any) -> None:
+    """Forget a dataset."""
+    _request(core, "delete", name)
 
 
 class Datasets(MutableMapping[str, Any]):
@@ -71,7 +49,7 @@ class Datasets(MutableMapping[str, Any]):
     Of an asynchronous client it can be read, by ``await client.datasets["name"]`` and ``async for``, and no more.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Any) -> None:
         self._client = client
 
     def __getitem__(self, name: str) -> Any:
@@ -97,7 +75,7 @@ class Datasets(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return text_of(name) in self._blocking("list_datasets()").list_datasets()
 
-    def _blocking(self, instead: str) -> Client:
+    def _blocking(self, instead: str) -> Any:
         """Return the client, whose answers come at once.
 
         :raises TypeError: they are to be awaited.
@@ -107,9 +85,5 @@ class Datasets(MutableMapping[str, Any]):
         return self._client
 
 
-def _ask(calls: DatasetCalls, do: str, name: Any, **how: Any) -> Any:
-    return ask_named(_client(calls), "dataset", do, text_of(name), None, **how)
-
-
-def _client(calls: DatasetCalls) -> Client:
-    return cast("Client", calls)
+def _request(core: ClientCore, do: str, name: Any, **how: Any) -> Any:
+    return request_named(core, "dataset", do, text_of(name), None, **how)

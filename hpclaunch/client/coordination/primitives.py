@@ -2,7 +2,7 @@
 
 Any two of one kind and name are the same thing, in whatever process of the cluster. They can be passed to tasks.
 What a client holds goes back when it is closed or dies. Values may contain futures, whose results are kept for as
-long as the value is there. Waiting in a task lets others have its thread.
+long as the value is there. A task that waits secedes meanwhile.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from hpclaunch.client.coordination.requests import ask_named
-from hpclaunch.client.submission.options import timeout_seconds
+from hpclaunch.client.coordination.requests import request_named
+from hpclaunch.client.current import current_client
 from hpclaunch.comm import serialize
 from hpclaunch.comm.texts import checked_int, checked_text
 from hpclaunch.link.facade import blocking, in_thread
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
+from hpclaunch.link.timeouts import timeout_seconds
 
 
 def text_of(name: Any) -> str:
@@ -31,35 +29,33 @@ def text_of(name: Any) -> str:
 
 
 class _Named:
-    """One thing; ``client`` is the one that is meant where it is used, unless one is given.
+    """One thing; ``client`` is the current one where it is used, unless one is given.
 
     A name that is no text, such as ``("file", 7)``, is known by its ``repr``.
     """
 
     kind = ""
 
-    def __init__(self, name: Any = None, client: Client | None = None) -> None:
+    def __init__(self, name: Any = None, client: Any = None) -> None:
         self.name: Any = name or f"{type(self).__name__.lower()}-{secrets.token_hex(8)}"
         self._given = client
 
     def _ask(self, do: str, timeout: str | float | None = None, **how: Any) -> Any:
         """Ask for something and wait; TimeoutError if it takes too long."""
-        return ask_named(self.client, self.kind, do, text_of(self.name), timeout_seconds(timeout), **how)
+        return request_named(self.client._core, self.kind, do, text_of(self.name), timeout_seconds(timeout), **how)
 
     @property
-    def client(self) -> Client:
-        """The client by which this asks: the given one, or the one that is meant here.
+    def client(self) -> Any:
+        """The :class:`hpclaunch.Client` by which this asks: the given one, or the current one.
 
         :raises ValueError: there is none.
         """
-        from hpclaunch.client.current import get_client
-
-        return self._given or get_client()
+        return self._given or current_client()
 
     @property
     def asynchronous(self) -> bool:
         """True if methods return awaitables, because the client's do."""
-        return self.client.asynchronous
+        return bool(self.client.asynchronous)
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Return this; there is nothing to wait for."""
@@ -73,7 +69,7 @@ class _Named:
         return f"<{type(self).__name__} {self.name}>"
 
 
-class _Held(_Named, ABC):
+class _Acquired(_Named, ABC):
     """One that is held inside a ``with`` block."""
 
     @abstractmethod
@@ -99,15 +95,15 @@ class _Held(_Named, ABC):
         await in_thread(self.release)
 
 
-class Semaphore(_Held):
+class Semaphore(_Acquired):
     """At most ``max_leases`` holders at once.
 
-    All clients that use one name must say the same number; :meth:`close` has it begin anew.
+    All clients that use one name must say the same number; :meth:`close` makes it forget that number.
     """
 
     kind = "permit"
 
-    def __init__(self, max_leases: int = 1, name: Any = None, client: Client | None = None) -> None:
+    def __init__(self, max_leases: int = 1, name: Any = None, client: Any = None) -> None:
         if not isinstance(max_leases, int) or max_leases < 1:
             raise ValueError(f"max_leases is a whole number of 1 or more, not {max_leases!r}")
         super().__init__(name, client)
@@ -154,7 +150,7 @@ class Semaphore(_Held):
 class Lock(Semaphore):
     """At most one holder."""
 
-    def __init__(self, name: Any = None, client: Client | None = None) -> None:
+    def __init__(self, name: Any = None, client: Any = None) -> None:
         super().__init__(1, name, client)
 
     @blocking
@@ -171,15 +167,15 @@ class Lock(Semaphore):
 
     @blocking
     def locked(self) -> bool:
-        """Say whether anybody has it."""
+        """Say whether it is held."""
         return self.get_value() > 0
 
     def __reduce__(self) -> Any:
         return type(self), (self.name,)
 
 
-class MultiLock(_Held):
-    """Several locks that are taken at once, or so many of them as are enough; nobody holds a part and waits.
+class MultiLock(_Acquired):
+    """Several locks that are taken at once, or so many of them as are enough: no holder of some waits for others.
 
     Two that share a name shut each other out, whatever else they name and in whatever order. ``Lock`` has names of
     its own.
@@ -189,7 +185,7 @@ class MultiLock(_Held):
 
     kind = "locks"
 
-    def __init__(self, names: Iterable[Any] = (), client: Client | None = None) -> None:
+    def __init__(self, names: Iterable[Any] = (), client: Any = None) -> None:
         if isinstance(names, str | bytes) or not isinstance(names, Iterable):
             raise TypeError(f"MultiLock takes a list of names, not {names!r}")
         self.names = list(names)
@@ -246,7 +242,7 @@ class Event(_Named):
 
     @blocking
     def set(self) -> None:
-        """Set it: nobody waits any more."""
+        """Set it: all that wait for it go on."""
         self._ask("set")
 
     @blocking
@@ -273,12 +269,12 @@ class Queue(_Named):
     """First in, first out. The first to put something in says how many values it takes (``maxsize``, 0: any).
 
     What is in it stays there when clients go. :meth:`close` says that this object is used no more: when all that
-    stand for the queue, also those in tasks, have been closed, what is left in it is let go.
+    stand for the queue, also those in tasks, have been closed, what is left in it is released.
     """
 
     kind = "queue"
 
-    def __init__(self, name: Any = None, client: Client | None = None, maxsize: int = 0) -> None:
+    def __init__(self, name: Any = None, client: Any = None, maxsize: int = 0) -> None:
         super().__init__(name, client)
         if not isinstance(maxsize, int):
             raise TypeError(f"maxsize is how many values a queue takes, 0 for any number, not {maxsize!r:.100}")
@@ -327,7 +323,7 @@ class Queue(_Named):
 
 
 class Variable(_Named):
-    """One value, that anybody can replace."""
+    """One value, which any client and task can replace."""
 
     kind = "variable"
 

@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from hpclaunch.client.current import meaning
-from hpclaunch.client.futures.future import Future
+from hpclaunch.client.current import as_current
 from hpclaunch.link.facade import allowing_to_block
 
 log = logging.getLogger("hpclaunch.client")
 
-_Callback = tuple[Callable[[Future], Any], Future]
+_Callback = tuple[Callable[[Any], Any], Any]
 
 
 class CallbackThread:
@@ -27,7 +26,7 @@ class CallbackThread:
         self._callbacks: queue.SimpleQueue[_Callback | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="hpclaunch-callbacks", daemon=True).start()
 
-    def put(self, function: Callable[[Future], Any], future: Future) -> None:
+    def put(self, function: Callable[[Any], Any], future: Any) -> None:
         """Have ``function(future)`` called."""
         self._callbacks.put((function, future))
 
@@ -41,10 +40,10 @@ class CallbackThread:
             del callback  # or its future would live until the next one comes
 
 
-def call_back(function: Callable[[Future], Any], future: Future) -> None:
-    """Call a user's function, for which the future's client is meant; what it raises goes to the log."""
+def call_back(function: Callable[[Any], Any], future: Any) -> None:
+    """Call a user's function with a future, whose client is the current one; what it raises goes to the log."""
     try:
-        with allowing_to_block(), meaning(future.client):
+        with allowing_to_block(), as_current(future.client):
             function(future)
     except Exception:
         log.exception("a future's callback raised")

@@ -20,7 +20,7 @@ from hpclaunch.cgroup import ControlGroup
 from hpclaunch.comm.sharing import LEAST_BYTES
 from hpclaunch.errors import ResultTooLargeError
 
-#: Bytes of results for which nobody looks at what is free.
+#: Bytes of results below which it is not looked at what is free.
 _FEW_BYTES = 16 << 20
 #: The part of the free memory that results may have, where no configuration says otherwise.
 PART = 0.9
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
         return self.size >= LEAST_BYTES and any(_host_of(place) in _own_hosts() for place in self.places)
 
 
-class Room(NamedTuple):
+class MemoryLimit(NamedTuple):
     """Bytes that are free, and what says so."""
 
     size: int
@@ -51,10 +51,10 @@ class Room(NamedTuple):
     is_of_addresses: bool  # mapped results need it too
 
 
-def rooms() -> list[Room]:
+def memory_limits() -> list[MemoryLimit]:
     """Return all that limits what this process may still have; what is not known, or not limited, is left out."""
     found = [_machine(), _control_group(), *_limits_of_process()]
-    return [room for room in found if room is not None]
+    return [limit for limit in found if limit is not None]
 
 
 def check(results: Mapping[str, Stored], part: float | None) -> None:
@@ -68,12 +68,12 @@ def check(results: Mapping[str, Stored], part: float | None) -> None:
     if part is None or total < _FEW_BYTES:
         return
     copied = sum(one.size for one in results.values() if not one.is_mapped)
-    for room in rooms():
-        needed = total if room.is_of_addresses else copied
-        if needed > part * room.size:
+    for limit in memory_limits():
+        needed = total if limit.is_of_addresses else copied
+        if needed > part * limit.size:
             raise ResultTooLargeError(
                 f"{_what(results, total)} {'does' if len(results) == 1 else 'do'} not fit into the memory of this "
-                f"process: {max(0, room.size) / 1e6:.0f} MB are free ({room.why}), of which results may have "
+                f"process: {max(0, limit.size) / 1e6:.0f} MB are free ({limit.why}), of which results may have "
                 f"{part:.0%}. {_ADVICE}. The configuration's key result-memory changes that part, and false "
                 "turns this check off"
             )
@@ -85,7 +85,7 @@ def explained(error: BaseException, results: Mapping[str, Stored]) -> ResultTooL
         return None
     if isinstance(error, ResultTooLargeError):
         return error
-    free = "; ".join(f"{max(0, room.size) / 1e6:.0f} MB are free: {room.why}" for room in rooms())
+    free = "; ".join(f"{max(0, limit.size) / 1e6:.0f} MB are free: {limit.why}" for limit in memory_limits())
     what = _what(results, sum(one.size for one in results.values()))
     return ResultTooLargeError(
         f"there was no memory for {what} ({error or type(error).__name__}; {free}). {_ADVICE}"
@@ -106,26 +106,30 @@ def _what(results: Mapping[str, Stored], total: int) -> str:
 # --- what is free
 
 
-def _machine(meminfo: Path = Path("/proc/meminfo")) -> Room | None:
+def _machine(meminfo: Path = Path("/proc/meminfo")) -> MemoryLimit | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return Room(int(line.split()[1]) * 1024, "what this machine has available", False)
+                return MemoryLimit(int(line.split()[1]) * 1024, "what this machine has available", False)
     return None
 
 
-def _control_group() -> Room | None:
+def _control_group() -> MemoryLimit | None:
     free = ControlGroup().free()
-    return None if free is None else Room(free, "the rest of what the job or container may have, a cgroup", False)
+    return (
+        None
+        if free is None
+        else MemoryLimit(free, "the rest of what the job or container may have, a cgroup", False)
+    )
 
 
-def _limits_of_process() -> list[Room]:
+def _limits_of_process() -> list[MemoryLimit]:
     found = []
     for name, line in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
         limit, _ = resource.getrlimit(getattr(resource, name))
         if limit != resource.RLIM_INFINITY and (used := _status_of_process(line)):
             flag = "ulimit -v" if name == "RLIMIT_AS" else "ulimit -d"
-            found.append(Room(limit - used, f"of {limit / 1e6:.0f} MB by {name}, {flag}", True))
+            found.append(MemoryLimit(limit - used, f"of {limit / 1e6:.0f} MB by {name}, {flag}", True))
     return found
 
 

@@ -12,48 +12,56 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hpclaunch.client.futures.future import Future
+from hpclaunch.client.futures.table import FutureTable
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.notes import warn
-
-if TYPE_CHECKING:
-    from hpclaunch.client.core import ClientCore
-    from hpclaunch.client.futures.future import Future
 
 #: Seconds after which a program that waits at its end says so.
 _PATIENCE_SECONDS = 2.0
 
 
-class UnendedCalls:
-    """Those of one client, which lives as long as it is connected and so keeps them."""
+class OutstandingCalls:
+    """Those of one client, which lives as long as it is connected and so keeps them.
 
-    def __init__(self) -> None:
-        self._tasks: set[Future] = set()
+    :param cluster: the client's cluster object, if it has one.
+    """
+
+    def __init__(self, table: FutureTable, cluster: Any) -> None:
+        self._table = table
+        self.cluster = cluster
+        self._tasks: set[Future[Any]] = set()
         self._changed = threading.Condition()
         self._is_awaited = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def keep(self, task: Future) -> None:
-        """Keep a call until :meth:`end` is called for it."""
+    @property
+    def is_usable(self) -> bool:
+        """True while the client is open, in the process that has made it."""
+        return self._table.link.is_usable
+
+    def add(self, task: Future[Any]) -> None:
+        """Keep a call until :meth:`discard` is called for it."""
         self._tasks.add(task)
 
-    def keep_all(self, tasks: Iterable[Future]) -> None:
+    def add_all(self, tasks: Iterable[Future[Any]]) -> None:
         """Keep calls until their tasks have ended."""
         self._tasks.update(tasks)
         for task in tasks:
-            task._client._watch(task, self.end)
+            self._table.watch(task, self.discard)
 
-    def end(self, task: Future) -> None:
+    def discard(self, task: Future[Any]) -> None:
         """A call has ended, and all that wait for it have been told."""
         self._tasks.discard(task)
         if self._is_awaited:
             with self._changed:
                 self._changed.notify_all()
 
-    def wait(self, client: ClientCore) -> None:
+    def wait(self) -> None:
         """Wait until all calls have ended, and their done-callbacks too; say so if that takes long.
 
         :raises HPCLaunchError: they will not end: the cluster can't start workers, or is gone.
@@ -62,19 +70,20 @@ class UnendedCalls:
             return
         self._is_awaited = True
         with contextlib.suppress(TimeoutError):
-            client._wait_for(list(self._tasks.copy()), _PATIENCE_SECONDS)
+            self._table.wait_for(list(self._tasks.copy()), _PATIENCE_SECONDS)
         if any(not task.done() for task in self._tasks.copy()):
+            name = self._table.link.name
             print(
-                f"hpclaunch: waiting for {len(self)} calls that an executor was given (of {client.name}). "
+                f"hpclaunch: waiting for {len(self)} calls that an executor was given (of {name}). "
                 "Ctrl-C ends the wait and drops them; shutdown(cancel_futures=True) cancels them beforehand",
                 file=sys.stderr,
             )
         while tasks := self._tasks.copy():
-            client._wait_for(list(tasks), None)
+            self._table.wait_for(list(tasks), None)
             with self._changed:
                 self._changed.wait_for(lambda tasks=tasks: not tasks & self._tasks)  # type: ignore[misc]
 
-    def complain(self, why: str, say: Callable[[str], None] = warn) -> None:
+    def warn_of_loss(self, why: str, say: Callable[[str], None] = warn) -> None:
         """Say that calls are dropped, if there are any."""
         left = [task for task in self._tasks.copy() if not task.done()]
         if left and not _is_ending:
@@ -84,14 +93,14 @@ class UnendedCalls:
             )
 
 
-#: Clients that have executors.
-_clients: weakref.WeakSet[Any] = weakref.WeakSet()
+#: The calls of clients that have executors.
+_awaited: weakref.WeakSet[OutstandingCalls] = weakref.WeakSet()
 _is_ending = False
 
 
-def note_client(client: ClientCore) -> None:
+def wait_at_program_end(calls: OutstandingCalls) -> None:
     """Have the program's end wait for the calls of a client's executors."""
-    _clients.add(client)
+    _awaited.add(calls)
 
 
 def is_program_ending() -> bool:
@@ -104,26 +113,24 @@ def wait_for_calls(cluster: Any) -> None:
 
     :raises HPCLaunchError: they will not end.
     """
-    for client in list(_clients):
-        if client.cluster is cluster and not client._closed and not client._thread.is_foreign:
-            client._unended.wait(client)
+    for calls in list(_awaited):
+        if calls.cluster is cluster and calls.is_usable:
+            calls.wait()
 
 
 def _on_program_end() -> None:
     global _is_ending
     _is_ending = True
-    for client in list(_clients):
-        if client._closed or client._thread.is_foreign:
+    for calls in list(_awaited):
+        if not calls.is_usable:
             continue
         try:
-            client._unended.wait(client)
+            calls.wait()
         except KeyboardInterrupt:
-            print(
-                f"hpclaunch: interrupted; {len(client._unended)} calls of an executor are dropped", file=sys.stderr
-            )
+            print(f"hpclaunch: interrupted; {len(calls)} calls of an executor are dropped", file=sys.stderr)
             return
         except HPCLaunchError as error:
-            what = f"{len(client._unended)} calls of an executor have not ended and are dropped"
+            what = f"{len(calls)} calls of an executor have not ended and are dropped"
             print(f"hpclaunch: {what}: {error}", file=sys.stderr)
 
 

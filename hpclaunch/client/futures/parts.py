@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpclaunch.client.futures.future import Future, future_of
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import reduce_future
 from hpclaunch.tasks.context import task_client
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
 
 _as_values: ContextVar[bool] = ContextVar("as_values", default=False)
 _is_noted: ContextVar[bool] = ContextVar("is_noted", default=True)
@@ -28,29 +25,29 @@ class Part:
     """One result of a persisted collection.
 
     Dask keeps one object per name of an expression and process. It may come from another client than the one that
-    computes, and outlive that client; so a part finds a future of its result anew where its own is of no use.
+    computes, and outlive that client; so a part looks for another future of its result where its own is of no use.
     """
 
     __slots__ = ("_future", "key")
 
-    def __init__(self, future: Future) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         self.key = future._key
         self._future = future
 
-    def future(self, client: Client | None = None) -> Future:
+    def future(self, client: Any = None) -> Future[Any]:
         """Return a future of the result that can be waited for.
 
         :param client: whose future it is to be; None: any open client's.
         :raises ValueError: its client is closed, and there is no other here.
         """
         own = self._future
-        if own._client is client or (client is None and not own._client._closed):
+        if own.client is client or (client is None and not own._link.closed):
             return own
         return future_of(self.key, client)
 
-    def is_of(self, client: Client) -> bool:
+    def is_of(self, client: Any) -> bool:
         """Say whether a client keeps the result here; another's may be released at any time."""
-        return self._future._client is client
+        return self._future.client is client
 
     def __reduce__(self) -> Any:
         if not serialize.is_collecting():

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hpclaunch.client.calls.actors import ActorFuture
-    from hpclaunch.client.futures.future import Future
+from typing import Any
 
 _NAMED = {
-    ("queue", "get"): "queue {name!r} was empty for {seconds:g} s: nobody has put anything in",
-    ("queue", "put"): "queue {name!r} was full for {seconds:g} s: nobody has taken anything out",
-    ("variable", "get"): "variable {name!r} had no value for {seconds:g} s: nobody has set it",
+    ("queue", "get"): "queue {name!r} was empty for {seconds:g} s: nothing was put in",
+    ("queue", "put"): "queue {name!r} was full for {seconds:g} s: nothing was taken out",
+    ("variable", "get"): "variable {name!r} had no value for {seconds:g} s: it was not set",
 }
 
 
-def late(futures: Sequence[Future | ActorFuture], seconds: float) -> TimeoutError:
+def wait_timeout(futures: Sequence[Any], seconds: float) -> TimeoutError:
     """Return the error of a wait for some futures, of which not all have ended in time."""
     pending = [future for future in futures if not future.done()] or list(futures)
     tasks: list[Any] = [future for future in pending if hasattr(future, "key")]
@@ -35,7 +31,7 @@ def late(futures: Sequence[Future | ActorFuture], seconds: float) -> TimeoutErro
     )
 
 
-def late_results(futures: Sequence[Future], seconds: float) -> TimeoutError:
+def fetch_timeout(futures: Sequence[Any], seconds: float) -> TimeoutError:
     """Return the error of a wait for large results that have not arrived in time."""
     return TimeoutError(
         f"{len(futures)} large results, such as that of {futures[0].key}, have not arrived within {seconds:g} s: "
@@ -43,7 +39,7 @@ def late_results(futures: Sequence[Future], seconds: float) -> TimeoutError:
     )
 
 
-def late_named(kind: str, do: str, name: str, seconds: float) -> TimeoutError:
+def coordination_timeout(kind: str, do: str, name: str, seconds: float) -> TimeoutError:
     """Return the error of a wait for something that is shared by name."""
     text = _NAMED.get((kind, do), "no {do} of {kind} {name!r} within {seconds:g} s")
     return TimeoutError(text.format(kind=kind, do=do, name=name, seconds=seconds))

@@ -1,4 +1,4 @@
-"""Waiting for several futures: all, the first, or each as it ends; and results in the shape of what was asked."""
+"""Waiting for several futures: all, the first, or each as it ends."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import contextlib
 import functools
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from hpclaunch.client.calls.actors import ActorFuture
-from hpclaunch.client.futures.collect import futures_and_answers
-from hpclaunch.client.futures.future import STORED, Future
-from hpclaunch.client.futures.timeout_errors import late
-from hpclaunch.client.submission.options import timeout_seconds
+from hpclaunch.client.futures.all_done import wait_all
+from hpclaunch.client.futures.answer import ActorFuture
+from hpclaunch.client.futures.collect import futures_and_answers, only_futures
+from hpclaunch.client.futures.future import STORED, Future, Owner
+from hpclaunch.client.futures.timeout_errors import wait_timeout
 from hpclaunch.errors import CancelledError
-from hpclaunch.link.facade import allowing_to_block, is_awaiting, soon, wait_all
-from hpclaunch.tasks.context import TaskFacts, stepping_aside
-
-if TYPE_CHECKING:
-    from hpclaunch.client.core import ClientCore
+from hpclaunch.link.facade import allowing_to_block, is_awaiting, soon
+from hpclaunch.link.head_link import HeadLink
+from hpclaunch.link.timeouts import timeout_seconds
+from hpclaunch.tasks.context import TaskFacts, seceding
 
 
 class DoneAndNotDone(NamedTuple):
@@ -43,7 +42,7 @@ def wait(futures: Any, timeout: str | float | None = None, return_when: str = "A
     if isinstance(timeout, Future):
         raise TypeError("wait takes one list of futures: wait([x, y]), not wait(x, y)")
     everything, timeout = futures_and_answers(futures), timeout_seconds(timeout)
-    if everything and is_awaiting(everything[0]._client):
+    if everything and is_awaiting(everything[0]._link):
         return _wait_later(everything, timeout, return_when)  # type: ignore[return-value]
     if return_when == "ALL_COMPLETED":
         wait_for_all(everything, timeout)
@@ -54,36 +53,45 @@ def wait(futures: Any, timeout: str | float | None = None, return_when: str = "A
     return _sort(everything)
 
 
-def wait_for_all(some: Sequence[Future | ActorFuture], timeout: float | None) -> None:
-    """Wait until all of some futures have ended, each by its own client, which alone hears of it.
+def wait_for_all(some: Sequence[Future[Any] | ActorFuture[Any]], timeout: float | None) -> None:
+    """Wait until all of some futures have ended, each by the client that it is of.
 
     :raises TimeoutError: they have not within ``timeout`` seconds.
     """
     since = time.monotonic()
-    tasks: dict[Any, list[Future]] = {}
+    tasks: dict[Owner, list[Future[Any]]] = {}
     for one in some:
         if isinstance(one, Future):
-            tasks.setdefault(one._client, []).append(one)
+            tasks.setdefault(one._table, []).append(one)
 
     def left() -> float | None:
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - since))
 
     try:
-        for client, own in tasks.items():
-            client._wait_for(own, left())
+        for table, own in tasks.items():
+            table.wait_for(own, left())
         for one in some:
             if isinstance(one, ActorFuture):
-                one._wait_for(left())
+                one.wait(left())
     except TimeoutError:
-        raise late(some, timeout or 0.0) from None
+        raise wait_timeout(some, timeout or 0.0) from None
+
+
+def keys_when_done(futures: Any) -> list[str] | None:
+    """Return the keys of some futures, after all of these are done; None for None."""
+    if futures is None:
+        return None
+    some = only_futures(futures)
+    wait_for_all(some, None)
+    return [future._key for future in some]
 
 
 async def _wait_later(
-    some: Sequence[Future | ActorFuture], timeout: float | None, return_when: str
+    some: Sequence[Future[Any] | ActorFuture[Any]], timeout: float | None, return_when: str
 ) -> DoneAndNotDone:
     """As :func:`wait`, on the caller's own loop."""
     if return_when == "ALL_COMPLETED":
-        await wait_all(some[0]._client, some, timeout)
+        await wait_all(some[0]._link, some, timeout)
         return _sort(some)
     async for future in as_completed(some, timeout=timeout):
         if return_when == "FIRST_COMPLETED" or future._has_failed:
@@ -91,7 +99,7 @@ async def _wait_later(
     return _sort(some)
 
 
-def _sort(some: Sequence[Future | ActorFuture]) -> DoneAndNotDone:
+def _sort(some: Sequence[Future[Any] | ActorFuture[Any]]) -> DoneAndNotDone:
     done = {one for one in some if one.done()}
     return DoneAndNotDone(done, set(some) - done)
 
@@ -122,8 +130,10 @@ class as_completed:
         self._until = None if self._timeout is None else time.monotonic() + self._timeout
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._left: dict[Any, int] = {}  # how often each is to be given yet
-        self._client: ClientCore | None = None
-        self._wake: tuple[asyncio.AbstractEventLoop, Callable[[], None]] | None = None  # who waits on a loop
+        self._link: HeadLink | None = None
+        self._wake: tuple[asyncio.AbstractEventLoop, Callable[[], None]] | None = (
+            None  # of a caller that waits on a loop
+        )
         self.update(futures or ())
 
     def add(self, future: Any) -> None:
@@ -134,11 +144,11 @@ class as_completed:
         if not isinstance(future, Future | ActorFuture):
             raise TypeError(f"as_completed takes futures, not a {type(future).__name__}")
         self._left[future] = self._left.get(future, 0) + 1
-        self._client = future._client
+        self._link = future._link
         future._watch(functools.partial(self._note, self._ended, future))
 
     def _note(self, ended: queue.SimpleQueue[Any], future: Any) -> None:
-        ended.put(future)  # nobody looks there any more if it was cleared since
+        ended.put(future)  # which is not read any more if it was cleared since
         if self._wake is not None:
             soon(*self._wake)
 
@@ -218,28 +228,28 @@ class as_completed:
 
     async def _next_later(self) -> Any:
         """Return the next future, waiting for it on the caller's own loop."""
-        assert self._client is not None
+        assert self._link is not None
         come = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._wake = loop, come.set
-        with self._client._complaining(lambda _: soon(loop, come.set)):
+        with self._link.failures_go_to(lambda _: soon(loop, come.set)):
             while True:
                 with contextlib.suppress(queue.Empty):
                     return self._ended.get_nowait()
-                if self._client._failure is not None:
-                    raise self._client._failure
+                if self._link.failure is not None:
+                    raise self._link.failure
                 come.clear()
                 left = None if self._until is None else self._until - time.monotonic()
                 try:
                     async with asyncio.timeout(left):
                         await come.wait()
                 except TimeoutError:
-                    raise self._late() from None
+                    raise self._timeout_error() from None
 
     def _next(self) -> Any:
         with contextlib.suppress(queue.Empty):
             return self._ended.get_nowait()
-        with stepping_aside() as task:
+        with seceding() as task:
             return self._wait_for_next(task)
 
     def _wait_for_next(self, task: TaskFacts | None) -> Any:
@@ -250,12 +260,12 @@ class as_completed:
             with contextlib.suppress(queue.Empty):
                 return self._ended.get(timeout=max(0.0, left))
             if self._until is not None and time.monotonic() >= self._until:
-                raise self._late()
-            if self._client is not None and self._client._failure is not None:
-                raise self._client._failure
+                raise self._timeout_error()
+            if self._link is not None and self._link.failure is not None:
+                raise self._link.failure
 
-    def _late(self) -> TimeoutError:
-        return late(list(self._left), self._timeout or 0.0)
+    def _timeout_error(self) -> TimeoutError:
+        return wait_timeout(list(self._left), self._timeout or 0.0)
 
     def __repr__(self) -> str:
         ready = self._ended.qsize()
@@ -282,38 +292,3 @@ class _Batches:
         while self._source.has_ready():
             batch.append(await anext(self._source))
         return batch
-
-
-_CONTAINERS = (list, tuple, set, frozenset)
-_SKIP = object()
-
-
-def flatten(value: Any) -> Iterator[Future]:
-    """Give the futures in nested lists, tuples, sets and dicts; other values in them are none of them."""
-    if isinstance(value, Future):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from flatten(one)
-    elif isinstance(value, _CONTAINERS):
-        for one in value:
-            yield from flatten(one)
-
-
-def rebuild(value: Any, fetched: Mapping[Future, Any], *, skip_errors: bool) -> Any:
-    """Return results in the nesting of their futures; all have ended, the large results are in ``fetched``."""
-    if isinstance(value, Future):
-        if value in fetched:
-            return fetched[value]
-        if skip_errors and value._has_failed:
-            return _SKIP
-        return value.result()
-    if isinstance(value, ActorFuture):
-        return _SKIP if skip_errors and value.exception() is not None else value.result()
-    if isinstance(value, dict):
-        pairs = ((k, rebuild(v, fetched, skip_errors=skip_errors)) for k, v in value.items())
-        return {k: v for k, v in pairs if v is not _SKIP}
-    if not isinstance(value, _CONTAINERS):
-        return value
-    items = (rebuild(v, fetched, skip_errors=skip_errors) for v in value)
-    return type(value)(v for v in items if v is not _SKIP)

@@ -14,19 +14,18 @@ import operator
 import secrets
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from hpclaunch.client.current import current_client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.client.futures.parts import Part
-from hpclaunch.client.submission.functions import SUBMIT_WORDS
+from hpclaunch.client.graphs.drawing import DrawnTask, draw
+from hpclaunch.client.submission.options import make_options
+from hpclaunch.client.submission.submit import Submission
 from hpclaunch.comm import serialize
 from hpclaunch.comm.texts import escaped
 from hpclaunch.errors import SerializationError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hpclaunch.client.client import Client
 
 _numbers = itertools.count()
 _tag = secrets.token_hex(3)
@@ -59,32 +58,33 @@ class Delayed:
         self.key = key or f"{serialize.function_name(call)}-{_tag}-{next(_numbers)}"
 
     @classmethod
-    def of(cls, future: Future) -> Delayed:
+    def of(cls, future: Future[Any]) -> Delayed:
         """Return the delayed value of a future."""
         return cls(_same, key=future._key, part=Part(future))
 
-    def _held_future(self) -> Future | None:
+    def _persisted_future(self) -> Future[Any] | None:
         """Return the future of a persisted value."""
         return self._part.future() if self._part is not None else None
 
-    def compute(self, client: Client | None = None, **wishes: Any) -> Any:
+    def compute(self, client: Any = None, **options: Any) -> Any:
         """Run all that this needs on a cluster, and return the value.
 
-        :param client: None: the one that is meant here (:func:`hpclaunch.get_client`).
-        :param wishes: ``retries`` and ``priority``, as for ``submit``.
-        :raises ValueError: no client is meant.
+        :param client: None: the current one (:func:`hpclaunch.get_client`).
+        :param options: such as ``retries`` and ``priority``, as for ``submit``.
+        :raises ValueError: there is no current client.
         """
-        return submit_delayed(_meant(client), [self], **wishes)[0].result()
+        return submit_delayed(_submission_of(client), [self], **options)[0].result()
 
-    def persist(self, client: Client | None = None, **wishes: Any) -> Delayed:
+    def persist(self, client: Any = None, **options: Any) -> Delayed:
         """Begin to run all that this needs, and return the same value with its result kept on the cluster."""
-        return Delayed.of(submit_delayed(_meant(client), [self], **wishes)[0])
+        return Delayed.of(submit_delayed(_submission_of(client), [self], **options)[0])
 
     def visualize(self, filename: str | Path | None = "graph", format: str | None = None) -> Any:
         """Draw the graph: see :func:`hpclaunch.client.graphs.drawing.draw`."""
-        from hpclaunch.client.graphs.drawing import draw
+        return draw([one._drawn(is_wanted=one is self) for one in in_order([self])], filename, format)
 
-        return draw([self], filename, format)
+    def _drawn(self, *, is_wanted: bool) -> DrawnTask:
+        return DrawnTask(self.key, self.name, [one.key for one in self.inputs()], is_wanted)
 
     # --- more of the kind
 
@@ -202,29 +202,28 @@ def delayed(value: Any = None, *, name: str | None = None, pure: bool = False, n
     return Delayed(_same, (value,), key=key or f"{type(value).__name__}-{_tag}-{next(_numbers)}", nout=nout)
 
 
-def submit_delayed(client: Client, some: list[Delayed], **wishes: Any) -> list[Future]:
+def submit_delayed(submission: Submission, some: list[Delayed], **options: Any) -> list[Future[Any]]:
     """Submit delayed values and all that they need; return the futures of these values."""
-    run = f"{client._tag}-{next(client._numbers)}"
+    core, task_options = submission.core, make_options(**options)
+    run = core.link.new_suffix()
     names: dict[str, str] = {}
-    futures: dict[str, Future] = {}  # of all of them, until all are submitted
+    futures: dict[str, Future[Any]] = {}  # of all of them, until all are submitted
     is_foreign = False
     token = _submitting.set(names)
     try:
         for one in in_order(some):
             if one._part is not None:
-                future = one._part.future(client)
-                is_foreign = is_foreign or not one._part.is_of(client)
-            elif one._kwargs.keys() & SUBMIT_WORDS:
-                key = _task_key(one.key, run)
-                future = client.submit(_apply, one._call, one._args, one._kwargs, key=key, **wishes)
+                future = one._part.future(core.table.client)
+                is_foreign = is_foreign or not one._part.is_of(core.table.client)
             else:
-                future = client.submit(one._call, *one._args, key=_task_key(one.key, run), **one._kwargs, **wishes)
+                key = _task_key(one.key, run)
+                future = submission.submit(one._call, one._args, one._kwargs, key, task_options)
             futures[one.key] = future
             names[one.key] = future._key
     finally:
         _submitting.reset(token)
     if is_foreign:
-        client._be_heard()  # other clients may release their futures from now on
+        core.table.synchronize()  # other clients may release their futures from now on
     return [futures[one.key] for one in some]
 
 
@@ -262,12 +261,9 @@ def _task_key(key: str, run: str) -> str:
     return text if is_plain else hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _meant(client: Client | None) -> Client:
-    if client is not None:
-        return client
-    from hpclaunch.client.current import get_client
-
-    return get_client()
+def _submission_of(client: Any) -> Submission:
+    submission: Submission = (current_client() if client is None else client)._submission
+    return submission
 
 
 def _token(*values: Any) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from hpclaunch.client.graphs.delayed import in_order
 from hpclaunch.errors import CommandError
 
-if TYPE_CHECKING:
-    from hpclaunch.client.graphs.delayed import Delayed
-
 _FORMATS = ("svg", "png", "pdf", "dot", "txt")
+
+
+class DrawnTask(NamedTuple):
+    """One task of a graph."""
+
+    key: str
+    name: str
+    inputs: list[str]  # their keys
+    is_wanted: bool
 
 
 class Drawing:
@@ -38,15 +43,15 @@ class Drawing:
         return bundle
 
 
-def draw(some: list[Delayed], filename: str | Path | None, format: str | None) -> Drawing:
-    """Draw delayed values and all that they need.
+def draw(tasks: list[DrawnTask], filename: str | Path | None, format: str | None) -> Drawing:
+    """Draw tasks, each of which comes after its inputs.
 
     :param filename: where to; its ending says the format if ``format`` does not. None: no file is written.
     :param format: "svg", "png", "pdf" (by graphviz), "dot" or "txt"; by default svg, or txt without graphviz.
     :raises ValueError: there is no such format.
     :raises CommandError: graphviz is not installed and the format needs it, or it failed.
     """
-    text, dot = as_text(some), as_dot(some)
+    text, dot = as_text(tasks), as_dot(tasks)
     if filename is None:
         return Drawing(text, dot, None)
     path = Path(filename)
@@ -74,26 +79,24 @@ def _run(graphviz: str | None, format: str, path: Path, dot: str) -> None:
         raise CommandError(what, argv=argv, exit_code=done.returncode, output=done.stderr)
 
 
-def as_text(some: list[Delayed]) -> str:
+def as_text(tasks: list[DrawnTask]) -> str:
     """Return a line for each call, with what it needs: ``3. add  <- 1, 2``."""
-    tasks = in_order(some)
     numbers = {one.key: i for i, one in enumerate(tasks, 1)}
     width = len(str(len(tasks)))
     lines = []
     for one in tasks:
-        needs = ", ".join(str(numbers[each.key]) for each in one.inputs())
-        wanted = "  (wanted)" if any(one.key == each.key for each in some) else ""
+        needs = ", ".join(str(numbers[key]) for key in one.inputs)
+        wanted = "  (wanted)" if one.is_wanted else ""
         lines.append(f"{numbers[one.key]:>{width}}. {one.name}{f'  <- {needs}' if needs else ''}{wanted}")
     return "\n".join(lines) + "\n"
 
 
-def as_dot(some: list[Delayed]) -> str:
+def as_dot(tasks: list[DrawnTask]) -> str:
     """Return the graph in graphviz's language."""
-    tasks = in_order(some)
     numbers = {one.key: i for i, one in enumerate(tasks, 1)}
     lines = ["digraph {", "  rankdir=BT", "  node [shape=ellipse, fontname=Helvetica]"]
     for one in tasks:
         label = one.name.replace("\\", "\\\\").replace('"', '\\"')
         lines.append(f'  {numbers[one.key]} [label="{label}"]')
-        lines += [f"  {numbers[each.key]} -> {numbers[one.key]}" for each in one.inputs()]
+        lines += [f"  {numbers[key]} -> {numbers[one.key]}" for key in one.inputs]
     return "\n".join([*lines, "}", ""])

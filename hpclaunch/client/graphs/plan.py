@@ -15,23 +15,21 @@ import copy
 import hashlib
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from hpclaunch.client.futures.collect import future_in, is_node
 from hpclaunch.client.futures.future import Future, future_of
 from hpclaunch.client.futures.parts import Part, as_values
-from hpclaunch.client.gc_pause import making_many
+from hpclaunch.client.gc_pause import gc_paused
 from hpclaunch.comm import serialize
 from hpclaunch.comm.serialize import FunctionBytes, reduce_future
 from hpclaunch.comm.texts import escaped
 
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-
 Key = Hashable
 
 _CONTAINERS = (list, tuple, set, frozenset)
-#: What can be wished for the tasks of a graph.
-ANNOTATIONS = ("retries", "priority", "resources", "workers", "allow_other_workers", "duration", "timeout")
+#: The options of the tasks of a graph.
+OPTIONS = ("retries", "priority", "resources", "workers", "allow_other_workers", "duration", "timeout")
 
 
 class Batch(NamedTuple):
@@ -41,7 +39,7 @@ class Batch(NamedTuple):
     keys: list[str]
     args: list[bytes]
     inputs: list[list[str]]
-    wishes: Mapping[str, Any]  # what dask.annotate said of them
+    options: Mapping[str, Any]  # what dask.annotate said of them
 
 
 class Plan(NamedTuple):
@@ -49,8 +47,8 @@ class Plan(NamedTuple):
 
     batches: list[Batch]
     wanted: dict[Key, str]
-    given: list[Future]  # that stand in the graph, as those of a persisted collection
-    foreign: list[Future]  # of other clients, for which some of these stand
+    given: list[Future[Any]]  # that stand in the graph, as those of a persisted collection
+    foreign: list[Future[Any]]  # of other clients, for which some of these stand
 
 
 class _Reference:
@@ -65,7 +63,7 @@ class _Reference:
         return reduce_future(self.key, is_shared=True)
 
 
-def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str, client: Client | None = None) -> Plan:
+def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str, client: Any = None) -> Plan:
     """Plan the part of a graph that ``keys`` (a key, or nested lists of keys) need.
 
     :param client: who will submit it.
@@ -77,12 +75,12 @@ def plan(dsk: Mapping[Key, Any], keys: Any, *, run: str, client: Client | None =
     if hasattr(dsk, "__dask_graph__"):  # what newer versions of Dask pass on: an expression
         dsk = dsk.__dask_graph__()
     dsk = _unify(dict(dsk))
-    with making_many(len(dsk)), as_values():
+    with gc_paused(len(dsk)), as_values():
         return _plan(dsk, keys, annotations, run, client)
 
 
 def _plan(
-    dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, Any]], run: str, client: Client | None
+    dsk: dict[Key, Any], keys: Any, annotations: dict[str, Mapping[Key, Any]], run: str, client: Any
 ) -> Plan:
     wanted = list(dict.fromkeys(leaves(keys)))
     for key in wanted:
@@ -90,7 +88,7 @@ def _plan(
             raise KeyError(f"the graph has no task {key!r}")
     inputs = _cull(dsk, wanted)
     given = {key: future for key in inputs if (future := future_in(dsk[key], client)) is not None}
-    foreign = [future for future in given.values() if client is not None and future._client is not client]
+    foreign = [future for future in given.values() if client is not None and future.client is not client]
     given |= {key: future_of(one._key, client) for key, one in given.items() if foreign and one in foreign}
     names = {key: f"{_text(key)}-{run}" for key in inputs}
     if len(set(names.values())) < len(names):  # two keys with the same text, such as 1 and "1"
@@ -101,9 +99,9 @@ def _plan(
         if key in given:
             continue
         function = _function_of(_prefix(key))
-        wishes = {word: of[key] for word, of in annotations.items() if key in of}
-        if not batches or batches[-1].function.id != function.id or batches[-1].wishes != wishes:
-            batches.append(Batch(function, [], [], [], wishes))
+        options = {word: of[key] for word, of in annotations.items() if key in of}
+        if not batches or batches[-1].function.id != function.id or batches[-1].options != options:
+            batches.append(Batch(function, [], [], [], options))
         batch = batches[-1]
         references = {one: _Reference(names[one]) for one in inputs[key]}
         data, needed = serialize.dump_call((dsk[key], references), None)
@@ -117,11 +115,11 @@ def _annotations_of(dsk: Any) -> dict[str, Mapping[Key, Any]]:
     """Return what ``dask.annotate`` said of the tasks of an expression, or of a graph in layers, by word."""
     if hasattr(dsk, "__dask_annotations__"):
         said: Mapping[str, Mapping[Key, Any]] = dsk.__dask_annotations__()
-        return {word: of for word, of in said.items() if word in ANNOTATIONS}
+        return {word: of for word, of in said.items() if word in OPTIONS}
     found: dict[str, dict[Key, Any]] = {}
     for layer in getattr(dsk, "layers", {}).values():
         for word, value in (getattr(layer, "annotations", None) or {}).items():
-            if word in ANNOTATIONS:
+            if word in OPTIONS:
                 values = {key: value(key) if callable(value) else value for key in layer}
                 found.setdefault(word, {}).update(values)
     return dict(found)
@@ -136,7 +134,7 @@ def rebuild(keys: Any, values: Mapping[Key, Any]) -> Any:
 
 def run_node(node: Any, inputs: Mapping[Key, Any]) -> Any:
     """Run one task of a graph on a worker."""
-    if _is_node(node):
+    if is_node(node):
         return node(inputs)
     return _evaluate(node, inputs)
 
@@ -152,18 +150,7 @@ def _evaluate(value: Any, inputs: Mapping[Key, Any]) -> Any:
     return value
 
 
-def future_in(node: Any, client: Client | None = None) -> Future | None:
-    """Return the future that is all of a node; None if it is something else.
-
-    :param client: whose future a part of a collection is to give; None: any open client's.
-    """
-    value = getattr(node, "value", None) if _is_node(node) and not node.dependencies else node
-    if isinstance(value, Part):
-        return value.future(client)
-    return value if isinstance(value, Future) else None
-
-
-def futures_within(node: Any) -> Iterator[Future]:
+def futures_within(node: Any) -> Iterator[Future[Any]]:
     """Give the futures in a node at any depth: as all of it, or among its arguments."""
     todo = [node]
     while todo:
@@ -176,7 +163,7 @@ def futures_within(node: Any) -> Iterator[Future]:
             todo += one
         elif type(one) is dict:
             todo += one.values()
-        elif _is_node(one):
+        elif is_node(one):
             todo += [*getattr(one, "args", ()), *getattr(one, "kwargs", {}).values()]
             todo.append(getattr(one, "value", None))
 
@@ -192,7 +179,7 @@ def replace_futures(node: Any, values: Mapping[str, Any]) -> Any:
         return node
     if type(node) is dict:
         return {key: replace_futures(one, values) for key, one in node.items()}
-    if not _is_node(node):
+    if not is_node(node):
         return type(node)(replace_futures(one, values) for one in node)
     changed = copy.copy(node)
     for name in ("value", "args", "kwargs"):
@@ -201,10 +188,6 @@ def replace_futures(node: Any, values: Mapping[str, Any]) -> Any:
     if hasattr(node, "typ"):
         changed.typ = type(changed.value)
     return changed
-
-
-def _is_node(value: Any) -> bool:
-    return hasattr(value, "dependencies") and hasattr(value, "substitute") and callable(value)
 
 
 def _is_key_in(value: Any, keys: Mapping[Key, Any]) -> bool:
@@ -216,7 +199,7 @@ def _is_key_in(value: Any, keys: Mapping[Key, Any]) -> bool:
 
 def _unify(dsk: dict[Key, Any]) -> dict[Key, Any]:
     """Let Dask turn the older form into its task objects if the graph has both."""
-    kinds = {_is_node(value) for value in dsk.values()}
+    kinds = {is_node(value) for value in dsk.values()}
     if kinds == {True, False}:
         from dask._task_spec import convert_legacy_graph
 
@@ -242,7 +225,7 @@ def _cull(dsk: Mapping[Key, Any], wanted: list[Key]) -> dict[Key, list[Key]]:
         if key in inputs:
             continue
         node = dsk[key]
-        found = dict.fromkeys(node.dependencies if _is_node(node) else _references(node, dsk))
+        found = dict.fromkeys(node.dependencies if is_node(node) else _references(node, dsk))
         inputs[key] = list(found)
         todo += [one for one in found if one not in inputs]
     return inputs

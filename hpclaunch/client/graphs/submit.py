@@ -8,20 +8,18 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpclaunch.client.futures.future import Future
+from hpclaunch.client.futures.gather import gather
 from hpclaunch.client.futures.parts import Part
-from hpclaunch.client.graphs import plan as graph
+from hpclaunch.client.graphs import plan
+from hpclaunch.client.graphs.dask_shuffle import shuffling_by_tasks
 from hpclaunch.client.graphs.delayed import Delayed, delayed, submit_delayed
-from hpclaunch.client.integrations.dask import shuffling_by_tasks
-from hpclaunch.client.submission.options import check_counts, make_terms
+from hpclaunch.client.submission.options import make_options
+from hpclaunch.client.submission.submit import Submission
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import UserError
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-
 
 #: Options of ``compute`` and ``persist`` that say how fast Dask's schedulers work, or how its graphs are made.
 _NOT_NEEDED = frozenset(
@@ -32,85 +30,88 @@ _NOT_NEEDED = frozenset(
 )
 
 
-def wishes_in(options: Mapping[str, Any], *, is_strict: bool = False) -> dict[str, Any]:
+def task_options(options: Mapping[str, Any], *, is_strict: bool = False) -> dict[str, Any]:
     """Return those of the options of ``compute``, ``persist`` and ``get`` that go with each task of a graph.
 
     Dask's other options are for other schedulers; they are accepted, and not needed.
 
-    :param is_strict: refuse those that nobody knows. (What Dask passes on to ``get`` may be for anybody.)
+    :param is_strict: refuse unknown ones. (What Dask passes on to ``get`` may be for other schedulers.)
     :raises UserError: there is one that would change the outcome.
     """
     if options.get("actors") is not None and options["actors"] is not False:
         raise UserError("actors= is not there for graphs: make an actor by client.submit(..., actor=True)")
-    unknown = sorted(options.keys() - _NOT_NEEDED - {"actors"}.union(graph.ANNOTATIONS)) if is_strict else []
+    unknown = sorted(options.keys() - _NOT_NEEDED - {"actors"}.union(plan.OPTIONS)) if is_strict else []
     if unknown:
-        near = difflib.get_close_matches(unknown[0], graph.ANNOTATIONS, 1)
+        near = difflib.get_close_matches(unknown[0], plan.OPTIONS, 1)
         raise UserError(
             f"there is no option {unknown[0]!r} for a computation of a graph"
-            + (f"; do you mean {near[0]!r}?" if near else f"; there are {', '.join(graph.ANNOTATIONS)}")
+            + (f"; do you mean {near[0]!r}?" if near else f"; there are {', '.join(plan.OPTIONS)}")
         )
-    return {word: options[word] for word in graph.ANNOTATIONS if options.get(word)}
+    return {word: options[word] for word in plan.OPTIONS if options.get(word)}
 
 
 def _annotated() -> dict[str, Any]:
     """Return what ``dask.annotate`` says of all that is computed here."""
     base = sys.modules.get("dask.base") or sys.modules.get("dask")
-    return wishes_in(base.get_annotations()) if base is not None and hasattr(base, "get_annotations") else {}
+    return task_options(base.get_annotations()) if base is not None and hasattr(base, "get_annotations") else {}
 
 
-def _columns(wishes: Mapping[str, Any]) -> tuple[int, int, m.Terms | None]:
-    """Return the last columns of a SubmitTasks message."""
-    terms = make_terms(
-        wishes.get("resources"),
-        wishes.get("workers"),
-        bool(wishes.get("allow_other_workers")),
-        wishes.get("duration"),
-        wishes.get("timeout"),
-    )
-    retries, priority = check_counts(wishes.get("retries", 0), wishes.get("priority", 0))
-    return retries, priority, terms
-
-
-def submit_graph(client: Client, dsk: Mapping[Any, Any], keys: Any, **wishes: Any) -> dict[Any, Future]:
+def submit_graph(
+    submission: Submission, dsk: Mapping[Any, Any], keys: Any, **options: Any
+) -> dict[Any, Future[Any]]:
     """Submit all of a graph that ``keys`` need; return their futures by key.
 
-    :param wishes: for all tasks; what ``dask.annotate`` says of some of them comes first.
+    :param options: for all tasks; what ``dask.annotate`` says of some of them comes first.
     """
-    wishes = {**_annotated(), **wishes}
-    plan = graph.plan(dsk, keys, run=f"{client._tag}-{next(client._numbers)}", client=client)
-    kept: list[Future] = list(plan.given)  # every task of the graph has a future until all are submitted
-    for batch in plan.batches:
-        kept += client._new_futures(batch.keys)
-        columns = _columns({**wishes, **batch.wishes})
-        with client._sent.using(batch.function) as sent:
-            client._send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *columns))
-    if plan.foreign:
-        client._be_heard()  # their own clients may release them from now on
+    options = {**_annotated(), **options}
+    core = submission.core
+    planned = plan.plan(dsk, keys, run=core.link.new_suffix(), client=core.table.client)
+    kept: list[Future[Any]] = list(planned.given)  # every task of the graph has a future until all are submitted
+    for batch in planned.batches:
+        kept += core.table.new_many(batch.keys)
+        columns = make_options(**{**options, **batch.options})
+        with submission.sent.using(batch.function) as sent:
+            core.link.send(m.SubmitTasks(sent.id, batch.keys, batch.args, batch.inputs, *columns))
+    if planned.foreign:
+        core.table.synchronize()  # their own clients may release them from now on
     by_key = {future._key: future for future in kept}
-    return {key: by_key[name] for key, name in plan.wanted.items()}
+    return {key: by_key[name] for key, name in planned.wanted.items()}
+
+
+def get(submission: Submission, dsk: Mapping[Any, Any], keys: Any, *, sync: bool, options: dict[str, Any]) -> Any:
+    """Run a task graph: see :meth:`hpclaunch.Client.get`."""
+    futures = submit_graph(submission, dsk, keys, **task_options(options))
+    if not sync:
+        return plan.rebuild(keys, futures)
+    results = gather(submission.core.table, list(futures.values()), "raise")
+    return plan.rebuild(keys, dict(zip(futures, results, strict=True)))
 
 
 def compute(
-    client: Client, some: list[Any], *, optimize_graph: bool, traverse: bool = True, **wishes: Any
-) -> list[Any]:
-    """Submit those of some values that are lazy; return them with futures of their values in their stead.
+    submission: Submission, collections: Any, options: Mapping[str, Any], *, optimize_graph: bool, sync: bool
+) -> Any:
+    """Submit collections: see :meth:`hpclaunch.Client.compute`."""
+    some, is_one = _flat(collections)
+    if options.get("traverse", True):  # lists and dicts with lazy values in them are lazy too
+        some = [_as_lazy(one) for one in some]
+    results = _submit(submission, some, "compute", optimize_graph, task_options(options, is_strict=True))
+    if sync:
+        table = submission.core.table
+        results = [gather(table, one, "raise") if isinstance(one, Future) else one for one in results]
+    return results[0] if is_one else results
 
-    :param traverse: lists and dicts with lazy values in them are lazy too.
-    """
-    return _submit(
-        client, [_as_lazy(one) for one in some] if traverse else some, "compute", optimize_graph, wishes
-    )
 
-
-def persist(client: Client, some: list[Any], *, optimize_graph: bool, **wishes: Any) -> list[Any]:
-    """Submit those of some values that are lazy; return them as collections of futures."""
-    return _submit(client, some, "persist", optimize_graph, wishes)
+def persist(submission: Submission, collections: Any, options: Mapping[str, Any], *, optimize_graph: bool) -> Any:
+    """Submit collections, and return collections of futures: see :meth:`hpclaunch.Client.persist`."""
+    some, is_one = _flat(collections)
+    results = _submit(submission, some, "persist", optimize_graph, task_options(options, is_strict=True))
+    return results[0] if is_one else results
 
 
 def _submit(
-    client: Client, some: list[Any], what: str, optimize_graph: bool, wishes: Mapping[str, Any]
+    submission: Submission, some: list[Any], what: str, optimize_graph: bool, options: Mapping[str, Any]
 ) -> list[Any]:
-    own = submit_delayed(client, [one for one in some if isinstance(one, Delayed)], **wishes)
+    own = submit_delayed(submission, [one for one in some if isinstance(one, Delayed)], **options)
     values = iter([Delayed.of(future) for future in own] if what == "persist" else own)
     foreign = [one for one in some if _is_foreign(one)]
     results: Iterator[Any] = iter(())
@@ -118,10 +119,10 @@ def _submit(
         import dask.base
 
         def schedule(dsk: Any, keys: Any, **_: Any) -> Any:
-            futures = submit_graph(client, dsk, keys, **wishes)
+            futures = submit_graph(submission, dsk, keys, **options)
             if what == "persist":
-                return graph.rebuild(keys, {key: Part(future) for key, future in futures.items()})
-            return graph.rebuild(keys, futures)
+                return plan.rebuild(keys, {key: Part(future) for key, future in futures.items()})
+            return plan.rebuild(keys, futures)
 
         call = getattr(dask.base, what)
         with shuffling_by_tasks():
@@ -160,7 +161,7 @@ def _is_foreign(value: Any) -> bool:
     return bool(is_dask_collection(value))
 
 
-def flat(collections: Any) -> tuple[list[Any], bool]:
+def _flat(collections: Any) -> tuple[list[Any], bool]:
     """Return what ``compute`` and ``persist`` were given as a list, and whether it was a single value."""
     if isinstance(collections, list | tuple | set | frozenset | Iterator):
         return list(collections), False

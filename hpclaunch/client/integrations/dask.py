@@ -1,4 +1,4 @@
-"""Dask's ``.compute()`` and ``.persist()`` go to the client that is meant, while there is one.
+"""Dask's ``.compute()`` and ``.persist()`` go to the current client, while there is one.
 
 This is what dask.distributed's Client does, and what its users' scripts rely on. Dask may be imported before or
 after the client is made, or never; it is not imported for this.
@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hpclaunch.client.integrations import dask_in_tasks
+from hpclaunch.client.current import current_client
+from hpclaunch.client.graphs.dask_shuffle import SHUFFLE
 from hpclaunch.on_import import never_mind, when_imported
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
 
 _CONFIG = "dask.config"
 #: Who has taken Dask's function for locks under its name, if they were imported before.
@@ -23,34 +21,27 @@ _USERS_OF_LOCKS = ("dask.array.core", "dask.dataframe.io.hdf")
 _MISSING = object()
 
 
-class _MeantClient:
+class _CurrentClient:
     """What Dask is given as its scheduler."""
 
-    def _client(self) -> Client:
-        from hpclaunch.client.current import get_client
-
-        return get_client()
-
     def __call__(self, dsk: Any, keys: Any, **options: Any) -> Any:
-        return self._client().get(dsk, keys, **options)
+        return current_client().get(dsk, keys, **options)
 
     def persist(self, collections: Any, **options: Any) -> Any:
         """Dask looks for this where it persists."""
-        return self._client().persist(collections, **options)
+        return current_client().persist(collections, **options)
 
     def __repr__(self) -> str:
-        return "<hpclaunch, the client that is meant>"
+        return "<hpclaunch, the current client>"
 
 
-meant_client = _MeantClient()
+scheduler_of_dask = _CurrentClient()
 _before: Any = _MISSING  # what Dask had been told before
-_SHUFFLE = "dataframe.shuffle.method"
 _has_set_shuffle = False
 
 
 def register() -> None:
-    """Have Dask use the meant client, now or as soon as it is imported."""
-    dask_in_tasks.register()
+    """Have Dask use the current client, now or as soon as it is imported."""
     when_imported(_CONFIG, _register)
 
 
@@ -61,26 +52,15 @@ def unregister() -> None:
     config = sys.modules.get(_CONFIG)
     if config is not None and _has_set_shuffle:
         _has_set_shuffle = False
-        if config.get(_SHUFFLE, None) == "tasks":
-            config.set({_SHUFFLE: None})
-    if config is None or config.config.get("scheduler") is not meant_client:
+        if config.get(SHUFFLE, None) == "tasks":
+            config.set({SHUFFLE: None})
+    if config is None or config.config.get("scheduler") is not scheduler_of_dask:
         return
     if _before is _MISSING:
         del config.config["scheduler"]
     else:
         config.config["scheduler"] = _before
     _before = _MISSING
-
-
-def shuffling_by_tasks() -> Any:
-    """Return a ``with`` block in which Dask shuffles data frames by tasks, unless it was told otherwise.
-
-    It would go by files of one host else, which no other host sees, and into which a task that runs again writes
-    its rows twice.
-    """
-    from dask import config
-
-    return config.set({} if config.get(_SHUFFLE, None) else {_SHUFFLE: "tasks"})
 
 
 def lock_between_processes(utils: ModuleType) -> None:
@@ -97,11 +77,10 @@ def lock_between_processes(utils: ModuleType) -> None:
     def get_scheduler_lock(collection: Any = None, scheduler: Any = None) -> Any:
         from dask.base import get_scheduler
 
-        from hpclaunch.client.client import Client
-        from hpclaunch.client.coordination.primitives import Lock
+        from hpclaunch.client.coordination.primitives import Lock  # most workers that import Dask never store
 
         get: Any = get_scheduler(collections=[collection], scheduler=scheduler)  # type: ignore[no-untyped-call]
-        if get is meant_client or isinstance(getattr(get, "__self__", None), Client):
+        if get is scheduler_of_dask or hasattr(getattr(get, "__self__", None), "_core"):  # a client's get
             return Lock()
         return original(collection, scheduler)
 
@@ -113,10 +92,10 @@ def lock_between_processes(utils: ModuleType) -> None:
 
 def _register(config: ModuleType) -> None:
     global _before, _has_set_shuffle
-    if not config.get(_SHUFFLE, None):
+    if not config.get(SHUFFLE, None):
         _has_set_shuffle = True
-        config.set({_SHUFFLE: "tasks"})
+        config.set({SHUFFLE: "tasks"})
     now = config.config.get("scheduler", _MISSING)
-    if now is not meant_client:
+    if now is not scheduler_of_dask:
         _before = now
-        config.config["scheduler"] = meant_client
+        config.config["scheduler"] = scheduler_of_dask

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from hpclaunch.client.graphs.dask_shuffle import SHUFFLE
+from hpclaunch.client.integrations.dask import lock_between_processes, scheduler_of_dask
 from hpclaunch.on_import import when_imported
 from hpclaunch.tasks.context import here
 
 #: The modules that have Dask's common scheduling loop under its name.
 _USERS_OF_LOOP = ("dask.local", "dask.threaded", "dask.multiprocessing")
-_SHUFFLE = "dataframe.shuffle.method"
 
 
 def register(*, is_worker: bool = False) -> None:
@@ -25,7 +26,7 @@ def register(*, is_worker: bool = False) -> None:
 
     :param is_worker: this process runs nothing but tasks: data frames are shuffled by tasks here.
     """
-    when_imported("dask.utils", _guard_stores)
+    when_imported("dask.utils", lock_between_processes)
     when_imported("dask.local", _resolve_futures)
     when_imported("dask.base", functools.partial(_follow_tasks, is_worker=is_worker))
 
@@ -33,8 +34,8 @@ def register(*, is_worker: bool = False) -> None:
 def _follow_tasks(base: ModuleType, *, is_worker: bool) -> None:
     """Have Dask's choice of a scheduler end at the task's client."""
     config: Any = sys.modules["dask.config"]
-    if is_worker and not config.get(_SHUFFLE, None):
-        config.set({_SHUFFLE: "tasks"})
+    if is_worker and not config.get(SHUFFLE, None):
+        config.set({SHUFFLE: "tasks"})
     original = base.get_scheduler
     if hasattr(original, "of_hpclaunch"):
         return
@@ -42,21 +43,13 @@ def _follow_tasks(base: ModuleType, *, is_worker: bool) -> None:
     @functools.wraps(original)
     def get_scheduler(get: Any = None, scheduler: Any = None, collections: Any = None, cls: Any = None) -> Any:
         if here.place is not None and not get and scheduler is None and not config.get("scheduler", None):
-            from hpclaunch.client.integrations.dask import meant_client
-
-            return meant_client
+            return scheduler_of_dask
         return original(get=get, scheduler=scheduler, collections=collections, cls=cls)
 
     get_scheduler.of_hpclaunch = True  # type: ignore[attr-defined]
     for module in (base, sys.modules.get("dask.dataframe.io.hdf")):
         if module is not None and getattr(module, "get_scheduler", None) is original:
             module.get_scheduler = get_scheduler  # type: ignore[attr-defined]
-
-
-def _guard_stores(utils: ModuleType) -> None:
-    from hpclaunch.client.integrations.dask import lock_between_processes
-
-    lock_between_processes(utils)
 
 
 def _resolve_futures(local: ModuleType) -> None:
@@ -82,20 +75,20 @@ def with_results(dsk: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """
     if "hpclaunch.client.client" not in sys.modules:  # there are no futures in this process
         return dsk
-    from hpclaunch.client.graphs import plan as graph
+    from hpclaunch.client.graphs import plan
     from hpclaunch.link.facade import allowing_to_block
 
     if hasattr(dsk, "__dask_graph__"):
         dsk = dsk.__dask_graph__()
-    found = [future for node in dsk.values() for future in graph.futures_within(node)]
+    found = [future for node in dsk.values() for future in plan.futures_within(node)]
     if not found:
         return dsk
     futures = {future._key: future for future in found}
     by_client: dict[Any, list[Any]] = {}
     for future in futures.values():
-        by_client.setdefault(future._client, []).append(future)
+        by_client.setdefault(future.client, []).append(future)
     values: dict[str, Any] = {}
     with allowing_to_block():
         for client, some in by_client.items():
             values.update(zip([one._key for one in some], client.gather(some), strict=True))
-    return {key: graph.replace_futures(node, values) for key, node in dsk.items()}
+    return {key: plan.replace_futures(node, values) for key, node in dsk.items()}

@@ -1,10 +1,10 @@
-"""What dask.distributed's Client can do and ours can not, and what to use instead: for a clear error."""
+"""What dask.distributed's Client can do and ours can't, and what to use instead: for a clear error."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_HEAD = "the head runs nobody's code and keeps no log of single events"
+_HEAD = "the head runs no code of users and keeps no log of single events"
 _INSTEAD = {
     "benchmark_hardware": "",
     "cluster_dump": "scheduler_info(), processing(), why(future) and the logs say how things stand",
@@ -47,8 +47,8 @@ _REFUSED = {
 }
 
 
-def heed_words(cluster: Any, local: dict[str, Any]) -> Any:
-    """Take the words of dask.distributed's Client out of the further arguments; return the cluster that is meant.
+def accept_dask_arguments(cluster: Any, local: dict[str, Any]) -> Any:
+    """Remove the arguments of dask.distributed's Client from the further arguments; return the cluster to use.
 
     :raises TypeError: one asks for what is not there.
     """
@@ -65,7 +65,7 @@ def heed_words(cluster: Any, local: dict[str, Any]) -> Any:
     return cluster if address is None else address
 
 
-def why_absent(name: str) -> str:
+def missing_attribute(name: str) -> str:
     """Return the text of the AttributeError for a name that a Client does not have."""
     text = f"'Client' object has no attribute {name!r}"
     if name not in _INSTEAD:

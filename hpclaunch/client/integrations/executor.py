@@ -14,18 +14,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from hpclaunch.client.calls.cancel import cancel_unstarted, cancel_unstarted_soon
+from hpclaunch.client.core import ClientCore
 from hpclaunch.client.futures.future import STORED, Future
-from hpclaunch.client.futures.outstanding import is_program_ending, note_client
+from hpclaunch.client.futures.outstanding import is_program_ending, wait_at_program_end
 from hpclaunch.client.submission.functions import SUBMIT_WORDS
-from hpclaunch.client.submission.options import timeout_seconds
 from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
 from hpclaunch.link.facade import allowing_to_block
-
-if TYPE_CHECKING:
-    from hpclaunch.client.client import Client
-
+from hpclaunch.link.timeouts import timeout_seconds
 
 log = logging.getLogger("hpclaunch.client")
 
@@ -34,30 +32,40 @@ _LOOK_SECONDS = 0.5
 
 
 class _Unread(Exception):
-    """Stands for what a task raised, until somebody asks what that was."""
+    """Stands for what a task raised, until it is asked for."""
 
 
 class TaskFuture(concurrent.futures.Future[Any]):
     """One call. Made by :class:`ClientExecutor`, not by hand."""
 
-    def __init__(self, task: Future) -> None:
+    def __init__(self, core: ClientCore, task: Future[Any]) -> None:
         super().__init__()
-        self.task: Future | None = task  # until the result is here
+        self._core = core
+        self.task: Future[Any] | None = task  # until the result is here
         self._load_lock = threading.RLock()
         self._is_deferred = False  # callbacks are to be called in the callback thread
-        task._client._unended.keep(task)
-        task._client._watch(task, self._on_ended)
+        core.outstanding.add(task)
+        core.table.watch(task, self._on_ended)
 
     def _invoke_callbacks(self) -> None:
         """Call what :meth:`add_done_callback` was given: not in the loop's thread, which that may wait for."""
         task, call_all = self.task, super()._invoke_callbacks  # type: ignore[misc]
-        if task is None or not task._client._thread.is_here:
+        if task is None or not self._core.link.thread.is_here:
             call_all()
         elif self._done_callbacks:  # type: ignore[attr-defined]
             self._is_deferred = True
-            task._client._callback_caller(lambda _: _call_then_end(call_all, task))(task)
+            self._core.table.in_callback_thread(lambda _: self._call_then_end(call_all, task))(task)
 
-    def _on_ended(self, task: Future) -> None:
+    def _call_then_end(self, call_all: Callable[[], None], task: Future[Any]) -> None:
+        """Call a future's callbacks in the callback thread; the program's end waits for them, too."""
+        try:
+            call_all()
+        except BaseException:  # SystemExit: the futures after this one must be told, too
+            log.exception("a future's callback raised")
+        finally:
+            self._core.outstanding.discard(task)
+
+    def _on_ended(self, task: Future[Any]) -> None:
         """The task has ended; called in the loop's thread, or where this is made."""
         try:
             self._end(task)
@@ -65,9 +73,9 @@ class TaskFuture(concurrent.futures.Future[Any]):
             log.exception("a future's callback raised")
         finally:
             if not self._is_deferred:
-                task._client._unended.end(task)
+                self._core.outstanding.discard(task)
 
-    def _end(self, task: Future) -> None:
+    def _end(self, task: Future[Any]) -> None:
         if task.cancelled():
             self._note_cancelled()
             return
@@ -88,7 +96,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
     def cancel(self) -> bool:
         """Cancel the call if it has not begun; say whether it is cancelled."""
         task = self.task
-        if not self.done() and task is not None and task._client._cancel_unstarted([task._key]):
+        if not self.done() and task is not None and cancel_unstarted(self._core.link, [task._key]):
             self._note_cancelled()
         return self.cancelled()
 
@@ -97,7 +105,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         task = self.task
         if self.done() or task is None:
             return False
-        return bool(task._client._ask("running", keys=[task._key]))
+        return bool(self._core.link.ask("running", keys=[task._key]))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the call and return its result, or raise what it raised.
@@ -145,10 +153,10 @@ class TaskFuture(concurrent.futures.Future[Any]):
     def _seems_running(self) -> bool:
         """Ask the worker, where a text may wait for that, and not for long."""
         task = self.task
-        if task is None or task._client._thread.is_here:
+        if task is None or self._core.link.thread.is_here:
             return False
         try:
-            return bool(task._client._ask("running", _LOOK_SECONDS, keys=[task._key]))
+            return bool(self._core.link.ask("running", _LOOK_SECONDS, keys=[task._key]))
         except (HPCLaunchError, RuntimeError, TimeoutError):
             return False
 
@@ -160,7 +168,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         timeout = timeout_seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         if not self.done():
-            task._client._wait_for((task,), timeout)  # lets others have the thread, if this is in a task
+            self._core.table.wait_for((task,), timeout)  # in a task, this secedes
         super().exception(_left(until))
         with self._load_lock:
             if self.task is None:
@@ -178,32 +186,24 @@ class TaskFuture(concurrent.futures.Future[Any]):
             self.task = None
 
 
-def _call_then_end(call_all: Callable[[], None], task: Future) -> None:
-    """Call a future's callbacks in the callback thread; the program's end waits for them, too."""
-    try:
-        call_all()
-    except BaseException:  # SystemExit: the futures after this one must be told, too
-        log.exception("a future's callback raised")
-    finally:
-        task._client._unended.end(task)
-
-
 class ClientExecutor(concurrent.futures.Executor):
     """Runs calls on a cluster. Made by :meth:`hpclaunch.Client.get_executor`.
 
+    :param client: a :class:`hpclaunch.Client`.
     :param options: go to :meth:`hpclaunch.Client.submit` with each call.
     """
 
-    def __init__(self, client: Client, **options: Any) -> None:
+    def __init__(self, client: Any, **options: Any) -> None:
         if unknown := sorted(options.keys() - SUBMIT_WORDS):
             raise TypeError(f"get_executor takes the options of submit, and not {', '.join(unknown)}")
         self._client = client
+        self._core: ClientCore = client._core
         self._options = options
         self._is_shut = False
         self._lock = threading.Lock()  # between submitting and shutting down
         self._futures: weakref.WeakSet[TaskFuture] = weakref.WeakSet()
-        self._tasks: weakref.WeakSet[Future] = weakref.WeakSet()
-        note_client(client)
+        self._tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        wait_at_program_end(self._core.outstanding)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Run ``fn(*args, **kwargs)`` on the cluster.
@@ -217,7 +217,7 @@ class ClientExecutor(concurrent.futures.Executor):
                 task = self._client.submit(_apply, fn, args, kwargs, **self._options)
             else:
                 task = self._client.submit(fn, *args, **kwargs, **self._options)
-            future = TaskFuture(task)
+            future = TaskFuture(self._core, task)
             self._futures.add(future)
         return future
 
@@ -261,7 +261,7 @@ class ClientExecutor(concurrent.futures.Executor):
 
     def _map_some(
         self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int, tasks: int | None
-    ) -> list[Future]:
+    ) -> list[Future[Any]]:
         """Submit the first of some calls, in so many tasks; None: all of them."""
         rows = list(calls if tasks is None else itertools.islice(calls, chunksize * tasks))
         if not rows:
@@ -270,11 +270,13 @@ class ClientExecutor(concurrent.futures.Executor):
             self._check()
             if chunksize > 1:
                 chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
-                some = self._client.map(functools.partial(_run_chunk, fn), chunks, **self._options)
+                some: list[Future[Any]] = self._client.map(
+                    functools.partial(_run_chunk, fn), chunks, **self._options
+                )
             else:
                 some = self._client.map(fn, *zip(*rows, strict=True), **self._options)
             self._tasks.update(some)
-            self._client._unended.keep_all(some)
+            self._core.outstanding.add_all(some)
         return some
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -290,13 +292,13 @@ class ClientExecutor(concurrent.futures.Executor):
         tasks = [task for task in self._tasks if not task.done()]
         if cancel_futures and (futures or tasks):
             keys = [future.task._key for future in futures if future.task is not None]
-            cancelled = set(self._client._cancel_unstarted(keys + [task._key for task in tasks]))
+            cancelled = set(cancel_unstarted(self._core.link, keys + [task._key for task in tasks]))
             for future in futures:
                 if future.task is not None and future.task._key in cancelled:
                     future._note_cancelled()
         if wait:
             tasks += [task for future in futures if (task := future.task) is not None]
-            self._client._wait_for(tasks, None)
+            self._core.table.wait_for(tasks, None)
             concurrent.futures.wait(futures)
 
     @property
@@ -313,8 +315,8 @@ class ClientExecutor(concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         if is_program_ending():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        if self._client._closed:
-            raise concurrent.futures.BrokenExecutor(str(CommClosedError(self._client._closed)))
+        if self._core.link.closed:
+            raise concurrent.futures.BrokenExecutor(str(CommClosedError(self._core.link.closed)))
 
     def __repr__(self) -> str:
         return f"<ClientExecutor of {self._client!r}>"
@@ -328,7 +330,9 @@ def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return function(*args, **kwargs)
 
 
-def _results(left: list[Future], more: Callable[[], None], until: float | None, is_chunked: bool) -> Iterator[Any]:
+def _results(
+    left: list[Future[Any]], more: Callable[[], None], until: float | None, is_chunked: bool
+) -> Iterator[Any]:
     """Give the results of tasks, the last one's first; an end before the last cancels what has not begun."""
     try:
         while left:
@@ -342,7 +346,7 @@ def _results(left: list[Future], more: Callable[[], None], until: float | None, 
                 yield value.pop()  # and keep nothing of what was given
     finally:
         if left:
-            left[0]._client._cancel_unstarted_soon([task._key for task in left if not task.done()])
+            cancel_unstarted_soon(left[0]._link, [task._key for task in left if not task.done()])
 
 
 def _left(until: float | None) -> float | None:

@@ -65,7 +65,7 @@ class _Snapshot(NamedTuple):
 class SentFunctions:
     """Which functions the head has from this client: the latest, or the closures of a long session would fill it.
 
-    A function stays while somebody is *using* it, from before its bytes are sent until after the last message
+    A function stays while it is *in use*, from before its bytes are sent until after the last message
     that names it.
 
     :param send: sends a message to the head, in order.
@@ -78,12 +78,12 @@ class SentFunctions:
         self._in_use: dict[bytes, int] = {}
         self._lock = threading.Lock()
 
-    def using(self, function: FunctionBytes) -> Using:
+    def using(self, function: FunctionBytes) -> FunctionInUse:
         """Have the head know a function inside a ``with`` block.
 
         :raises SerializationError: at its beginning: the function is too large to be sent.
         """
-        return Using(self, function)
+        return FunctionInUse(self, function)
 
     def _enter(self, function: FunctionBytes) -> None:
         with self._lock:
@@ -125,7 +125,7 @@ class SentFunctions:
                 self._send(ForgetFunctions(old))
 
 
-class Using:
+class FunctionInUse:
     """The time in which a function is in use."""
 
     __slots__ = ("_function", "_sent")

@@ -1,29 +1,55 @@
-"""What a user's task may ask of its worker, checked where it is said."""
+"""The options of a task: what it requires of its worker, checked when it is submitted."""
 
 from __future__ import annotations
 
 import operator
 import sys
-import threading
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.texts import checked_int, checked_text
+from hpclaunch.link.timeouts import number_of_seconds
 
 #: The largest number that a message holds as a float.
 _MAX_FLOAT = sys.float_info.max
 
 
-def make_terms(
+class TaskOptions(NamedTuple):
+    """The options of tasks, as a SubmitTasks message has them."""
+
+    retries: int = 0
+    priority: int = 0
+    requirements: m.Terms | None = None
+
+
+def make_options(
+    retries: int = 0,
+    priority: int = 0,
+    resources: Mapping[str, float] | None = None,
+    workers: str | Iterable[str] | None = None,
+    allow_other_workers: bool = False,
+    duration: str | float | None = None,
+    timeout: str | float | timedelta | None = None,
+) -> TaskOptions:
+    """Return the options that go with each task of ``submit`` and ``map``.
+
+    :raises ValueError: a value can't be used.
+    :raises TypeError: it is of another kind.
+    """
+    requirements = make_requirements(resources, workers, allow_other_workers, duration, timeout)
+    return TaskOptions(*check_counts(retries, priority), requirements)
+
+
+def make_requirements(
     resources: Mapping[str, float] | None,
     workers: str | Iterable[str] | None,
     allow_other_workers: bool,
     duration: str | float | None,
     timeout: str | float | timedelta | None = None,
 ) -> m.Terms | None:
-    """Return the arguments of ``submit`` as the scheduler takes them; None if they ask for nothing.
+    """Return the options of ``submit`` as the scheduler takes them; None if they require nothing.
 
     :raises ValueError: a value can't be used.
     :raises TypeError: it is of another kind.
@@ -92,40 +118,10 @@ def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
     return amounts
 
 
-def timeout_seconds(timeout: str | float | timedelta | None) -> float | None:
-    """Return a timeout in seconds: it may be a number of them, a text such as ``"500 ms"``, or a timedelta.
-
-    One that is longer than the system can wait, some 290 years, is None: to wait for ever.
-
-    :raises ValueError: it is no time.
-    """
-    if timeout is None:
-        return None
-    seconds = _number_of_seconds(timeout)
-    if seconds != seconds:
-        raise ValueError('a timeout is a number of seconds, or a text such as "500 ms", not nan')
-    return None if seconds >= threading.TIMEOUT_MAX else seconds
-
-
-def _number_of_seconds(timeout: str | float | timedelta) -> float:
-    """Return the seconds of a timeout, which may be ``inf`` or ``nan``."""
-    if type(timeout) is int or type(timeout) is float:
-        return timeout
-    if isinstance(timeout, timedelta):
-        return timeout.total_seconds()
-    if isinstance(timeout, str):
-        from hpclaunch.config.units import parse_duration  # most programs start without
-
-        return parse_duration(timeout)
-    if hasattr(timeout, "__float__") and not isinstance(timeout, bool):  # a numpy number
-        return float(timeout)
-    raise ValueError(f'a timeout is a number of seconds, or a text such as "500 ms", not {timeout!r:.100}')
-
-
 def _limit(timeout: str | float | timedelta | None) -> float:
     if timeout is None:
         return 0.0
-    seconds = _number_of_seconds(timeout)
+    seconds = number_of_seconds(timeout)
     if not 0 < seconds <= _MAX_FLOAT:
         raise ValueError(f"timeout= is how long a task may run, more than 0 seconds, not {_short(timeout)}")
     return float(seconds)

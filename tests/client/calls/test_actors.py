@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from hpclaunch.client.calls.actors import Actor, ActorFuture
+from hpclaunch.client.calls.actors import Actor, ActorFuture, restore_actor
 from hpclaunch.client.client import Client
 from hpclaunch.client.futures.progress import progress
 from hpclaunch.client.futures.waiting import as_completed, wait
 from hpclaunch.comm import serialize
 from hpclaunch.errors import ActorError, SerializationError, TaskError
-from hpclaunch.worker.actors import restore_actor
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -55,7 +55,7 @@ def test_large_arguments_and_answers(client: Client) -> None:
 def test_answers_that_come_through_the_head(client: Client) -> None:
     """As where the network lets no client reach a worker: large ones come some at a time."""
     for worker in client.scheduler_info()["workers"].values():
-        client._fetcher._unreachable[worker["address"]] = "a firewall"
+        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
     counter = client.submit(work.Counter, actor=True).result(10)
     data = os.urandom(3_000_000)
     answers = [counter.same(data) for _ in range(30)]
@@ -132,7 +132,7 @@ def test_an_actor_goes_with_its_future(client: Client, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_through_the_head_where_the_network_forbids_the_direct_way(own_cluster: Make) -> None:
     _, client = own_cluster(jobs=1)
-    client._thread.run(client._session.request("hide_workers", port=9))
+    request(client, "hide_workers", port=9)
     counter = client.submit(work.Counter, actor=True).result(10)
     counter._place = "127.1.0.0:9"
     assert [counter.add(1).result(10) for _ in range(3)] == [1, 2, 3]
@@ -197,7 +197,7 @@ def test_a_proxy_of_an_actor_that_was_let_go_says_so(client: Client, tmp_path: P
     counter.note_end(str(tmp_path / "gone"))
     del counter
     until((tmp_path / "gone").exists, "the end of the actor")
-    with pytest.raises(ActorError, match="was let go"):
+    with pytest.raises(ActorError, match="was released"):
         stray.add(1).result(10)
 
 

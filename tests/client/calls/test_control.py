@@ -19,6 +19,7 @@ from hpclaunch.client.futures.future import Future
 from hpclaunch.errors import CancelledError, LostResultError, UserError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -46,7 +47,7 @@ def test_a_running_task_is_ended_by_force(own_cluster: Make, gate: tuple[str, st
     with pytest.raises(CancelledError):
         stubborn.result(10)
     until(lambda: work.times_called(innocent_notes) == 2)  # again, in another process
-    assert client._thread.run(client._session.request("blame")) == []
+    assert request(client, "blame") == []
     Path(gate[1]).touch()
     assert innocent.result(10) == 7
     assert work.times_called(gate[0]) == 1

@@ -125,7 +125,7 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
     client: Client, through_the_head: list[str]
 ) -> None:
     for worker in client.scheduler_info()["workers"].values():
-        client._fetcher._unreachable[worker["address"]] = "a firewall"
+        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
     assert through_the_head == [future.key]
@@ -134,7 +134,7 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
 @pytest.mark.parametrize("size", [3_000, 30_000, 4_000_000])
 def test_many_values_through_the_head(client: Client, through_the_head: list[str], size: int) -> None:
     for worker in client.scheduler_info()["workers"].values():
-        client._fetcher._unreachable[worker["address"]] = "a firewall"
+        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
     arrays = [np.arange(size // 8) + i for i in range(40_000_000 // max(size, 200_000))]
     futures = client.scatter(arrays)
     assert sorted(through_the_head) == sorted(future.key for future in futures)
@@ -147,8 +147,8 @@ def test_a_value_of_which_nothing_is_heard_is_sent_again(
     async def lose(*_: Any) -> bool:
         return True
 
-    monkeypatch.setattr(client._fetcher, "bring", lose)
-    monkeypatch.setattr(data, "_NEWS_SECONDS", 0.05)
+    monkeypatch.setattr(client._core.fetcher, "bring", lose)
+    monkeypatch.setattr(data, "_UPDATE_SECONDS", 0.05)
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
     assert through_the_head == [future.key]
@@ -234,7 +234,7 @@ def test_a_future_goes_to_another_client(client: Client, cluster: MiniCluster) -
     data = pickle.dumps(futures)
     with Client(cluster.directory) as other:
         small, large, bad = pickle.loads(data)
-        assert small._client is other
+        assert small.client is other
         assert small.result(10) == 2
         assert len(large.result(10)) == 1_000_000
         assert "so it goes" in str(bad.exception(10))

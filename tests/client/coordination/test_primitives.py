@@ -190,13 +190,13 @@ def test_a_queue(client: Client) -> None:
     queue = Queue("q", maxsize=2)
     queue.put("a")
     queue.put(["b"])
-    with pytest.raises(TimeoutError, match=r"queue 'q' was full for 0\.01 s: nobody has taken"):
+    with pytest.raises(TimeoutError, match=r"queue 'q' was full for 0\.01 s: nothing was taken"):
         queue.put("c", timeout=0.01)
     assert queue.qsize() == 2
     assert queue.get() == "a"
     assert queue.get(batch=True) == [["b"]]
     assert queue.get(batch=True) == []
-    with pytest.raises(TimeoutError, match=r"queue 'q' was empty for 0\.01 s: nobody has put"):
+    with pytest.raises(TimeoutError, match=r"queue 'q' was empty for 0\.01 s: nothing was put"):
         queue.get(timeout=0.01)
     for i in range(2):
         queue.put(i)
@@ -250,7 +250,7 @@ def test_futures_in_a_queue_and_in_a_variable(client: Client, cluster: MiniClust
     gc.collect()
     with Client(cluster.directory) as other:
         inside = Queue("q").get()["future"]
-        assert inside._client is other
+        assert inside.client is other
         assert len(inside.result(10)) == size
         (held, text) = Variable("v").get(timeout=5)
         assert len(other.submit(work.same, held).result(10)) == size
@@ -262,7 +262,7 @@ def test_futures_in_a_queue_and_in_a_variable(client: Client, cluster: MiniClust
 
 def test_a_variable(client: Client) -> None:
     variable = Variable("x")
-    with pytest.raises(TimeoutError, match=r"variable 'x' had no value for 0\.01 s: nobody has set it"):
+    with pytest.raises(TimeoutError, match=r"variable 'x' had no value for 0\.01 s: it was not set"):
         variable.get(timeout=0.01)
     later = client.submit(lambda: Variable("x").get())
     variable.set(5)

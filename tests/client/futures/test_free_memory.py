@@ -13,9 +13,10 @@ import pytest
 from hpclaunch.cgroup import ControlGroup
 from hpclaunch.client.client import Client
 from hpclaunch.client.futures import free_memory
-from hpclaunch.client.futures.free_memory import Room, Stored, check, explained
+from hpclaunch.client.futures.free_memory import MemoryLimit, Stored, check, explained
 from hpclaunch.errors import ResultTooLargeError
 from tests.client import work
+from tests.client.inside import core_of
 
 MB = 1_000_000
 FAR = ["10.255.0.1:5000"]
@@ -27,7 +28,9 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have so many bytes be free."""
 
     def set_free(size: int, *, is_of_addresses: bool = False) -> None:
-        monkeypatch.setattr(free_memory, "rooms", lambda: [Room(size, "as the test says", is_of_addresses)])
+        monkeypatch.setattr(
+            free_memory, "memory_limits", lambda: [MemoryLimit(size, "as the test says", is_of_addresses)]
+        )
 
     return set_free
 
@@ -97,8 +100,8 @@ def test_what_a_control_group_may_still_have(tmp_path: Path, files: dict[str, st
 
 
 def test_this_process_knows_what_is_free() -> None:
-    assert [room.size > 0 for room in free_memory.rooms()]
-    assert any("this machine" in room.why for room in free_memory.rooms())
+    assert [limit.size > 0 for limit in free_memory.memory_limits()]
+    assert any("this machine" in limit.why for limit in free_memory.memory_limits())
 
 
 def test_refused_results_are_still_there(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +112,14 @@ def test_refused_results_are_still_there(client: Client, monkeypatch: pytest.Mon
     small = client.submit(work.inc, 1)
     client.gather(client.map(work.length, made))
     with monkeypatch.context() as patch:
-        patch.setattr(free_memory, "rooms", lambda: [Room(10 * MB, "as the test says", True)])
+        patch.setattr(free_memory, "memory_limits", lambda: [MemoryLimit(10 * MB, "as the test says", True)])
         with pytest.raises(ResultTooLargeError, match="2 results of 18 MB together"):
             client.gather({"both": made, "small": small})
         with pytest.raises(ResultTooLargeError, match="18 MB"):
             called.result(10)
         assert client.gather([small]) == [2]
         assert made[0].result(10)[0] == 0
-        patch.setattr(client, "_result_memory", None)
+        patch.setattr(core_of(client).table.results, "memory_part", None)
         assert len(client.gather(made)) == 2
     assert [value[0] for value in client.gather(made)] == [0, 1]
     assert len(called.result(10)) == 18 * MB

@@ -18,7 +18,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import dump_inline, load_call
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -74,7 +74,8 @@ class Head:
         self.queue: deque[tuple[str, Any]] = deque()  # the worker's
         self.reactor.on_worker_joined(Worker("w", "job", 1), 0.0)
         self.client = Client(self, set_as_default=False)
-        self.client._schedule_flush = lambda: None  # type: ignore[method-assign]  # it is sent when the test says so
+        # It is sent when the test says so.
+        self.client._core.link._schedule_flush = lambda: None  # type: ignore[method-assign]
         self.name = self.client.name
         self.reactor.on_client_joined(self.name)
 
@@ -86,7 +87,7 @@ class Head:
         message = self.session.comm.sent.popleft()
         reactor, name = self.reactor, self.name
         if isinstance(message, m.DefineFunction):
-            wishes.on_function_sent(reactor, name, message)
+            client_events.on_function_sent(reactor, name, message)
         elif isinstance(message, m.SubmitTasks):
             reactor.on_tasks_submitted(name, message)
         elif isinstance(message, m.ReleaseKeys):
@@ -94,12 +95,12 @@ class Head:
         elif isinstance(message, m.CancelKeys):
             reactor.on_keys_cancelled(message.keys)
         elif isinstance(message, m.WantKeys):
-            wishes.on_keys_wanted(reactor, name, message.keys)
+            client_events.on_keys_wanted(reactor, name, message.keys)
         elif isinstance(message, m.Fence):
-            wishes.on_fence(reactor, name, message.number)
+            client_events.on_fence(reactor, name, message.number)
         else:
             assert isinstance(message, m.RetryKeys)
-            wishes.on_tasks_retried(reactor, name, message.keys)
+            client_events.on_tasks_retried(reactor, name, message.keys)
         reactor.state.check()
 
     def round(self) -> None:
@@ -129,13 +130,13 @@ class Head:
 
     def tell(self) -> None:
         """The client hears the next news."""
-        self.client._on_messages([self.news.popleft()], [])
+        self.client._core.on_messages([self.news.popleft()], [])
 
     def settle(self) -> None:
         """Let everything arrive, and everything run."""
         for _ in range(1000):
             gc.collect(0)
-            self.client._flush()
+            self.client._core.link.flush()
             self.round()
             if not (self.session.comm.sent or self.queue or self.news):
                 return
@@ -159,7 +160,7 @@ def head() -> Iterator[Head]:
 
 def arrive(head: Head) -> None:
     """Let the head hear all that the client has said so far."""
-    head.client._flush()
+    head.client._core.link.flush()
     while head.session.comm.sent:
         head.hear()
     head.round()
@@ -203,7 +204,7 @@ def test_a_key_that_was_let_go_names_another_task(head: Head, is_sent: bool) -> 
     head.round()
     del first
     if is_sent:
-        head.client._flush()
+        head.client._core.link.flush()
     (second,) = head.client.map(work.same, ["second"], key=["k"])
     head.settle()
     assert second.result(0) == "second"
@@ -213,7 +214,7 @@ def test_a_key_is_used_again_while_others_still_have_the_cancelled_future(head: 
     head.reactor.on_client_joined("other")
     first = head.client.submit(work.same, "first", key="k")
     arrive(head)
-    wishes.on_keys_wanted(head.reactor, "other", ["k"])
+    client_events.on_keys_wanted(head.reactor, "other", ["k"])
     first.cancel()
     second = head.client.submit(work.same, "second", key="k")
     head.settle()
@@ -248,7 +249,15 @@ class Walk:
 
     def take(self, steps: int) -> None:
         head, rng = self.head, self.rng
-        ways = [self.submit, self.submit, self.drop, self.cancel, self.retry, self.forget, head.client._flush]
+        ways = [
+            self.submit,
+            self.submit,
+            self.drop,
+            self.cancel,
+            self.retry,
+            self.forget,
+            head.client._core.link.flush,
+        ]
         for _ in range(steps):
             rng.choice(ways)()
             for go_on, queue in (
@@ -265,9 +274,9 @@ class Walk:
         self.check()
         for future, number in self.numbers.items():
             assert future.done(), (future, number)
-        head.client._flush()
+        head.client._core.link.flush()
         head.settle()
-        assert not head.client._fences.keys
+        assert not head.client._core.table._fences.keys
         head.client.close()
 
     def check(self) -> None:

@@ -19,6 +19,7 @@ from hpclaunch.comm import registry
 from hpclaunch.errors import CommClosedError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -116,7 +117,7 @@ def test_what_cannot_be_reached_is_fetched_through_the_head(own_cluster: Make) -
     _, client = own_cluster(jobs=2)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        client._thread.run(client._session.request("hide_workers", port=closed.getsockname()[1]))
+        request(client, "hide_workers", port=closed.getsockname()[1])
         futures = client.map(work.big, [BIG] * 6, range(6))
         assert client.gather(futures) == [work.big(BIG, i) for i in range(6)]
         # and so do workers among each other

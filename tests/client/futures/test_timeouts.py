@@ -11,6 +11,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.errors import TaskTimeoutError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -46,7 +47,7 @@ def test_who_holds_the_interpreter_is_ended_by_force_and_the_others_run_again(
     until(lambda: work.times_called(notes) == 2, "a second process")
     gate.touch()
     assert innocent.result(10) == 7
-    assert client._thread.run(client._session.request("blame")) == []
+    assert request(client, "blame") == []
     assert "did not end when its timeout was over" in cluster.logs()
 
 

@@ -15,6 +15,7 @@ from hpclaunch.client.futures.waiting import as_completed, wait
 from hpclaunch.errors import CancelledError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import futures_kept
 from tests.comm.minihead import MiniCluster
 
 
@@ -239,4 +240,4 @@ def test_nothing_watches_after_the_end(client: Client) -> None:
     futures = client.map(work.inc, range(10))
     list(as_completed(futures))
     assert all(f._watchers is None for f in futures)
-    until(lambda: not client._kept)
+    until(lambda: not futures_kept(client))

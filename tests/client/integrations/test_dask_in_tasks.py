@@ -145,7 +145,7 @@ def test_in_an_actor_and_beside_tasks(shared: Client, kind: str) -> None:
 def test_a_task_returns_what_it_was_given(shared: Client, kind: str) -> None:
     given = shared.submit(lambda x: [x], persisted(shared, kind)).result(30)
     assert plain(given[0].compute()) == VALUES[kind]
-    assert {future._client for future in futures_of(given)} == {shared}
+    assert {future.client for future in futures_of(given)} == {shared}
 
 
 def test_a_graph_whose_tasks_compute(shared: Client) -> None:
@@ -219,7 +219,7 @@ def test_what_another_client_has_persisted(cluster: MiniCluster, client: Client)
             client.publish_dataset(frame, name=kind)
     for kind in KINDS:
         again = client.get_dataset(kind)
-        assert {future._client for future in futures_of(again)} == {client}
+        assert {future.client for future in futures_of(again)} == {client}
         assert plain(client.compute(again).result(30)) == VALUES[kind]
         client.unpublish_dataset(kind)
 

@@ -25,6 +25,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.client.integrations.executor import ClientExecutor
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import calls_outstanding
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_callback_that_exits_ends_nothing(
         future.add_done_callback(lambda f: sys.exit(3))
     gate.touch()
     assert [future.result(15) for future in futures] == [0, 1, 2, 3]
-    until(lambda: not len(client._unended))
+    until(lambda: not calls_outstanding(client))
     assert "a future's callback raised" in caplog.text
 
 

@@ -14,6 +14,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.tasks.context import get_task
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import calls_outstanding, futures_kept
 from tests.comm.minihead import MiniCluster
 
 _BEGIN = """
@@ -191,7 +192,9 @@ def test_leaving_a_client_in_order_waits_for_calls(cluster: MiniCluster, tmp_pat
     with Client(cluster.directory) as client:
         client.get_executor().map(work.note_and_wait, [str(notes)] * 4, [str(gate)] * 4)
         until(lambda: work.times_called(notes) == 2)
-        opener = threading.Thread(target=lambda: (until(lambda: client._unended._is_awaited), gate.touch()))
+        opener = threading.Thread(
+            target=lambda: (until(lambda: client._core.outstanding._is_awaited), gate.touch())
+        )
         opener.start()
     opener.join()
     assert work.times_called(notes) == 4
@@ -212,8 +215,8 @@ def test_ended_calls_are_not_kept(client: Client) -> None:
     executor = client.get_executor()
     executor.submit(work.inc, 1).result(10)
     assert list(executor.map(work.inc, range(5))) == list(range(1, 6))
-    until(lambda: not len(client._unended))
-    assert not client._kept
+    until(lambda: not calls_outstanding(client))
+    assert not futures_kept(client)
 
 
 def test_calls_that_run_are_not_cancelled_when_an_iterator_is_left(client: Client, tmp_path: Path) -> None:
@@ -234,4 +237,4 @@ def test_calls_that_run_are_not_cancelled_when_an_iterator_is_left(client: Clien
         until(lambda: sum(map(len, client.processing().values())) == 2, "cancelling of what has not begun")
         Path(gate).touch()
     assert work.times_called(running) == work.times_called(ended) == 2
-    assert not len(client._unended)
+    assert not calls_outstanding(client)

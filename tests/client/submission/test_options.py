@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hpclaunch.client.client import Client
-from hpclaunch.client.submission.options import make_terms
+from hpclaunch.client.submission.options import make_requirements
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import CommClosedError
 from tests.client.conftest import until
@@ -45,7 +45,7 @@ def test_a_wrong_wish_is_said_where_it_is_made_and_harms_nobody(client: Client) 
 
 def test_who_sends_nonsense_is_told_why_the_connection_ends(client: Client) -> None:
     future = client.submit(inc, client.submit(inc, 1, resources={"none": 1}))
-    client._send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
+    client._core.link.send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
     with pytest.raises(CommClosedError, match="no message of ours: Expected `int`, got `str`"):
         future.result(10)
 
@@ -103,7 +103,7 @@ def test_a_task_that_outlasts_every_job_is_run_and_the_user_is_told_once(
     ],
 )
 def test_terms(arguments: Any, expected: m.Terms | None) -> None:
-    assert make_terms(*arguments) == expected
+    assert make_requirements(*arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_terms(arguments: Any, expected: m.Terms | None) -> None:
 )
 def test_terms_that_cannot_be(arguments: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        make_terms(*arguments)
+        make_requirements(*arguments)

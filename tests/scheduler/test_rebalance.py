@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.balance import TOLERANCE, Move, let_go, plan
 from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.rebalance import TOLERANCE, Move, let_go, plan
 from hpclaunch.scheduler.state import DONE, Function, SchedulerState, Task, Worker
 
 FUNCTION = Function(m.DefineFunction(b"f", "f", b""))

@@ -6,7 +6,7 @@ Pure. Tasks that are named are kept
 * by a value that was given out, until the client that asked for it has made futures of what it names and says so,
   or is gone. What it says of earlier futures of the same keys, which it may let go meanwhile, changes nothing;
 * by a task's result that has futures in it, for as long as that task is known. Results that name each other in a
-  ring would keep themselves so: :mod:`hpclaunch.scheduler.rings` finds those.
+  ring would keep themselves so: :mod:`hpclaunch.scheduler.reference_cycles` finds those.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import wishes
+from hpclaunch.scheduler import client_events
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
@@ -76,7 +76,7 @@ def keep(reactor: Reactor, keys: Iterable[str]) -> None:
         reactor.on_client_joined(CLAIMANT)
     reactor.claims.kept.update(some)
     wants, tasks = reactor.state.clients[CLAIMANT].wants, reactor.state.tasks
-    wishes.on_keys_wanted(
+    client_events.on_keys_wanted(
         reactor, CLAIMANT, [key for key in dict.fromkeys(some) if key not in wants and key in tasks]
     )
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpclaunch.scheduler import rounds
-from hpclaunch.scheduler.rounds import Rounds, has_lone_task
+from hpclaunch.scheduler import ticks
 from hpclaunch.scheduler.state import SchedulerState
+from hpclaunch.scheduler.ticks import Rounds, has_lone_task
 from tests.scheduler.world import World
 
 
@@ -63,7 +63,7 @@ def test_it_stays_awake_for_a_moment_where_that_takes_nobody_his_processor(
     if stays:
         start = time.monotonic()
         until = rounds_._awake_until
-        assert start < until + rounds.AWAKE_SECONDS
+        assert start < until + ticks.AWAKE_SECONDS
         while rounds_._is_awake:
             loop.run_until_complete(asyncio.sleep(0))
         assert time.monotonic() >= until

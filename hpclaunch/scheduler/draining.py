@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from hpclaunch.scheduler import leaving
+from hpclaunch.scheduler import evacuation
 from hpclaunch.scheduler.commands import Command
 from hpclaunch.scheduler.state import SchedulerState, Worker
 
@@ -27,11 +27,11 @@ async def empty(
     :param until: monotonic time at which to give up.
     :param patient_until: the same, while nobody is there to take what they hold.
     """
-    asked: leaving.Asked = {}
+    asked: evacuation.Asked = {}
     while (now := time.monotonic()) < until:
         some = workers()
-        holding = [worker for worker in some if leaving.only_here(worker)]
-        carry_out(list(leaving.moves(state, holding, asked, now)))
+        holding = [worker for worker in some if evacuation.only_here(worker)]
+        carry_out(list(evacuation.moves(state, holding, asked, now)))
         has_taker = now < patient_until or any(worker.accepts for worker in state.workers.values())
         if not any(worker.assigned for worker in some) and not (holding and has_taker):
             return

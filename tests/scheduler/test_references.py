@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import claims, wishes
+from hpclaunch.scheduler import client_events, references
 from tests.scheduler.test_machine import ClusterMachine, pick
 from tests.scheduler.world import PENDING, FakeClient, World
 
@@ -72,7 +72,7 @@ class ClaimingMachine(ClusterMachine):
         keys = [held[n % len(held)] for n in which]
         self.ticket += 1
         self.under_way[client.name, self.ticket] = keys
-        claims.on_given(self.world.reactor, client.name, self.ticket, keys)
+        references.on_given(self.world.reactor, client.name, self.ticket, keys)
         check(self.world)
 
     @precondition(lambda self: self.under_way)
@@ -86,8 +86,8 @@ class ClaimingMachine(ClusterMachine):
         assert self.world.state.tasks.keys() >= set(keys), "it was lost on the way"
         new = [key for key in dict.fromkeys(keys) if key not in client.futures] if is_read else []
         client.futures.update(dict.fromkeys(new, PENDING))
-        wishes.on_keys_wanted(self.world.reactor, name, new)
-        claims.on_taken(self.world.reactor, name, ticket)
+        client_events.on_keys_wanted(self.world.reactor, name, new)
+        references.on_taken(self.world.reactor, name, ticket)
         check(self.world)
 
     @precondition(lambda self: self.held())
@@ -95,7 +95,7 @@ class ClaimingMachine(ClusterMachine):
     def a_result_names(self, whose: int, which: list[int]) -> None:
         held, known = self.held(), list(self.world.state.tasks)
         names = m.ResultNames(known[whose % len(known)], [held[n % len(held)] for n in which])
-        claims.on_result_names(self.world.reactor, names)
+        references.on_result_names(self.world.reactor, names)
         check(self.world)
 
     def end(self) -> None:
@@ -134,12 +134,12 @@ def settled(world: World) -> None:
 def test_what_was_given_out_outlives_an_earlier_reference_of_the_same_client(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x")
-    claims.on_given(world.reactor, client.name, 7, ["x"])
+    references.on_given(world.reactor, client.name, 7, ["x"])
     world.release(client, "x")  # sent before the client saw what it was given
     check(world)
-    wishes.on_keys_wanted(world.reactor, client.name, ["x"])
+    client_events.on_keys_wanted(world.reactor, client.name, ["x"])
     client.futures["x"] = PENDING
-    claims.on_taken(world.reactor, client.name, 7)
+    references.on_taken(world.reactor, client.name, 7)
     settled(world)
     assert client.futures == {"x": "done"}
     world.release(client, "x")
@@ -150,14 +150,14 @@ def test_what_was_given_out_outlives_an_earlier_reference_of_the_same_client(wor
 def test_what_was_given_out_goes_with_who_does_not_take_it(world: World) -> None:
     one, two = world.join_client(), world.join_client()
     submit(world, one, "x")
-    claims.on_given(world.reactor, two.name, 1, ["x", "x"])
+    references.on_given(world.reactor, two.name, 1, ["x", "x"])
     world.release(one, "x")
     assert "x" in world.state.tasks
     world.leave_client(two)
     settled(world)
     world.check_empty()
-    claims.on_given(world.reactor, two.name, 2, ["x"])  # it is gone
-    claims.on_taken(world.reactor, two.name, 2)
+    references.on_given(world.reactor, two.name, 2, ["x"])  # it is gone
+    references.on_taken(world.reactor, two.name, 2)
     assert not world.reactor.claims.kept
 
 
@@ -165,14 +165,14 @@ def test_it_may_be_taken_and_given_in_any_order(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x", "y")
     for ticket, keys in enumerate((["x"], ["x", "y"], ["y"])):
-        claims.on_given(world.reactor, client.name, ticket, keys)
+        references.on_given(world.reactor, client.name, ticket, keys)
     world.release(client, "x", "y")
     for ticket in (1, 0):
         assert world.state.tasks.keys() == {"x", "y"}
-        claims.on_taken(world.reactor, client.name, ticket)
+        references.on_taken(world.reactor, client.name, ticket)
         settled(world)
     assert world.state.tasks.keys() == {"y"}
-    claims.on_taken(world.reactor, client.name, 2)
+    references.on_taken(world.reactor, client.name, 2)
     settled(world)
     world.check_empty()
 
@@ -181,8 +181,8 @@ def test_a_result_keeps_the_futures_in_it(world: World) -> None:
     outside, inside = world.join_client(), world.join_client()
     world.submit(outside, ["x"])
     submit(world, inside, "y", "z")
-    claims.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
-    claims.on_result_names(world.reactor, m.ResultNames("x", ["y", "x"]))  # pickled twice; and itself
+    references.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
+    references.on_result_names(world.reactor, m.ResultNames("x", ["y", "x"]))  # pickled twice; and itself
     world.release(inside, "y", "z")
     settled(world)
     assert world.state.tasks.keys() == {"x", "y"}
@@ -197,7 +197,7 @@ def test_a_long_chain_of_results_that_name_each_other(world: World) -> None:
     for key in keys:
         world.reactor.on_tasks_submitted(client.name, m.SubmitTasks(b"function-1", [key], [b""]))
     for one, following in pairwise(keys):
-        claims.on_result_names(world.reactor, m.ResultNames(one, [following]))
+        references.on_result_names(world.reactor, m.ResultNames(one, [following]))
     world.reactor.on_keys_released(client.name, keys[1:])
     world.round()
     assert len(world.state.tasks) == 3000
@@ -210,10 +210,10 @@ def test_a_long_chain_of_results_that_name_each_other(world: World) -> None:
 def test_a_result_of_a_task_that_is_not_known_keeps_nothing(world: World) -> None:
     client = world.join_client()
     submit(world, client, "y")
-    claims.on_result_names(world.reactor, m.ResultNames("gone", ["y"]))
+    references.on_result_names(world.reactor, m.ResultNames("gone", ["y"]))
     assert not world.reactor.claims.kept
     submit(world, client, "x")
-    claims.on_result_names(world.reactor, m.ResultNames("x", ["unknown"]))
+    references.on_result_names(world.reactor, m.ResultNames("x", ["unknown"]))
     settled(world)
     world.release(client, "x", "y")
     settled(world)
@@ -225,7 +225,7 @@ def test_a_key_that_is_used_again_does_not_keep_what_its_old_result_named(world:
     submit(world, client, "y")
     world.submit(client, ["x"])
     world.submit(other, ["x"])
-    claims.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
+    references.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
     world.release(client, "y")
     world.cancel(client, "x")
     world.release(client, "x")
@@ -237,19 +237,19 @@ def test_a_key_that_is_used_again_does_not_keep_what_its_old_result_named(world:
 def test_what_is_claimed_is_forgotten_by_a_restart(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x")
-    claims.on_given(world.reactor, client.name, 1, ["x"])
-    wishes.on_restarted(world.reactor)
+    references.on_given(world.reactor, client.name, 1, ["x"])
+    client_events.on_restarted(world.reactor)
     world.round()
     check(world)
     assert not world.state.tasks
     client.futures.clear()
     submit(world, client, "x")
-    claims.on_given(world.reactor, client.name, 2, ["x"])
+    references.on_given(world.reactor, client.name, 2, ["x"])
     world.release(client, "x")
-    claims.on_taken(world.reactor, client.name, 1)
+    references.on_taken(world.reactor, client.name, 1)
     settled(world)
     assert world.state.tasks.keys() == {"x"}
-    claims.on_taken(world.reactor, client.name, 2)
+    references.on_taken(world.reactor, client.name, 2)
     settled(world)
     world.check_empty()
 
@@ -280,14 +280,14 @@ def test_after_each_step_all_that_can_be_reached_is_there_and_nothing_else(
         world.submit(client, [f"t{i}"], [[f"t{j}" for j in sorted(some) if j < i]])
     world.settle(how)
     for ticket, i in enumerate(given_out):
-        claims.on_given(world.reactor, other.name, ticket, [f"t{i}"])
+        references.on_given(world.reactor, other.name, ticket, [f"t{i}"])
     for one, following in naming:
         names(world, f"t{one}", f"t{following}")
     for do, i, j in steps:
         if do == "release" and f"t{i}" in client.futures:
             world.release(client, f"t{i}")
         elif do == "take":
-            claims.on_taken(world.reactor, other.name, i)
+            references.on_taken(world.reactor, other.name, i)
         elif f"t{j}" in world.state.tasks:
             names(world, f"t{i}", f"t{j}")
         world.tick()
@@ -298,7 +298,7 @@ def test_after_each_step_all_that_can_be_reached_is_there_and_nothing_else(
 
 
 def names(world: World, task: str, *keys: str) -> None:
-    claims.on_result_names(world.reactor, m.ResultNames(task, list(keys)))
+    references.on_result_names(world.reactor, m.ResultNames(task, list(keys)))
 
 
 def ticked(world: World) -> None:
@@ -313,10 +313,10 @@ def test_results_that_only_name_each_other_go(world: World) -> None:
         names(world, one, following)
     names(world, "c", "apart")
     world.release(client, "a", "b", "c")
-    claims.on_given(world.reactor, other.name, 1, ["b"])
+    references.on_given(world.reactor, other.name, 1, ["b"])
     ticked(world)
     assert world.state.tasks.keys() == {"a", "b", "c", "apart"}
-    claims.on_taken(world.reactor, other.name, 1)  # it has not read what it was given
+    references.on_taken(world.reactor, other.name, 1)  # it has not read what it was given
     ticked(world)
     assert world.state.tasks.keys() == {"apart"}
     world.release(client, "apart")

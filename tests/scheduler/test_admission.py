@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpclaunch.scheduler.admission import Room
 from hpclaunch.scheduler.relays import MOST_BYTES_IN_ALL
-from hpclaunch.scheduler.room import Room
 
 
 class FakePeer:

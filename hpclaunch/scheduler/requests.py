@@ -20,13 +20,13 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_error, to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import CommClosedError, HPCLaunchError, UserError, WaitTimeoutError
-from hpclaunch.scheduler import balance, claims, wishes
-from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler import client_events, rebalance, references
+from hpclaunch.scheduler.admission import Room
+from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
 from hpclaunch.scheduler.relays import backlog_of
-from hpclaunch.scheduler.room import Room
+from hpclaunch.scheduler.requirements import is_named
 from hpclaunch.scheduler.scattered import places
 from hpclaunch.scheduler.setups import PLUGIN, SetUp, SetUps, plain
-from hpclaunch.scheduler.terms import is_named
 from hpclaunch.scheduler.why import why
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ class Questions:
     async def _cancel_unstarted(self, peer: Peer, keys: list[str]) -> list[str]:
         """Cancel those of some tasks that have not begun; return their keys."""
         reactor = self._server.reactor
-        asked = wishes.on_unstarted_cancelled(reactor, keys)
+        asked = client_events.on_unstarted_cancelled(reactor, keys)
         try:
             for name, taken in (await self.ask_workers(asked, "take_back", asked)).items():
                 if not isinstance(taken, HPCLaunchError) and name in reactor.state.workers:
                     reactor.on_tasks_returned(name, taken)
         finally:
-            cancelled = wishes.on_recanting_ended(reactor, keys)
+            cancelled = client_events.on_recanting_ended(reactor, keys)
             self._server.schedule_round()
         return cancelled
 
@@ -172,13 +172,13 @@ class Questions:
     async def _rebalance(self, peer: Peer, keys: list[str] | None = None, workers: list[str] | None = None) -> int:
         """Move results until workers hold about the same share of their memory; return how many were moved."""
         state = self._server.reactor.state
-        moves = balance.plan(state, self._meant(workers), None if keys is None else set(keys))
+        moves = rebalance.plan(state, self._meant(workers), None if keys is None else set(keys))
         wanted: dict[str, list[list[Any]]] = {}
         for key, _, taker in moves:
             places = [worker.place for worker in state.tasks[key].holders or ()]
             wanted.setdefault(taker, []).append([key, places, state.tasks[key].order])
         await self._have_held(wanted)
-        gone = balance.let_go(state, moves)
+        gone = rebalance.let_go(state, moves)
         self._server.carry_out(gone)
         return len(gone)
 
@@ -194,7 +194,7 @@ class Questions:
         old = self.names(None)
         if not self._server.replacing.can_replace(old):
             raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
-        wishes.on_restarted(self._server.reactor)
+        client_events.on_restarted(self._server.reactor)
         self._server.replacing.restarted = frozenset(old)
         self._server.replacing.replace(old, (), "the cluster was restarted")
         if not wait:
@@ -254,11 +254,11 @@ class Questions:
                 if peer is not None and request is not None:
                     peer.comm.send(m.Reply(request, pack(command.value)))
             elif type(command) is Keep:
-                claims.keep(reactor, command.keys)
+                references.keep(reactor, command.keys)
             elif type(command) is LetGo:
-                claims.let_go(reactor, command.keys)
+                references.let_go(reactor, command.keys)
             elif type(command) is HandOver:
-                claims.on_given(reactor, *command)
+                references.on_given(reactor, *command)
         self._server.schedule_round()
 
     # --- at once

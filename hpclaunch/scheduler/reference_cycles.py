@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from hpclaunch.scheduler import claims
+from hpclaunch.scheduler import references
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
@@ -31,8 +31,8 @@ def on_tick(reactor: Reactor, now: float) -> None:
     known = reactor.claims
     if not known.suspects or now < known.next_look:
         return
-    claims.settle(reactor)
-    claimant = reactor.state.clients.get(claims.CLAIMANT)
+    references.settle(reactor)
+    claimant = reactor.state.clients.get(references.CLAIMANT)
     tasks = reactor.state.tasks
     some = [tasks[key] for key in known.suspects if key in tasks]
     known.suspects.clear()
@@ -41,7 +41,7 @@ def on_tick(reactor: Reactor, now: float) -> None:
     looked_at, unreached = _look(reactor, claimant, some)
     known.next_look = now + max(LEAST_SECONDS, SECONDS_EACH * looked_at)
     known.on_forgotten([task.key for task in unreached])
-    claims.settle(reactor)
+    references.settle(reactor)
 
 
 def _look(reactor: Reactor, claimant: Client, suspects: Iterable[Task]) -> tuple[int, list[Task]]:

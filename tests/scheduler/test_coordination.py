@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from hpclaunch.scheduler.named import Answer, HandOver, Keep, LetGo, NamedThings
+from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, LetGo, NamedThings
 
 CLIENTS = ["a", "b", "c"]
 KEYS = ["k1", "k2", "k3"]

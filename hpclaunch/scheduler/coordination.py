@@ -9,7 +9,8 @@ Pure: facts in, commands out. Rules:
 * How many permits a semaphore has is agreed on by all clients that use it, for as long as one of them is here.
 * A queue's values are let go when the last of those objects that stand for it in some process is closed.
 * Values are opaque, with the keys of the futures in them. These tasks are kept for as long as a value that names
-  them is here; whoever is given it has them kept until it keeps them itself (:mod:`hpclaunch.scheduler.claims`).
+  them is here. A client that is given one has them kept until it has futures of its own
+  (:mod:`hpclaunch.scheduler.references`).
 """
 
 from __future__ import annotations

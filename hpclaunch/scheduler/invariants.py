@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpclaunch.scheduler.requirements import Terms, is_named
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     DONE,
@@ -14,7 +15,6 @@ from hpclaunch.scheduler.state import (
     Worker,
     has_room,
 )
-from hpclaunch.scheduler.terms import Terms, is_named
 
 
 def check(state: SchedulerState) -> None:

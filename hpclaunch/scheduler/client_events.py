@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToClient, ToWorker
-from hpclaunch.scheduler.news import News
 from hpclaunch.scheduler.sizes import has_room_for, why_no_room
 from hpclaunch.scheduler.state import (
     ASSIGNED,
@@ -28,6 +27,7 @@ from hpclaunch.scheduler.state import (
     Worker,
     cut,
 )
+from hpclaunch.scheduler.updates import News
 
 if TYPE_CHECKING:
     from hpclaunch.scheduler.reactor import Reactor
