@@ -36,12 +36,18 @@ def on_head_gone(directory: Path, facts: Mapping[str, Any], job_id: str) -> None
         rundir.remove(directory)
 
 
-def ownerless() -> list[rundir.ClusterFacts]:
-    """Return this user's clusters whose head is dead and whose owner, if there was one, is gone; not swept yet."""
+def ownerless(*, had_owner: bool = False) -> list[rundir.ClusterFacts]:
+    """Return this user's clusters whose head is dead and whose owner, if there was one, is gone; not swept yet.
+
+    :param had_owner: only those that had one.
+    """
     return [
         one
         for one in rundir.all_clusters()
-        if one.is_alive is False and not one.has_owner and not (one.directory / "swept").exists()
+        if one.is_alive is False
+        and not one.has_owner
+        and (one.facts.get("owner_pid") or not had_owner)
+        and not (one.directory / "swept").exists()
     ]
 
 

@@ -192,8 +192,8 @@ COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "", "cgroup", "clocks", "config.units", "errors", "data_files", "file_errors", "homes", "notes", "on_import",
-    "process_limits", "rundir", "safepath", "trusted",
+    "", "cgroup", "clocks", "config.units", "errors", "data_files", "file_errors", "heartbeat", "homes", "marks",
+    "notes", "on_import", "process_limits", "remains", "rundir", "safepath", "trusted",
 }  # fmt: skip
 # Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
 REACHES_UP = {("client.lifetime", "cluster.current")}

@@ -16,19 +16,20 @@ from hpclaunch.errors import HPCLaunchError
 def remove_leftovers() -> None:
     """Remove directories whose heads and owners are gone, and have their jobs cancelled; errors are told.
 
+    Clusters that were to stay are left to ``hpclaunch clean``, which the user asks for.
+
     Looking takes a few milliseconds if there are none.
     """
     try:
-        dead = [one.directory for one in remains.ownerless()]
-        if dead:
+        if remains.ownerless(had_owner=True):
             from hpclaunch.head.sweep import sweep_others
 
             log = logging.getLogger("hpclaunch.sweep")
             log.addHandler(_Notes(logging.INFO))
             log.setLevel(logging.INFO)
-            asyncio.run(sweep_others())
+            asyncio.run(sweep_others(had_owner=True))
         for directory in marks.remove_dead(Path(tempfile.gettempdir())):
-            _tell(f"removed {directory}, which a rank has left that was killed")
+            _tell(f"removed {directory}, which a process has left that was killed")
     except (HPCLaunchError, OSError) as error:  # the command itself has done its work
         _tell(f"what dead clusters have left could not be removed: {error}")
 

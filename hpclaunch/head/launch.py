@@ -222,7 +222,7 @@ def _work_directory() -> Path:
 
 def _unwritable(directory: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"the cluster's files can't be written: {file_errors.told(error, directory.parent)} Or set "
+        f"the cluster's files can't be written into {directory.parent}: {file_errors.told(error)} Or set "
         "shared-temp-directory to a directory of yours on a file system that the nodes share",
         key="shared-temp-directory",
     )

@@ -23,6 +23,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, file_errors, heartbeat, process_limits, rundir
+from hpclaunch import batch, clocks, file_errors, heartbeat, marks, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -111,6 +112,8 @@ class Head:
         await asyncio.sleep(0.05)  # let the last answers out
         self._heart.stop()
         if self._close_error is None:
+            if self.options.config.batch_system == "local":
+                await asyncio.to_thread(_remove_scratch, self.options.config)
             rundir.remove(self.directory)
         return 0 if self._close_error is None else EXIT_JOBS_LEFT
 
@@ -390,6 +393,12 @@ def _ordered_directory() -> Path | None:
     os.dup2(log, 2)
     os.close(log)
     return directory
+
+
+def _remove_scratch(config: JobConfig) -> None:
+    """Remove what workers of this host have left whose supervisor was killed."""
+    chosen = os.path.expandvars(os.path.expanduser(config.local_directory or tempfile.gettempdir()))
+    marks.remove_dead(Path(chosen))
 
 
 async def _run(directory: Path, options: HeadOptions) -> int:

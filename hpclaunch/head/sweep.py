@@ -75,13 +75,15 @@ async def _sweep_group(directory: Path, group: str) -> list[str]:
     return await manager.sweep()
 
 
-async def sweep_others() -> None:
+async def sweep_others(*, had_owner: bool = False) -> None:
     """Cancel the jobs of this user's dead clusters that have no owner, and remove their keys.
 
     What belonged to a process that is gone is removed. The files of a cluster that was to stay are kept: its user
     may want to know how its head died. Directories in which no head ever started are removed, too.
+
+    :param had_owner: leave clusters alone that were to stay.
     """
-    for one in remains.ownerless():
+    for one in remains.ownerless(had_owner=had_owner):
         try:
             ids = await sweep(one.directory, keep_files=not one.facts.get("owner_pid"))
         except HPCLaunchError as error:

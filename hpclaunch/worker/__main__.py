@@ -67,6 +67,7 @@ def _use_local_directory(options: argparse.Namespace) -> None:
 
     :raises SiteError: it can't be made.
     """
+
     from hpclaunch import trusted
     from hpclaunch.errors import SiteError
 
@@ -119,6 +120,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
+    import tempfile
+
+    from hpclaunch import marks
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
@@ -132,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
             _use_local_directory(options)
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
+        marks.remove_dead(Path(tempfile.gettempdir()))
         supervisor = Supervisor(
             Options(
                 options.directory,
@@ -153,8 +158,9 @@ def main(argv: list[str] | None = None) -> int:
     except HPCLaunchError as error:
         return _refuse(options, str(error))
     finally:
+        marks.remove_dead(Path(tempfile.gettempdir()))
         if options.own_directory:
-            from hpclaunch import marks, rundir
+            from hpclaunch import rundir
 
             rundir.remove(options.directory)
             marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
