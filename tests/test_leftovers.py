@@ -173,3 +173,14 @@ def test_after_a_power_cut_the_next_command_on_the_host_removes_all(world: World
     assert world.left() != []
     subprocess.run([sys.executable, "-m", "hpclaunch", "ps"], env=world.environment, check=True)
     assert world.left() == []
+
+
+def test_what_a_stopped_head_has_is_left_alone_when_its_workers_leave(world: World) -> None:
+    world.kill(signal.SIGSTOP, "head")
+    supervisor = Path(f"/proc/{world.pids['supervisor']}")
+    wait_until(lambda: not supervisor.exists(), "the supervisor to give its head up", 60)
+    assert len(list(world.runs.glob("*/*.pem"))) == 4
+    assert not list(world.runs.glob("*/head-gone"))
+    world.kill(signal.SIGCONT, "head")
+    world.finish()
+    wait_until(lambda: world.left() == [] or None, "nothing to be left", 30)
