@@ -206,8 +206,8 @@ COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"", "__main__", "cluster.cluster", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "cgroup", "clocks", "config.units", "current_cluster", "errors", "data_files", "notes", "on_import",
-    "process_limits", "rundir", "safepath", "trusted",
+    "cgroup", "clocks", "config.units", "current_cluster", "errors", "data_files", "file_errors", "heartbeat",
+    "homes", "marks", "notes", "on_import", "process_limits", "remains", "rundir", "safepath", "trusted",
 }  # fmt: skip
 
 # The layers, from the bottom up: packages and modules, of which each may import those before it, and a package its
@@ -219,6 +219,8 @@ LAYERS = (
     "data_files",
     "cgroup",
     "clocks",
+    "file_errors",
+    "homes",
     "process_limits",
     "safepath",
     "trusted",
@@ -228,6 +230,9 @@ LAYERS = (
     "extensions",
     "config",
     "rundir",
+    "heartbeat",
+    "marks",
+    "remains",
     "comm",
     "tasks",  # what a worker and a client share of a task
     "link",  # a client's way to the head

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hpclaunch import homes
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.dialects import SGE, SLURM, slurm_cluster, slurm_seconds
 from hpclaunch.directives import Dialect, Option, options
@@ -367,7 +368,7 @@ def _home() -> Path:
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
-        return Path("~").expanduser()
+        return homes.home() or Path("/")
 
 
 def _text(path: Path) -> str:

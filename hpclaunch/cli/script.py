@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hpclaunch import batch, rundir, scripts
+from hpclaunch import batch, homes, rundir, scripts
 from hpclaunch.batch.base import JobState, JobUsage
 from hpclaunch.batch.environment import inherit
 from hpclaunch.batch.queue import BatchQueue
@@ -148,7 +148,7 @@ async def _submit(config: JobConfig, path: Path, *, follow: bool) -> int:
 
 def _log_path(config: JobConfig, job_id: str) -> Path:
     """Return where the templates have the batch system put a job's output."""
-    return Path(config.log_directory or "").expanduser() / f"{config.name}.{_number(job_id)}.log"
+    return homes.expanded(config.log_directory or "", "log-directory") / f"{config.name}.{_number(job_id)}.log"
 
 
 async def _follow(queue: BatchQueue, job_id: str, log: Path) -> int:

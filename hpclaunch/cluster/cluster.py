@@ -128,7 +128,8 @@ class JobQueueCluster:
         self._finalizer = weakref.finalize(self, end_unclosed, self._head, self.directory)
         try:
             self.facts = rundir.read_facts(self.directory)
-            self._connect(self.open_session(name=f"cluster-{os.getpid()}"))
+            on_lost = self._head.keep_last_words
+            self._connect(self.open_session(name=f"cluster-{os.getpid()}", on_lost=on_lost))
         except BaseException:
             self._finalizer()
             raise
@@ -326,10 +327,11 @@ class JobQueueCluster:
     def _head_gone(self, error: PeerError) -> HeadError:
         self._head.wait(2.0)
         code = self._head.exit_code()
+        log = self._head.last_words or log_tail(self.directory)
         what = f"ended with exit code {code}" if code is not None else f"does not answer ({error})"
         return HeadError(
             f"the head of cluster {self.name} {what}. Its workers end by themselves within "
-            f"{self.config.death_timeout:g} s. The end of its log:\n{log_tail(self.directory)}"
+            f"{self.config.death_timeout:g} s. The end of its log:\n{log}"
         )
 
     def _on_notice(self, error: HPCLaunchError | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hpclaunch import file_errors
 from hpclaunch.errors import ConfigError
 
 _TAG = "tag:yaml.org,2002:"
@@ -48,7 +49,8 @@ def compose(path: Path, errors: list[ConfigError], *, is_ours: bool = False) -> 
     try:
         return yaml.compose(path.read_text(encoding="utf-8"), Loader=_QUICK_LOADER if is_ours else yaml.SafeLoader)
     except OSError as error:
-        errors.append(ConfigError(f"can't be read: {error.strerror}", origin=str(path)))
+        why = error.strerror if isinstance(error, FileNotFoundError) else file_errors.told(error, path)
+        errors.append(ConfigError(f"can't be read: {why}", origin=str(path)))
     except UnicodeDecodeError as error:
         text = f"is not UTF-8 text: {error.reason} at byte {error.start}"
         errors.append(ConfigError(text, origin=str(path)))

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch import __version__, rundir, trusted
 from hpclaunch.errors import HPCLaunchError, SiteError
+from hpclaunch.marks import PREFIX, mark
 from hpclaunch.mpi.gang import Gang, RanksMissingError
-from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
+from hpclaunch.mpi.part import Part, failed_to_start
 from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 from hpclaunch.mpi.signals import EndSignals
 
@@ -268,6 +269,7 @@ def _start_head(
         prefix="" if wish.is_public else PREFIX,
     )
     try:
+        mark(prepared.directory, os.getpid())
         waiting = part.take_waiting_head() if config.engine == "embedded" else None
         part.head = HeadProcess(prepared.command, prepared.directory, attached=True, waiting=waiting)
         mark(prepared.directory, part.head.pid)

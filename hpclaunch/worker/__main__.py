@@ -8,6 +8,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpclaunch.worker.supervisor import Options
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -68,6 +72,7 @@ def _use_local_directory(options: argparse.Namespace) -> None:
 
     :raises SiteError: it can't be made.
     """
+
     from hpclaunch import trusted
     from hpclaunch.errors import SiteError
 
@@ -120,10 +125,13 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
+    import tempfile
+
+    from hpclaunch import marks
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
-    from hpclaunch.worker.supervisor import Options, Supervisor
+    from hpclaunch.worker.supervisor import Supervisor
 
     no_core_dumps()
     if options.rank_pid is not None:
@@ -133,32 +141,39 @@ def main(argv: list[str] | None = None) -> int:
             _use_local_directory(options)
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
-        supervisor = Supervisor(
-            Options(
-                options.directory,
-                options.job,
-                options.processes,
-                options.threads,
-                options.memory,
-                options.death_timeout,
-                options.interface,
-                rank_pid=options.rank_pid,
-                resources=options.resources,
-                security=not options.no_security,
-                ends=_end(options, time.time(), time.monotonic()),
-                ready_fd=options.ready_fd,
-                preload=tuple(options.preload),
-                secret=options.secret,
-            )
-        )
-        return supervisor.run()
+        marks.remove_dead(Path(tempfile.gettempdir()))
+        return Supervisor(_settings(options)).run()
     except HPCLaunchError as error:
         return _refuse(options, str(error))
     finally:
+        marks.remove_dead(Path(tempfile.gettempdir()))
         if options.own_directory:
-            from hpclaunch.rundir import remove
+            from hpclaunch import rundir
 
-            remove(options.directory)
+            rundir.remove(options.directory)
+            marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
+
+
+def _settings(options: argparse.Namespace) -> Options:
+    """Return what the supervisor is to know."""
+    from hpclaunch.worker.supervisor import Options
+
+    return Options(
+        options.directory,
+        options.job,
+        options.processes,
+        options.threads,
+        options.memory,
+        options.death_timeout,
+        options.interface,
+        rank_pid=options.rank_pid,
+        resources=options.resources,
+        security=not options.no_security,
+        ends=_end(options, time.time(), time.monotonic()),
+        ready_fd=options.ready_fd,
+        preload=tuple(options.preload),
+        secret=options.secret,
+    )
 
 
 def _refuse(options: argparse.Namespace, why: str) -> int:
