@@ -16,6 +16,7 @@ from typing import Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.messages import INLINE_BYTES
 from hpclaunch.comm.roles import CLIENTS, named_workers, permitted
 from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
@@ -45,7 +46,6 @@ BLAME_SECONDS = 1.0
 TIMER_SECONDS = 0.1
 #: What each role may say here.
 PERMITTED = {role: permitted(role, "head") for role in (*CLIENTS, "worker", "supervisor")}
-_INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
 class SchedulerServer:
@@ -87,7 +87,7 @@ class SchedulerServer:
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._job_runs = JobRuns()
         self._meter = Meter()
-        self._patience = memory_pressure.Patience()
+        self._stall_monitor = memory_pressure.StallMonitor()
         self._loop = asyncio.get_running_loop()
         self.ticks = Ticks(self._loop, self._tick)
         self.schedule_tick = self.ticks.schedule
@@ -312,7 +312,7 @@ class SchedulerServer:
 
     def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
         """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
-        small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
+        small = bytes(buffers[0]) if message.size <= INLINE_BYTES and len(buffers) == 1 else None
         if message.workers:  # by name, address, host or job
             message.workers = workers_named(self.reactor.state, message.workers) or message.workers
         worker = self.peers.workers.get(
@@ -321,11 +321,11 @@ class SchedulerServer:
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
         if small is None:
-            self.requests.admission.on_come(peer, message.size)
+            self.requests.admission.on_received(peer, message.size)
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)
-        self._patience.heard(peer.hello.name, message)
+        self._stall_monitor.on_paused(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
 
@@ -403,7 +403,7 @@ class SchedulerServer:
         """
         state = self.reactor.state
         commands = self.reactor.take_commands()
-        if (state.ready.count or state.held) and (state.idle or state.open):
+        if (state.ready.count or state.restricted) and (state.idle or state.open):
             commands += place(state, time.monotonic())
             texts = complaints(state) if state.overlong else []
             if state.oversized:
@@ -419,7 +419,7 @@ class SchedulerServer:
         now = time.monotonic()
         self.reactor.on_timer(now)
         self.peers.send(forget_idle(self.reactor.state, now))
-        if complaint := self._patience.complaint(self.reactor.state, now):
+        if complaint := self._stall_monitor.warning(self.reactor.state, now):
             self.notices.complain(MemoryFullError(complaint))
         self.restarts.on_timer()
         self.relays.on_timer()
