@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import tls
+from hpclaunch.comm import messages as m, tls
 from hpclaunch.comm.listener import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks
@@ -61,7 +60,7 @@ class EmbeddedEngine:
             coming=hooks.coming,
             on_job_left=hooks.job_left,
         )
-        server.rounds.allow_staying_awake()
+        server.ticks.allow_staying_awake()
 
         def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:
             if hello.role in ("worker", "supervisor") and not hooks.is_job_id(hello.job_id):

@@ -19,10 +19,13 @@ import pytest
 from cryptography import x509
 
 from hpclaunch import trusted
-from hpclaunch.comm import connection as connection_module
-from hpclaunch.comm import framing, tls
-from hpclaunch.comm import listener as listener_module
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import (
+    connection as connection_module,
+    framing,
+    listener as listener_module,
+    messages as m,
+    tls,
+)
 from hpclaunch.comm.connection import Connection, dial
 from hpclaunch.comm.framing import Frame, encode
 from hpclaunch.comm.listener import Listener
@@ -146,7 +149,7 @@ def test_what_belongs_to_another_user_is_refused(credentials: Path, tmp_path: Pa
 
 
 def test_a_directory_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(SiteError, match="can't be read: No such file"):
+    with pytest.raises(SiteError, match="can't be used: no such file"):
         tls.client_context(tmp_path / "gone", "client")
 
 
