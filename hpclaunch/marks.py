@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def mark(directory: Path, pid: int) -> None:
     """Note whose a private directory is, before anything secret is in it."""
     owner = f"{pid} {rundir.process_start(pid)} {_process_space()}"
     rundir.write_file(directory / _OWNER, owner.encode())
+
+
+def scratch_directory() -> Path:
+    """Return where this host's processes put temporary files; it may be full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # Python tries to write a byte into each; who writes there is told what is wrong
+        return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - the usual place
 
 
 def remove_dead(base: Path) -> list[Path]:

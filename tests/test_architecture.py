@@ -206,7 +206,7 @@ COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"", "__main__", "cluster.cluster", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "cgroup", "clocks", "config.units", "current_cluster", "errors", "data_files", "file_errors", "heartbeat",
+    "cgroup", "clocks", "config.units", "current_cluster", "data_files", "errors", "file_errors", "heartbeat",
     "homes", "marks", "notes", "on_import", "process_limits", "remains", "rundir", "safepath", "trusted",
 }  # fmt: skip
 
@@ -214,6 +214,8 @@ SHARED = {
 # own modules. What an import is for does not matter: those inside functions and those for type checkers count too.
 LAYERS = (
     "errors",
+    "file_errors",
+    "homes",
     "notes",
     "on_import",
     "data_files",
@@ -231,8 +233,8 @@ LAYERS = (
     "config",
     "rundir",
     "heartbeat",
-    "marks",
     "remains",
+    "marks",
     "comm",
     "tasks",  # what a worker and a client share of a task
     "link",  # a client's way to the head

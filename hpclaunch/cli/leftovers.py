@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -28,7 +26,7 @@ def remove_leftovers() -> None:
             log.addHandler(_Notes(logging.INFO))
             log.setLevel(logging.INFO)
             asyncio.run(sweep_others(had_owner=True))
-        for directory in marks.remove_dead(Path(tempfile.gettempdir())):
+        for directory in marks.remove_dead(marks.scratch_directory()):
             _tell(f"removed {directory}, which a process has left that was killed")
     except (HPCLaunchError, OSError) as error:  # the command itself has done its work
         _tell(f"what dead clusters have left could not be removed: {error}")

@@ -23,7 +23,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -402,8 +401,9 @@ def _ordered_directory() -> Path | None:
 
 def _remove_scratch(config: JobConfig) -> None:
     """Remove what workers of this host have left whose supervisor was killed."""
-    chosen = os.path.expandvars(os.path.expanduser(config.local_directory or tempfile.gettempdir()))
-    marks.remove_dead(Path(chosen))
+    chosen = config.local_directory
+    own = Path(os.path.expandvars(os.path.expanduser(chosen))) if chosen else marks.scratch_directory()
+    marks.remove_dead(own)
 
 
 async def _run(directory: Path, options: HeadOptions) -> int:

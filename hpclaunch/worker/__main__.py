@@ -72,8 +72,9 @@ def _use_local_directory(options: argparse.Namespace) -> None:
 
     :raises SiteError: it can't be made.
     """
+    import tempfile
 
-    from hpclaunch import trusted
+    from hpclaunch import file_errors, trusted
     from hpclaunch.errors import SiteError
 
     if options.rank_pid is not None:  # no shell has read it
@@ -81,8 +82,9 @@ def _use_local_directory(options: argparse.Namespace) -> None:
     try:
         trusted.make_parents(options.local_directory)
     except OSError as error:
-        raise SiteError(f"local-directory {options.local_directory} can't be made: {error.strerror}") from None
-    os.environ["TMPDIR"] = str(options.local_directory)
+        why = file_errors.told(error, options.local_directory)
+        raise SiteError(f"local-directory can't be made: {why}") from None
+    os.environ["TMPDIR"] = tempfile.tempdir = str(options.local_directory)  # also if Python finds it full now
 
 
 def _per_worker(text: str, job_memory: int) -> int:
@@ -125,8 +127,6 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
-    import tempfile
-
     from hpclaunch import marks
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.process_limits import no_core_dumps
@@ -141,12 +141,12 @@ def main(argv: list[str] | None = None) -> int:
             _use_local_directory(options)
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
-        marks.remove_dead(Path(tempfile.gettempdir()))
+        marks.remove_dead(marks.scratch_directory())
         return Supervisor(_settings(options)).run()
     except HPCLaunchError as error:
         return _refuse(options, str(error))
     finally:
-        marks.remove_dead(Path(tempfile.gettempdir()))
+        marks.remove_dead(marks.scratch_directory())
         if options.own_directory:
             from hpclaunch import rundir
 

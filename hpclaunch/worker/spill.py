@@ -21,7 +21,6 @@ import itertools
 import os
 import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ from hpclaunch.errors import SiteError
 
 def new_directory() -> Path:
     """Return a name for a worker's directory that nobody else has; nothing is made."""
-    return Path(tempfile.gettempdir()) / f"{marks.SCRATCH_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
+    return marks.scratch_directory() / f"{marks.SCRATCH_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
 
 
 def uploads_directory(directory: Path) -> Path:
