@@ -188,7 +188,7 @@ FILE_CALLS = {
 }
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
-LAUNCH = {"config", "dialects", "directives", "extensions", "scripts", "batch", "transport", "cluster"}
+LAUNCH = {"config", "dialects", "directives", "extensions", "scripts", "testing", "batch", "transport", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "scheduler", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current"}

@@ -182,7 +182,7 @@ class GridEngine(BatchSystem):
             return {}
         try:
             root = ElementTree.fromstring(done.stdout)  # noqa: S314 - it comes from qstat
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, UnicodeError) as error:
             raise StatusError(
                 f"qstat's answer is not XML: {error}", argv=done.argv, output=done.stdout[:500]
             ) from None

@@ -352,7 +352,7 @@ class Key(NamedTuple):
 
 
 KEYS: dict[str, Key] = {
-    "batch_system": Key(_choice(*KINDS)),
+    "batch_system": Key(_text),  # layers.py knows which there are
     "name": Key(_text),
     "cores": Key(_count, optional=True),
     "memory": Key(_bytes, optional=True),
