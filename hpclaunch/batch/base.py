@@ -64,7 +64,7 @@ class Completed(msgspec.Struct, frozen=True):
     exit_code: int | None
     stdout: str
     stderr: str
-    is_late: bool = False  # it ran out of time and was killed: nobody knows what it has done
+    is_late: bool = False  # it ran out of time and was killed: what it has done is not known
 
 
 #: How sites' own checks of submissions say that there are too many jobs.

@@ -175,7 +175,7 @@ async def _follow(queue: BatchQueue, job_id: str, log: Path) -> int:
     usage = await _usage(queue, job_id)
     _show(log, shown)
     click.echo(
-        f"hpclaunch: job {_number(job_id)} has ended: {usage.reason if usage else 'nobody knows how'}", err=True
+        f"hpclaunch: job {_number(job_id)} has ended: {usage.reason if usage else 'it is not known how'}", err=True
     )
     return _exit_code(usage)
 

@@ -2,7 +2,7 @@
 
 A cluster object is a handle. Making one reads the configuration, renders the job script (so that a bad value is
 found now) and starts the head, to which everything else is a request. The head ends with the object: at
-:meth:`~JobQueueCluster.close`, when Python lets go of it, or when this process ends in whatever way.
+:meth:`~JobQueueCluster.close`, when Python collects it, or when this process ends in whatever way.
 
 The arguments are those of dask-jobqueue's classes; they and the configuration's keys are the same names.
 """
@@ -257,7 +257,7 @@ class JobQueueCluster:
         """Wait until that many workers are connected.
 
         :param n_workers: None is all that :meth:`scale` has asked for.
-        :param timeout: seconds; None is for ever.
+        :param timeout: seconds; None is without limit.
         :raises JobsFailedError: no more jobs are submitted since they die early; the text says why.
         :raises TimeoutError: the workers were not there in time; the text says where each job stands.
         """
@@ -554,10 +554,10 @@ async def _close_session(session: HeadSession) -> None:
 
 
 def _let_go(head: HeadProcess, directory: Path) -> None:
-    """End the head of a cluster that nobody has closed: Python has let go of it, or ends itself."""
+    """End the head of a cluster that was not closed: Python has collected it, or ends itself."""
     if head.owner_pid != os.getpid():
         return  # a forked child: the head is its parent's
-    if loop_thread().is_here:  # Python lets go of things in any thread, and this one must not wait
+    if loop_thread().is_here:  # Python collects objects in any thread, and this one must not wait
         threading.Thread(target=_let_go, args=(head, directory)).start()
         return
     try:
@@ -571,7 +571,7 @@ def _let_go(head: HeadProcess, directory: Path) -> None:
 def _end_head(head: HeadProcess, directory: Path) -> None:
     """End a head that may still be there, and see to what it has left if it did not end in order.
 
-    :raises CancelError: jobs may be left that nobody but ``hpclaunch clean`` takes care of.
+    :raises CancelError: jobs may be left that only ``hpclaunch clean`` takes care of.
     """
     head.let_go()
     if head.exit_code() not in (0, EXIT_JOBS_LEFT):

@@ -258,7 +258,7 @@ def _time(config: JobConfig, where: str, limit: int | None) -> Iterator[Finding]
         yield Finding("limits", Grade.BAD, text, "Such jobs never start.", {"walltime": allowed})
     elif config.walltime_limit is None:
         text = f"{where} allows {allowed}"
-        advice = "With walltime-limit, a longer walltime is an error and not a job that waits for ever."
+        advice = "With walltime-limit, a longer walltime is an error and not a job that never starts."
         yield Finding("limits", Grade.NOTE, text, advice, {"walltime-limit": allowed})
     else:
         yield Finding("limits", Grade.OK, f"{where} allows {allowed}")
