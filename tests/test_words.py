@@ -30,7 +30,6 @@ NOT_YET = (
     "hpclaunch/head",
     "hpclaunch/scheduler",
     "hpclaunch/worker",
-    "CHANGELOG.md",
     "docs/security.md",
     "benchmarks",
     "tests/client",
