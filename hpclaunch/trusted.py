@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from hpclaunch import file_errors
 from hpclaunch.errors import SiteError
 
 #: Symbolic links on the way to a base directory.
@@ -287,7 +288,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, below: int | None 
         os.unlink(unfinished, dir_fd=below)
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=below)
     try:
-        with os.fdopen(fd, "wb") as file:
+        with file_errors.naming(path), os.fdopen(fd, "wb") as file:
             file.write(data)
         os.rename(unfinished, final, src_dir_fd=below, dst_dir_fd=below)
     except BaseException:  # such as a full disk

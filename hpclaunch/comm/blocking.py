@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import check_hello, notice_dead_hosts
+from hpclaunch.comm.connection import check_hello, notice_dead_hosts, sent_away
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder
 from hpclaunch.comm.mending import encode_all
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
@@ -175,7 +175,7 @@ def dial_blocking(
             connection.put_back(messages[1:])
             return connection, messages[0]
         if messages and isinstance(messages[0], Goodbye):
-            raise HandshakeError(f"{address} sent us away: {messages[0].reason}")
+            raise sent_away(address, messages[0])
         raise CommClosedError(f"{address} did not answer within {timeout:g} s")
     except PeerError:
         _drop(sock)

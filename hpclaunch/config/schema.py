@@ -21,7 +21,7 @@ from hpclaunch.config.units import format_bytes, format_duration, parse_bytes, p
 BATCH_SYSTEMS = ("sge", "slurm", "local")
 #: What a section may say of its batch system: one of these, or that it is for the ranks of a running parallel job.
 KINDS = (*BATCH_SYSTEMS, "mpi")
-#: Sections that dask-jobqueue's own file has and we do not: skipped unless somebody asks for them.
+#: Sections that dask-jobqueue's own file has and we do not: skipped unless they are asked for.
 FOREIGN_SECTIONS = ("oar", "pbs", "moab", "lsf", "htcondor")
 
 
@@ -352,7 +352,7 @@ class Key(NamedTuple):
 
 
 KEYS: dict[str, Key] = {
-    "batch_system": Key(_choice(*KINDS)),
+    "batch_system": Key(_text),  # layers.py knows which there are
     "name": Key(_text),
     "cores": Key(_count, optional=True),
     "memory": Key(_bytes, optional=True),

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import mmap
 import os
-import resource
+import secrets
 import select
 import signal
 import socket
@@ -34,12 +33,13 @@ from hpclaunch.worker import deaths, process, restarts
 from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import read_slots
+from hpclaunch.worker.head_file import HeadFile
 from hpclaunch.worker.interface import interface_address
 from hpclaunch.worker.memory import limits_of, room_of
 from hpclaunch.worker.preload import preload
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
-from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
+from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of, vitals_of
 
 #: A worker that lived for less, and ran nothing, counts as one that can't live (:mod:`hpclaunch.worker.restarts`).
 _YOUNG_SECONDS = 5.0
@@ -58,11 +58,13 @@ _LOOK_SECONDS = 0.2
 #: What clients in tasks are told of the cluster.
 _FACTS_FOR_TASKS = ("result_memory",)
 
-_STATUS_STOPPED = ("T", "t")
-
 
 class _Signal(BaseException):
     """A signal came that ends the job."""
+
+
+class _HeadLostError(SiteError):
+    """The head could not be reached for as long as a worker waits for it."""
 
 
 class Options(NamedTuple):
@@ -80,6 +82,7 @@ class Options(NamedTuple):
     resources: dict[str, float] = {}  # of each worker
     security: bool = True  # what the job script says: no file decides that
     ends: float = 0.0  # time.monotonic() at which the job ends; 0 if no end is known
+    secret: bytes = b""  # the job's pass, if it is to outlive this process
     preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
@@ -110,15 +113,11 @@ class Supervisor:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.facts = _read_facts(options.directory)
         secure = options.security
-        if self.facts.get("security", True) != secure:
-            raise SiteError(
-                f"{options.directory / 'cluster.json'} contradicts the job script, which says that security is "
-                f"{'on' if secure else 'off'}: one of them was changed after the cluster was made"
-            )
+        self._head_file = HeadFile(options.directory, options.job_id, security=secure)
         self._listen = tls.server_context(options.directory, "worker") if secure else None
         self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
+        self._secret = options.secret or secrets.token_bytes(m.PASS_BYTES)  # never in a file, argv or environment
         self._children = [_Child(i) for i in range(options.processes)]
         self._head: BlockingConnection | None = None
         self._address = ""
@@ -160,6 +159,12 @@ class Supervisor:
             while not self._end_reason:
                 self._serve_connection()
             self._say_goodbye()
+        except _HeadLostError as error:
+            self._kill_children()
+            code = self._fail(str(error))
+            if self.options.rank_pid is None:  # a rank's directory is its own
+                self._head_file.clean_up()
+            return code
         except SiteError as error:
             return self._fail(str(error))
         finally:
@@ -168,6 +173,11 @@ class Supervisor:
         return self._exit_code
 
     # --- the head
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the head says of itself."""
+        return self._head_file.facts
 
     def _connect(self) -> None:
         """Reach the head at one of its addresses, trying for ``death-timeout`` seconds; a signal ends that.
@@ -192,11 +202,13 @@ class Supervisor:
             host=socket.gethostname(),
             pid=os.getpid(),
             job_id=self.options.job_id,
+            secret=self._secret,
         )
         until = time.monotonic() + self.options.death_timeout
         pause = 0.1
         is_rank, refused_since = self.options.rank_pid is not None, 0.0
         while True:
+            self._head_file.look()
             tried: list[str] = []
             refused: set[str] = set()
             for address in self.facts["addresses"]:
@@ -219,15 +231,13 @@ class Supervisor:
                     f"the head is gone: nothing listens at {', '.join(sorted(refused))} any more, so the cluster "
                     "has ended; the head's rank says why"
                 )
-            if time.monotonic() + pause > until:
-                raise SiteError(
+            if time.monotonic() >= until:
+                raise _HeadLostError(
                     f"the worker could not reach the head from {socket.gethostname()} within "
                     f"{self.options.death_timeout:g} s (tried {'; '.join(tried)})"
                 )
-            time.sleep(pause)
+            time.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(2.0, pause * 2)
-            with contextlib.suppress(SiteError):  # a restarted head may have other addresses
-                self.facts = _read_facts(self.options.directory)
 
     def _on_connected(self, address: str, welcome: m.Welcome) -> None:
         assert self._head is not None
@@ -268,7 +278,7 @@ class Supervisor:
             self._on_warned()
         now = time.monotonic()
         if now >= self._next_beat:
-            self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
+            self._tell(m.Heartbeat([vitals_of(c.name, c.pid) for c in self._children if c.pid]))
             self._next_beat = now + self._heartbeat_seconds
         if now - self._heard > max(SILENCE_SECONDS, 3 * self._heartbeat_seconds):
             raise CommClosedError(f"nothing was heard of the head for {now - self._heard:.0f} s")
@@ -362,6 +372,7 @@ class Supervisor:
                 slots=child.slots,
                 facts={
                     "job_id": options.job_id,
+                    "secret": self._secret,
                     "threads": options.threads,
                     "memory_limit": self._limits.memory,
                     "room": room_of(self._limits, memory_of()),
@@ -508,18 +519,6 @@ class Supervisor:
                 child.pid = 0
                 remove_directory(child.spill_directory)
 
-    def _vitals(self, child: _Child) -> m.WorkerVitals:
-        """Look at a child as the kernel sees it."""
-        try:
-            stat = Path(f"/proc/{child.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return m.WorkerVitals(child.name, child.pid, 0, 0.0)
-        ticks = int(stat[11]) + int(stat[12])
-        rss = int(stat[21]) * resource.getpagesize()
-        return m.WorkerVitals(
-            child.name, child.pid, rss, ticks / os.sysconf("SC_CLK_TCK"), stat[0] in _STATUS_STOPPED
-        )
-
     # --- the end
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -575,18 +574,3 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)
-
-
-def _read_facts(directory: Path) -> dict[str, Any]:
-    """Read the head's file in the run directory.
-
-    :raises SiteError: it is not there: the directory is not on a file system that the node shares.
-    """
-    path = directory / "cluster.json"
-    try:
-        return dict(json.loads(trusted.read_file(path)))
-    except (OSError, ValueError) as error:
-        raise SiteError(
-            f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "
-            "that login and compute nodes share: set shared-temp-directory to one, or the cluster was closed"
-        ) from None

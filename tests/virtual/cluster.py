@@ -265,7 +265,7 @@ class VirtualCluster:
         assert not state.tasks, [task.story() for task in state.tasks.values()]
         assert not (state.ready_count)
         assert not (state.waiting)
-        assert not (state.recanted)
+        assert not (state.cancelled_unstarted)
         assert not (state.timed)
         assert not self.head.restarts.to_end
         assert not self.head.relays._waiting
@@ -274,7 +274,7 @@ class VirtualCluster:
         assert not requests.admission.waiting
         assert not requests.workers.pending
         assert not requests.coordination.tickets
-        assert not requests.coordination.named.things
+        assert not requests.coordination.named.primitives
         assert not requests.coordination.named.kept
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
@@ -321,7 +321,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     loop = cluster.loop
     for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
-    patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
+    patch.setattr(server, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
     patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)
