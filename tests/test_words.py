@@ -30,7 +30,6 @@ NOT_YET = (
     "hpclaunch/head",
     "hpclaunch/scheduler",
     "hpclaunch/worker",
-    "docs/security.md",
     "benchmarks",
     "tests/client",
     "tests/comm",
