@@ -8,6 +8,7 @@ put there. The user's directories come last, and only where tasks run.
 ``-P`` is an option of one process, unlike ``$PYTHONSAFEPATH``, which tasks and what they start would inherit.
 """
 
+import os
 import sys
 
 _chosen: list[str] = []
@@ -40,3 +41,13 @@ def start_directory() -> str:
     if _chosen:
         return _chosen[0]
     return sys.path[0] if sys.path and not sys.flags.safe_path else ""
+
+
+def user_python_path() -> list[str]:
+    """Return where a user's own modules may lie: the script's directory and the current one."""
+    first = start_directory()
+    try:
+        paths = [os.path.abspath(first), os.getcwd()]
+    except OSError:  # the current directory is gone
+        paths = [first] if os.path.isabs(first) else []
+    return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import hpclaunch
+from hpclaunch import errors
+
 from .testbed import install
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,13 +196,74 @@ FILE_CALLS = {
 LAUNCH = {"config", "directives", "scripts", "batch", "transport", "jobs", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
-JOINING_MODULES = {"__main__", "cluster.cluster", "cluster.current", "cluster.local", "cluster.shutdown"}
+JOINING_MODULES = {"", "__main__", "cluster.cluster", "cluster.local", "cluster.shutdown"}
 SHARED = {
-    "", "cgroup", "clocks", "config.units", "errors", "data_files", "notes", "on_import", "process_limits",
-    "rundir", "safepath", "trusted",
+    "cgroup", "clocks", "config.units", "current_cluster", "errors", "data_files", "notes", "on_import",
+    "process_limits", "rundir", "safepath", "trusted",
 }  # fmt: skip
-# Client() finds or makes a cluster: the one place where a half reaches up, and only when it is called.
-REACHES_UP = {("client.lifetime", "cluster.current")}
+
+# The layers, from the bottom up: packages and modules, of which each may import those before it, and a package its
+# own modules. What an import is for does not matter: those inside functions and those for type checkers count too.
+LAYERS = (
+    "errors",
+    "notes",
+    "on_import",
+    "data_files",
+    "cgroup",
+    "clocks",
+    "process_limits",
+    "safepath",
+    "trusted",
+    "current_cluster",
+    "directives",
+    "config",
+    "rundir",
+    "comm",
+    "tasks",  # what a worker and a client share of a task
+    "link",  # a client's way to the head
+    "client.gc_pause",
+    "client.current",
+    "client.futures",
+    "client.core",
+    "client.submission",
+    "client.calls",
+    "client.signatures",
+    "client.coordination",
+    "client.graphs",
+    "client.integrations",
+    "client.lifetime",
+    "client.client",
+    "client.lookup",
+    "joblib",
+    # Not in order yet: of these, each may import the others, and in each files may import one another in a circle.
+    *(
+        UNORDERED := (
+            "batch",
+            "transport",
+            "scripts",
+            "engines",
+            "scheduler",
+            "worker",
+            "jobs",
+            "cluster",
+            "head",
+            "mpi",
+        )
+    ),
+    "doctor",
+    "cli",
+    "",  # the public names
+    "__main__",
+)
+
+# Imports that point up, each for a reason.
+POINTS_UP = {
+    ("current_cluster", "cluster.local"): "Client() finds or makes a cluster, when it is called without one",
+    ("cli.main", ""): "the version",
+    ("doctor.probe", ""): "the version",
+    ("doctor.trial", ""): "the version",
+    ("mpi.start", ""): "the version",
+}
 
 TOO_HEAVY_FOR_A_WORKER = {"jinja2", "yaml", "click", "rich", "cryptography", "aiohttp", "psutil", "dask", "numpy"}
 
@@ -328,8 +392,8 @@ def test_the_halves_do_not_know_each_other() -> None:
     wrong = []
     for module in modules():
         for name, nested in own_imports(module):
-            if (module, name) in REACHES_UP:
-                assert nested, f"{module} must import {name} only when it needs it"
+            if (module, name) in POINTS_UP:
+                assert nested or half(module) == "joining", f"{module} must import {name} only when it needs it"
             elif half(name) not in may[half(module)]:
                 wrong.append(f"{module} ({half(module)}) imports {name} ({half(name)})")
     assert not wrong
@@ -339,6 +403,131 @@ def test_the_rules_have_something_to_check() -> None:
     assert {half(module) for module in modules()} == {"launch", "compute", "joining", "shared"}
     assert any(name == "jobs.scaling" for name, _ in own_imports("jobs.ledger"))
     assert any(nested for module in modules() for _, nested in own_imports(module))
+
+
+def layer(module: str) -> str:
+    """Return the layer that a module is in: the longest of those that it is, or is below."""
+    words = module.split(".")
+    for end in range(len(words), 0, -1):
+        if (name := ".".join(words[:end])) in LAYERS:
+            return name
+    return "nowhere"
+
+
+def test_every_module_is_in_a_layer() -> None:
+    assert not [module for module in modules() if layer(module) == "nowhere"]
+    assert not [name for name in LAYERS if not any(layer(module) == name for module in modules())]
+
+
+def test_imports_point_down() -> None:
+    height = {name: number for number, name in enumerate(LAYERS)}
+    wrong, up = [], set()
+    for module in modules():
+        mine = layer(module)
+        for name in {name for name, _ in own_imports(module) if name in modules()}:
+            its = layer(name)
+            if height[its] > height[mine] and not {mine, its} <= set(UNORDERED):
+                up.add((module, name))
+                if (module, name) not in POINTS_UP:
+                    wrong.append(f"{module} ({mine}) imports {name} ({its}), which is above it")
+    assert not wrong
+    assert up == POINTS_UP.keys(), "an exception that is not needed"
+
+
+def circles() -> list[set[str]]:
+    """Return the sets of modules that import one another in a circle, but for what points up for a reason."""
+    imported = {
+        module: {name for name, _ in own_imports(module) if name in modules() and name != module}
+        for module in modules()
+    }
+    for module, name in POINTS_UP:
+        imported[module].discard(name)
+    left = dict(imported)
+    while ends := {module for module, names in left.items() if not names & left.keys()}:
+        left = {module: names for module, names in left.items() if module not in ends}
+    reached = {module: reach(module, left) for module in left}
+    found = {frozenset({one for one in reached[module] if module in reached[one]}) for module in left}
+    return [set(circle) for circle in found if circle]
+
+
+def reach(module: str, imported: dict[str, set[str]]) -> set[str]:
+    """Return all that a module imports, and what that imports."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        new = imported[todo.pop()] & imported.keys() - found
+        found |= new
+        todo += new
+    return found
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    assert not [sorted(circle) for circle in circles() if not all(layer(one) in UNORDERED for one in circle)]
+
+
+def private_names(package: str) -> set[str]:
+    """Return the names that a package defines."""
+    found = set()
+    for module in modules():
+        if module.partition(".")[0] != package:
+            continue
+        for node in nodes(module):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    found.add(name)
+                case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                    found.add(name)
+                case ast.Name(id=name, ctx=ast.Store()):
+                    found.add(name)
+    return found
+
+
+# Private names of Python and of cloudpickle for which there are no public ones.
+PRIVATE_ELSEWHERE = {
+    "_current_frames",
+    "_exit",
+    "_getframe",
+    "_register_atexit",
+    "_replace",
+    "_DYNAMIC_CLASS_TRACKER_BY_CLASS",
+    "_DYNAMIC_CLASS_TRACKER_BY_ID",
+    "_DYNAMIC_CLASS_TRACKER_LOCK",
+}
+
+
+def foreign_names(module: str, own: set[str]) -> Iterator[str]:
+    for node in nodes(module):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(attr=name):
+                is_foreign = name not in own | PRIVATE_ELSEWHERE
+            case ast.alias(name=name):
+                is_foreign = name not in own
+            case _:
+                continue
+        if is_foreign and name.startswith("_") and not name.startswith("__"):
+            yield f"{module}:{node.lineno}: {name}"
+
+
+def test_packages_leave_the_private_names_of_others_alone() -> None:
+    names = {package: private_names(package) for package in {module.partition(".")[0] for module in modules()}}
+    assert not [what for module in modules() for what in foreign_names(module, names[module.partition(".")[0]])]
+
+
+def test_the_public_names_are_those_that_type_checkers_see() -> None:
+    """They are listed twice: for type checkers, and for Python, which imports each when it is first used."""
+    for_checkers = {attribute: name for name, attribute, _ in imports("") if name.startswith("hpclaunch.")}
+    assert set(hpclaunch.__all__) - {"__version__"} == for_checkers.keys()
+    for name, module in for_checkers.items():
+        assert getattr(hpclaunch, name) is getattr(sys.modules[module], name), f"{name} is not that of {module}"
+    known = error_classes(errors.HPCLaunchError)
+    assert {error.__name__ for error in known if error.__module__ == errors.__name__} <= for_checkers.keys()
+
+
+def error_classes(base: type[Exception]) -> set[type[Exception]]:
+    """Return an error class and all that inherit it."""
+    return {base}.union(*map(error_classes, base.__subclasses__()))
 
 
 def loaded(*names: str) -> set[str]:

@@ -37,8 +37,8 @@ _END_SECONDS = 40.0
 def up(section: str, cluster_name: str | None, count: int, bounds: tuple[int, int] | None, **options: Any) -> None:
     """Start a cluster of SECTION (sge, slurm, local or a site's own) that stays until `hpclaunch down`."""
     from hpclaunch.cluster.arguments import group_config
-    from hpclaunch.cluster.current import user_python_path
     from hpclaunch.jobs.policy import read_policy
+    from hpclaunch.safepath import user_python_path
 
     config = inherit(load(section, given(options)).job)
     groups = {

@@ -11,9 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from hpclaunch.client.calls import inspect, replicas, setups
-from hpclaunch.client.calls import scatter as scattering
-from hpclaunch.client.calls import workers as worker_calls
+from hpclaunch.client.calls import inspect, replicas, scatter as scattering, setups, workers as worker_calls
 from hpclaunch.client.calls.actors import map_actors, submit_actor
 from hpclaunch.client.coordination import datasets
 from hpclaunch.client.futures.collect import only_futures
@@ -22,6 +20,7 @@ from hpclaunch.client.futures.gather import gather
 from hpclaunch.client.graphs import submit as graphs
 from hpclaunch.client.integrations.executor import ClientExecutor
 from hpclaunch.client.lifetime import ClientLifetime
+from hpclaunch.client.signatures import Gather, Map, Scatter, Submit, typed_as
 from hpclaunch.client.submission.options import make_options, worker_names
 from hpclaunch.comm.keys import Key
 from hpclaunch.errors import UserError
@@ -47,6 +46,7 @@ class Client(ClientLifetime):
 
     # --- tasks
 
+    @typed_as(Submit)  # type: ignore[type-abstract]
     def submit(
         self,
         function: Callable[..., Any],
@@ -97,6 +97,7 @@ class Client(ClientLifetime):
             )
         return self._submission.submit(function, args, kwargs, key, options, pure=pure)
 
+    @typed_as(Map)  # type: ignore[type-abstract]
     def map(
         self,
         function: Callable[..., Any],
@@ -133,6 +134,7 @@ class Client(ClientLifetime):
             )
         return self._submission.map(function, iterables, kwargs, key, options, pure=pure)
 
+    @typed_as(Gather)  # type: ignore[type-abstract]
     def gather(self, futures: Any, errors: str = "raise", direct: bool | None = None) -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
 
@@ -206,6 +208,7 @@ class Client(ClientLifetime):
 
     # --- data
 
+    @typed_as(Scatter)  # type: ignore[type-abstract]
     @blocking
     def scatter(
         self,

@@ -14,8 +14,7 @@ from hpclaunch.client.futures.free_memory import PART
 from hpclaunch.client.futures.future import FAILED
 from hpclaunch.client.futures.outstanding import OutstandingCalls
 from hpclaunch.client.futures.table import FutureTable
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import tls
+from hpclaunch.comm import messages as m, tls
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.comm.mending import mend
 from hpclaunch.comm.texts import checked_text, escaped

@@ -17,6 +17,7 @@ from hpclaunch.client.futures.future import Future
 from hpclaunch.client.integrations import import_hooks
 from hpclaunch.client.integrations.dask_names import accept_dask_arguments, missing_attribute
 from hpclaunch.client.submission.submit import Submission
+from hpclaunch.current_cluster import current_or_new_cluster
 from hpclaunch.errors import CommClosedError
 from hpclaunch.link.facade import blocking, in_thread
 
@@ -37,8 +38,6 @@ class ClientLifetime:
         self._own_cluster: Any = None
         cluster = accept_dask_arguments(cluster, local)
         if cluster is None:
-            from hpclaunch.cluster.current import current_or_new_cluster
-
             cluster, is_own = current_or_new_cluster(asynchronous=asynchronous, **local)
             self._own_cluster = cluster if is_own else None
         elif local:

@@ -26,12 +26,12 @@ from hpclaunch import rundir
 from hpclaunch.batch.environment import inherit
 from hpclaunch.client.futures.outstanding import wait_for_calls
 from hpclaunch.cluster.arguments import group_config, whole, with_scheduler_options
-from hpclaunch.cluster.current import enter, leave, user_python_path
 from hpclaunch.cluster.shutdown import end_head, end_unclosed
 from hpclaunch.cluster.table import AdaptLog, JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import parse_bytes
+from hpclaunch.current_cluster import enter, leave
 from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
 from hpclaunch.head.launch import HeadProcess, log_tail, prepare, prepare_group
 from hpclaunch.jobs.policy import read_policy
@@ -39,6 +39,7 @@ from hpclaunch.link.facade import allowing_to_block, blocking, in_thread
 from hpclaunch.link.loop import LoopThread, loop_thread
 from hpclaunch.link.session import HeadSession
 from hpclaunch.notes import warn
+from hpclaunch.safepath import user_python_path
 
 #: What other cluster classes have and these don't, and what to use.
 _NOT_HERE = {

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hpclaunch.config import paths as paths_
-from hpclaunch.config import readings, schema, worker_options
+from hpclaunch.config import paths as paths_, readings, schema, worker_options
 from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
 from hpclaunch.config.machine import Machine, this_machine
 from hpclaunch.config.schema import KEYS, MEMORY_KEYS, JobConfig

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import tls
+from hpclaunch.comm import messages as m, tls
 from hpclaunch.comm.listener import Listener
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines.base import HeadHooks

@@ -24,8 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from hpclaunch.batch.base import JobStatus, JobUsage
-from hpclaunch.jobs import commands as c
-from hpclaunch.jobs import reasons
+from hpclaunch.jobs import commands as c, reasons
 from hpclaunch.jobs.book import Book
 from hpclaunch.jobs.ceiling import Ceiling
 from hpclaunch.jobs.expiry import Expiry

@@ -7,8 +7,7 @@ commands that follow. It knows nothing of how many jobs are wanted.
 from __future__ import annotations
 
 from hpclaunch.batch.base import JobState, JobStatus
-from hpclaunch.jobs import commands as c
-from hpclaunch.jobs import reasons
+from hpclaunch.jobs import commands as c, reasons
 from hpclaunch.jobs.book import Book
 from hpclaunch.jobs.expiry import Expiry
 from hpclaunch.jobs.job import Job, JobFiles, Limits, State, on_host

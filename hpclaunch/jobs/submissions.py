@@ -9,8 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from hpclaunch.jobs import commands as c
-from hpclaunch.jobs import reasons
+from hpclaunch.jobs import commands as c, reasons
 from hpclaunch.jobs.book import Book
 from hpclaunch.jobs.ceiling import Ceiling
 from hpclaunch.jobs.job import Job

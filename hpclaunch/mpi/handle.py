@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from hpclaunch.client.futures.outstanding import wait_for_calls
-from hpclaunch.cluster.current import forget, set_lasting
 from hpclaunch.cluster.table import JobTable
+from hpclaunch.current_cluster import forget, set_lasting
 from hpclaunch.errors import HeadError, HPCLaunchError, PeerError, UserError
 from hpclaunch.link.loop import loop_thread
 from hpclaunch.link.session import HeadSession

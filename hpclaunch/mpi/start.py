@@ -249,8 +249,8 @@ def _start_head(
 ) -> Path:
     import tempfile
 
-    from hpclaunch.cluster.current import user_python_path
     from hpclaunch.head.launch import HeadProcess, prepare_ranks
+    from hpclaunch.safepath import user_python_path
 
     public = rundir.base_directory(config.shared_temp_directory)
     is_one_host = len({hello["host"] for hello in hellos}) == 1 and not wish.is_public

@@ -6,8 +6,7 @@ for which ``check()`` holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 
 from hpclaunch.config.units import format_bytes, format_duration
-from hpclaunch.scheduler import requirements as t
-from hpclaunch.scheduler import sizes
+from hpclaunch.scheduler import requirements as t, sizes
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,

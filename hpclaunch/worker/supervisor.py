@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 
 from hpclaunch import trusted
 from hpclaunch.cgroup import ControlGroup, oom_kills_of_machine
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import tls
+from hpclaunch.comm import messages as m, tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking, was_refused
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, SiteError
 from hpclaunch.worker import deaths, process, restarts

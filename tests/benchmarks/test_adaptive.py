@@ -6,8 +6,7 @@ import contextlib
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.mix import read_mix
 from benchmarks.oracle import clairvoyant, fixed, least

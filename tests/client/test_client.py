@@ -18,8 +18,7 @@ import pytest
 from hpclaunch import LocalCluster
 from hpclaunch.client.client import Client
 from hpclaunch.client.futures.future import Future
-from hpclaunch.client.submission import functions
-from hpclaunch.client.submission import submit as submit_module
+from hpclaunch.client.submission import functions, submit as submit_module
 from hpclaunch.comm.serialize import RemoteTraceback
 from hpclaunch.errors import (
     CancelledError,

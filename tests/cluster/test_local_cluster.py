@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from hpclaunch import Client, JobQueueCluster, LocalCluster
-from hpclaunch.cluster.current import leave
 from hpclaunch.comm import tls
+from hpclaunch.current_cluster import leave
 from hpclaunch.errors import ConfigError, HeadError, JobsFailedError, ScriptError, UserError, WaitTimeoutError
 
 

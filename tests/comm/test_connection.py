@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from hpclaunch.comm import framing, tls
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import framing, messages as m, tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.comm.connection import Connection, dial
 from hpclaunch.comm.fetch import Fetcher, answer_fetch

@@ -8,11 +8,9 @@ import struct
 import tracemalloc
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from hpclaunch.comm import framing
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import framing, messages as m
 from hpclaunch.comm.buffers import Buffer
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder, encode
 from hpclaunch.errors import FrameError

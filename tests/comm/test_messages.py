@@ -6,8 +6,7 @@ import typing
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import LIMIT_PEER, FrameDecoder, encode

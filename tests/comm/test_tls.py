@@ -19,10 +19,13 @@ import pytest
 from cryptography import x509
 
 from hpclaunch import trusted
-from hpclaunch.comm import connection as connection_module
-from hpclaunch.comm import framing, tls
-from hpclaunch.comm import listener as listener_module
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import (
+    connection as connection_module,
+    framing,
+    listener as listener_module,
+    messages as m,
+    tls,
+)
 from hpclaunch.comm.connection import Connection, dial
 from hpclaunch.comm.framing import Frame, encode
 from hpclaunch.comm.listener import Listener

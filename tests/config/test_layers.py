@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.config.layers import check_file, find_files, load
 from hpclaunch.config.machine import Machine

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.jobs.adaptive import OVERTIME_SECONDS, Adaptive, Decision, Facts, JobFact, Policy, Shape
 from hpclaunch.jobs.job import State

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from hpclaunch.errors import PeerSilentError
-from hpclaunch.link import liveness
-from hpclaunch.link import session as session_module
+from hpclaunch.link import liveness, session as session_module
 from tests.client import work
 from tests.client.conftest import until
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.scheduler.admission import Room
 from hpclaunch.scheduler.relays import MOST_BYTES_IN_ALL

@@ -6,8 +6,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, LetGo, NamedThings

@@ -11,12 +11,21 @@ import pytest
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import IllegalTransitionError
-from hpclaunch.scheduler import client_events
-from hpclaunch.scheduler import reactor as reactor_module
+from hpclaunch.scheduler import client_events, reactor as reactor_module
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import ASSIGNED, DONE, FAILED, NAMES, READY, RELEASED, WAITING, Task, Worker
-from hpclaunch.scheduler.state import CANCELLED as CANCELLED
+from hpclaunch.scheduler.state import (
+    ASSIGNED,
+    CANCELLED as CANCELLED,
+    DONE,
+    FAILED,
+    NAMES,
+    READY,
+    RELEASED,
+    WAITING,
+    Task,
+    Worker,
+)
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeWorker, World
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.reactor import Reactor

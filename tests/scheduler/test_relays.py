@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.relays import LEAST_BYTES, MOST_BYTES, MOST_BYTES_IN_ALL, Relays

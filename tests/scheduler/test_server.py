@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.errors import HandshakeError, JobsFailedError
-from hpclaunch.scheduler import heartbeats
-from hpclaunch.scheduler import server as server_module
+from hpclaunch.scheduler import heartbeats, server as server_module
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.state import AHEAD_SECONDS, UNKNOWN_SECONDS, Function

@@ -22,8 +22,7 @@ from hpclaunch.client import core
 from hpclaunch.client.calls import scatter as client_data
 from hpclaunch.client.client import Client
 from hpclaunch.client.submission import functions
-from hpclaunch.comm import fetch as fetch_module
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import fetch as fetch_module, messages as m
 from hpclaunch.errors import CommClosedError, PeerError
 from hpclaunch.link import head_link
 from hpclaunch.link.session import HeadSession

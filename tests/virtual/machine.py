@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.tasks.context import Place
 from hpclaunch.worker.commands import DeleteFile, WriteResult

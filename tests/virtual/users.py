@@ -13,8 +13,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.client.coordination import requests
 from hpclaunch.client.futures.collect import fire_and_forget
 from hpclaunch.client.futures.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from tests.virtual.cluster import VirtualCluster
 
 #: Virtual seconds in which anything that is waited for must come to its end.

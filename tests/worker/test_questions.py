@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.worker.server import WorkerServer, make_hello

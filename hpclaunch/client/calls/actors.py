@@ -21,8 +21,7 @@ from hpclaunch.client.futures.answer import ActorFuture, set_done
 from hpclaunch.client.futures.future import DONE, PENDING, STORED, Future
 from hpclaunch.client.futures.results import HoldsFuture
 from hpclaunch.client.submission.submit import Submission
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.comm.keys import Key, text_of_key

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from hpclaunch.client.core import ClientCore
 from hpclaunch.client.futures.future import Future
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.keys import Key, text_of_key
 from hpclaunch.errors import HPCLaunchError, UserError

@@ -14,8 +14,7 @@ from hpclaunch.client.core import ClientCore
 from hpclaunch.client.current import as_current
 from hpclaunch.client.futures.future import Future
 from hpclaunch.client.futures.timeout_errors import coordination_timeout
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.errors import HPCLaunchError
 from hpclaunch.tasks.context import seceding
 

@@ -10,8 +10,7 @@ from typing import Any
 from hpclaunch.client.futures.free_memory import PART, Stored, check, explained
 from hpclaunch.client.futures.future import FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.client.futures.timeout_errors import fetch_timeout
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.fetch import Fetcher
 from hpclaunch.errors import CommClosedError
 from hpclaunch.link.head_link import HeadLink

@@ -8,7 +8,7 @@ import functools
 import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, overload
 
 from hpclaunch.client.futures.all_done import wait_all
 from hpclaunch.client.futures.answer import ActorFuture
@@ -21,15 +21,30 @@ from hpclaunch.link.head_link import HeadLink
 from hpclaunch.link.timeouts import timeout_seconds
 from hpclaunch.tasks.context import TaskFacts, seceding
 
+Item = TypeVar("Item")
+T = TypeVar("T")
 
-class DoneAndNotDone(NamedTuple):
+
+class DoneAndNotDone(NamedTuple, Generic[Item]):
     """What :func:`wait` returns."""
 
-    done: set[Any]
-    not_done: set[Any]
+    done: set[Item]
+    not_done: set[Item]
 
 
-def wait(futures: Any, timeout: str | float | None = None, return_when: str = "ALL_COMPLETED") -> DoneAndNotDone:
+@overload
+def wait(
+    futures: Iterable[Future[T]], timeout: str | float | None = ..., return_when: str = ...
+) -> DoneAndNotDone[Future[T]]: ...
+
+
+@overload
+def wait(futures: Any, timeout: str | float | None = ..., return_when: str = ...) -> DoneAndNotDone[Any]: ...
+
+
+def wait(
+    futures: Any, timeout: str | float | None = None, return_when: str = "ALL_COMPLETED"
+) -> DoneAndNotDone[Any]:
     """Wait until all, or the first, of some futures have ended.
 
     :param futures: one, several, or collections that were persisted. Answers of actors can be among them.
@@ -88,7 +103,7 @@ def keys_when_done(futures: Any) -> list[str] | None:
 
 async def _wait_later(
     some: Sequence[Future[Any] | ActorFuture[Any]], timeout: float | None, return_when: str
-) -> DoneAndNotDone:
+) -> DoneAndNotDone[Any]:
     """As :func:`wait`, on the caller's own loop."""
     if return_when == "ALL_COMPLETED":
         await wait_all(some[0]._link, some, timeout)
@@ -99,12 +114,12 @@ async def _wait_later(
     return _sort(some)
 
 
-def _sort(some: Sequence[Future[Any] | ActorFuture[Any]]) -> DoneAndNotDone:
+def _sort(some: Sequence[Future[Any] | ActorFuture[Any]]) -> DoneAndNotDone[Any]:
     done = {one for one in some if one.done()}
     return DoneAndNotDone(done, set(some) - done)
 
 
-class as_completed:
+class as_completed(Generic[Item]):
     """Iterate over futures as they end, in that order, also with ``async for``. More can be added on the way.
 
     Answers of actors can be among them. What is added twice is given twice.
@@ -114,6 +129,39 @@ class as_completed:
     :param timeout: seconds for the whole iteration, after which TimeoutError is raised.
     :param loop: accepted, and not needed.
     """
+
+    @overload
+    def __init__(
+        self: as_completed[Future[T]],
+        futures: Iterable[Future[T]],
+        loop: Any = ...,
+        with_results: Literal[False] = ...,
+        raise_errors: bool = ...,
+        *,
+        timeout: str | float | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: as_completed[tuple[Future[T], Any]],
+        futures: Iterable[Future[T]],
+        loop: Any = ...,
+        *,
+        with_results: Literal[True],
+        raise_errors: bool = ...,
+        timeout: str | float | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: as_completed[Any],
+        futures: Iterable[Any] | None = ...,
+        loop: Any = ...,
+        with_results: bool = ...,
+        raise_errors: bool = ...,
+        *,
+        timeout: str | float | None = ...,
+    ) -> None: ...
 
     def __init__(
         self,
@@ -174,7 +222,7 @@ class as_completed:
         self._left = {}
         self._ended = queue.SimpleQueue()
 
-    def next_batch(self, block: bool = True) -> list[Any]:
+    def next_batch(self, block: bool = True) -> list[Item]:
         """Return all that can be given now; if nothing can, wait for the first one if ``block``."""
         batch = [next(self)] if block and self._left else []
         while self.has_ready():
@@ -185,16 +233,17 @@ class as_completed:
         """Give lists of those that have ended meanwhile, instead of one after another; also with ``async for``."""
         return _Batches(self)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Item:
         if not self._left:
             raise StopIteration
         future = self._next()
-        return (future, self._outcome(future)) if self._take(future) else future
+        item: Any = (future, self._outcome(future)) if self._take(future) else future
+        return cast("Item", item)
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[Item]:
         return self
 
     async def __anext__(self) -> Any:
@@ -275,7 +324,7 @@ class as_completed:
 class _Batches:
     """What :meth:`as_completed.batches` returns."""
 
-    def __init__(self, source: as_completed) -> None:
+    def __init__(self, source: as_completed[Any]) -> None:
         self._source = source
 
     def __iter__(self) -> Iterator[list[Any]]:

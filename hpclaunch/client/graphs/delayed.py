@@ -12,10 +12,10 @@ import hashlib
 import itertools
 import operator
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast, overload
 
 from hpclaunch.client.current import current_client
 from hpclaunch.client.futures.future import Future
@@ -32,7 +32,21 @@ _tag = secrets.token_hex(3)
 _submitting: ContextVar[dict[str, str] | None] = ContextVar("submitting", default=None)  # key -> its task's key
 
 
-class Delayed:
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+def _forward(function: Callable[..., Any]) -> Callable[..., Delayed[Any]]:
+    """Return the method for an operator."""
+    return lambda *args: Delayed(function, args)
+
+
+def _backward(function: Callable[..., Any]) -> Callable[..., Delayed[Any]]:
+    """Return the method for an operator whose second operand is the delayed one."""
+    return lambda self, other: Delayed(function, (other, self))
+
+
+class Delayed(Generic[T_co]):
     """A value that is not there yet. Made by :func:`delayed`.
 
     Calling it, its methods, attributes, items and operators all give more of the kind.
@@ -58,7 +72,7 @@ class Delayed:
         self.key = key or f"{serialize.function_name(call)}-{_tag}-{next(_numbers)}"
 
     @classmethod
-    def of(cls, future: Future[Any]) -> Delayed:
+    def of(cls, future: Future[Any]) -> Delayed[Any]:
         """Return the delayed value of a future."""
         return cls(_same, key=future._key, part=Part(future))
 
@@ -66,16 +80,16 @@ class Delayed:
         """Return the future of a persisted value."""
         return self._part.future() if self._part is not None else None
 
-    def compute(self, client: Any = None, **options: Any) -> Any:
+    def compute(self, client: Any = None, **options: Any) -> T_co:
         """Run all that this needs on a cluster, and return the value.
 
         :param client: None: the current one (:func:`hpclaunch.get_client`).
         :param options: such as ``retries`` and ``priority``, as for ``submit``.
         :raises ValueError: there is no current client.
         """
-        return submit_delayed(_submission_of(client), [self], **options)[0].result()
+        return cast("T_co", submit_delayed(_submission_of(client), [self], **options)[0].result())
 
-    def persist(self, client: Any = None, **options: Any) -> Delayed:
+    def persist(self, client: Any = None, **options: Any) -> Delayed[T_co]:
         """Begin to run all that this needs, and return the same value with its result kept on the cluster."""
         return Delayed.of(submit_delayed(_submission_of(client), [self], **options)[0])
 
@@ -88,19 +102,19 @@ class Delayed:
 
     # --- more of the kind
 
-    def __call__(self, *args: Any, pure: bool = False, dask_key_name: str = "", **kwargs: Any) -> Delayed:
+    def __call__(self, *args: Any, pure: bool = False, dask_key_name: str = "", **kwargs: Any) -> Delayed[Any]:
         key = f"apply-{_token(self, args, kwargs)}" if pure else ""
         return Delayed(_apply, (self, args, kwargs), key=dask_key_name or key)
 
-    def __getattr__(self, name: str) -> Delayed:
+    def __getattr__(self, name: str) -> Delayed[Any]:
         if name.startswith("_"):
             raise AttributeError(f"a delayed value has no {name!r} before it is computed")
         return _Attribute(getattr, (self, name))
 
-    def __getitem__(self, item: Any) -> Delayed:
+    def __getitem__(self, item: Any) -> Delayed[Any]:
         return Delayed(operator.getitem, (self, item))
 
-    def __iter__(self) -> Iterator[Delayed]:
+    def __iter__(self) -> Iterator[Delayed[Any]]:
         if self._nout is None:
             raise TypeError("a delayed value of unknown length is not iterable: give delayed(..., nout=N)")
         return iter([self[i] for i in range(self._nout)])
@@ -116,6 +130,48 @@ class Delayed:
     def __setitem__(self, item: Any, value: Any) -> None:
         raise TypeError("a delayed value can't be changed: other calls may share it")
 
+    # --- operators
+
+    __add__ = _forward(operator.add)
+    __radd__ = _backward(operator.add)
+    __sub__ = _forward(operator.sub)
+    __rsub__ = _backward(operator.sub)
+    __mul__ = _forward(operator.mul)
+    __rmul__ = _backward(operator.mul)
+    __matmul__ = _forward(operator.matmul)
+    __rmatmul__ = _backward(operator.matmul)
+    __truediv__ = _forward(operator.truediv)
+    __rtruediv__ = _backward(operator.truediv)
+    __floordiv__ = _forward(operator.floordiv)
+    __rfloordiv__ = _backward(operator.floordiv)
+    __mod__ = _forward(operator.mod)
+    __rmod__ = _backward(operator.mod)
+    __pow__ = _forward(operator.pow)
+    __rpow__ = _backward(operator.pow)
+    __lshift__ = _forward(operator.lshift)
+    __rlshift__ = _backward(operator.lshift)
+    __rshift__ = _forward(operator.rshift)
+    __rrshift__ = _backward(operator.rshift)
+    __and__ = _forward(operator.and_)
+    __rand__ = _backward(operator.and_)
+    __or__ = _forward(operator.or_)
+    __ror__ = _backward(operator.or_)
+    __xor__ = _forward(operator.xor)
+    __rxor__ = _backward(operator.xor)
+    __neg__ = _forward(operator.neg)
+    __pos__ = _forward(operator.pos)
+    __abs__ = _forward(operator.abs)
+    __invert__ = _forward(operator.invert)
+    __lt__ = _forward(operator.lt)
+    __le__ = _forward(operator.le)
+    __eq__ = _forward(operator.eq)  # type: ignore[assignment]
+    __ne__ = _forward(operator.ne)  # type: ignore[assignment]
+    __gt__ = _forward(operator.gt)
+    __ge__ = _forward(operator.ge)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     def __reduce__(self) -> Any:
         names = _submitting.get()
         if names is None:
@@ -127,13 +183,10 @@ class Delayed:
             )
         return serialize.reduce_future(names[self.key], is_shared=True)
 
-    def __hash__(self) -> int:
-        return hash(self.key)
-
     def __repr__(self) -> str:
         return f"Delayed({self.key!r})"
 
-    def inputs(self) -> list[Delayed]:
+    def inputs(self) -> list[Delayed[Any]]:
         """Return the delayed values that this call needs itself, each once."""
         return list({one.key: one for one in _find([self._call, self._args, self._kwargs])}.values())
 
@@ -145,18 +198,18 @@ class Delayed:
         return serialize.function_name(self._call)
 
 
-class _Attribute(Delayed):
+class _Attribute(Delayed[Any]):
     """An attribute, which may turn out to be a method: calling it is one task and not two."""
 
     __slots__ = ()
 
-    def __call__(self, *args: Any, pure: bool = False, dask_key_name: str = "", **kwargs: Any) -> Delayed:
+    def __call__(self, *args: Any, pure: bool = False, dask_key_name: str = "", **kwargs: Any) -> Delayed[Any]:
         thing, name = self._args
         key = dask_key_name or (f"{name}-{_token(thing, name, args, kwargs)}" if pure else "")
         return Delayed(_call_method, (thing, name, args, kwargs), key=key or f"{name}-{_tag}-{next(_numbers)}")
 
 
-class DelayedFunction:
+class DelayedFunction(Generic[T_co]):
     """A function whose calls are delayed. Made by :func:`delayed`."""
 
     def __init__(self, function: Callable[..., Any], *, pure: bool, nout: int | None, name: str | None) -> None:
@@ -166,7 +219,9 @@ class DelayedFunction:
         self._nout = nout
         self._name = name
 
-    def __call__(self, *args: Any, pure: bool | None = None, dask_key_name: str = "", **kwargs: Any) -> Delayed:
+    def __call__(
+        self, *args: Any, pure: bool | None = None, dask_key_name: str = "", **kwargs: Any
+    ) -> Delayed[T_co]:
         key = dask_key_name
         if not key and (self._pure if pure is None else pure):
             key = f"{self._stem}-{_token(self._function, args, kwargs)}"
@@ -183,6 +238,32 @@ class DelayedFunction:
 
     def __repr__(self) -> str:
         return f"<delayed {self._stem}>"
+
+
+@overload
+def delayed(  # type: ignore[overload-overlap]  # what can be called is a function, not a value
+    value: Callable[..., Coroutine[Any, Any, T]],
+    *,
+    name: str | None = ...,
+    pure: bool = ...,
+    nout: int | None = ...,
+) -> DelayedFunction[T]: ...
+
+
+@overload
+def delayed(  # type: ignore[overload-overlap]  # (as above)
+    value: Callable[..., T], *, name: str | None = ..., pure: bool = ..., nout: int | None = ...
+) -> DelayedFunction[T]: ...
+
+
+@overload
+def delayed(
+    value: None = ..., *, name: str | None = ..., pure: bool = ..., nout: int | None = ...
+) -> Callable[[Callable[..., T]], DelayedFunction[T]]: ...
+
+
+@overload
+def delayed(value: T, *, name: str | None = ..., pure: bool = ..., nout: int | None = ...) -> Delayed[T]: ...
 
 
 def delayed(value: Any = None, *, name: str | None = None, pure: bool = False, nout: int | None = None) -> Any:
@@ -202,7 +283,7 @@ def delayed(value: Any = None, *, name: str | None = None, pure: bool = False, n
     return Delayed(_same, (value,), key=key or f"{type(value).__name__}-{_tag}-{next(_numbers)}", nout=nout)
 
 
-def submit_delayed(submission: Submission, some: list[Delayed], **options: Any) -> list[Future[Any]]:
+def submit_delayed(submission: Submission, some: list[Delayed[Any]], **options: Any) -> list[Future[Any]]:
     """Submit delayed values and all that they need; return the futures of these values."""
     core, task_options = submission.core, make_options(**options)
     run = core.link.new_suffix()
@@ -227,9 +308,9 @@ def submit_delayed(submission: Submission, some: list[Delayed], **options: Any) 
     return [futures[one.key] for one in some]
 
 
-def in_order(some: list[Delayed]) -> list[Delayed]:
+def in_order(some: list[Delayed[Any]]) -> list[Delayed[Any]]:
     """Return delayed values and all that they need, each once and after what it needs."""
-    done: dict[str, Delayed] = {}
+    done: dict[str, Delayed[Any]] = {}
     todo = list(reversed(some))
     while todo:
         one = todo[-1]
@@ -241,7 +322,7 @@ def in_order(some: list[Delayed]) -> list[Delayed]:
     return list(done.values())
 
 
-def _find(values: list[Any]) -> Iterator[Delayed]:
+def _find(values: list[Any]) -> Iterator[Delayed[Any]]:
     """Give the delayed values in nested lists, tuples, sets and dicts."""
     todo = list(reversed(values))
     while todo:
@@ -286,7 +367,7 @@ def _token(*values: Any) -> str:
 
 def _made(
     call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str, nout: int | None, part: Part | None
-) -> Delayed:
+) -> Delayed[Any]:
     return Delayed(call, args, kwargs, key=key, nout=nout, part=part)
 
 
@@ -300,24 +381,3 @@ def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 def _call_method(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return getattr(thing, name)(*args, **kwargs)
-
-
-def _add_operators() -> None:
-    """Give Delayed the operators of numbers and of comparison."""
-
-    def forward(function: Callable[..., Any]) -> Callable[..., Delayed]:
-        return lambda *args: Delayed(function, args)
-
-    def backward(function: Callable[..., Any]) -> Callable[..., Delayed]:
-        return lambda self, other: Delayed(function, (other, self))
-
-    two = "add sub mul matmul truediv floordiv mod pow lshift rshift and_ or_ xor"
-    for word in two.split():
-        bare = word.rstrip("_")
-        setattr(Delayed, f"__{bare}__", forward(getattr(operator, word)))
-        setattr(Delayed, f"__r{bare}__", backward(getattr(operator, word)))
-    for word in ["neg", "pos", "abs", "invert", "lt", "le", "eq", "ne", "gt", "ge"]:
-        setattr(Delayed, f"__{word}__", forward(getattr(operator, word)))
-
-
-_add_operators()

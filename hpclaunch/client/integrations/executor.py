@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from hpclaunch.client.calls.cancel import cancel_unstarted, cancel_unstarted_soon
 from hpclaunch.client.core import ClientCore
@@ -24,6 +24,9 @@ from hpclaunch.client.submission.functions import SUBMIT_WORDS
 from hpclaunch.errors import CommClosedError, HPCLaunchError, ResultTooLargeError
 from hpclaunch.link.facade import allowing_to_block
 from hpclaunch.link.timeouts import timeout_seconds
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("hpclaunch.client")
 
@@ -35,7 +38,7 @@ class _Unread(Exception):
     """Stands for what a task raised, until it is asked for."""
 
 
-class TaskFuture(concurrent.futures.Future[Any]):
+class TaskFuture(concurrent.futures.Future[T]):
     """One call. Made by :class:`ClientExecutor`, not by hand."""
 
     def __init__(self, core: ClientCore, task: Future[Any]) -> None:
@@ -85,7 +88,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
             if task.status != "finished":  # who waits for the first exception is to see one
                 self.set_exception(_Unread())
             else:
-                self.set_result(None)  # what it is, is asked later
+                self.set_result(None)  # type: ignore[arg-type]  # what it is, is asked later
 
     def _note_cancelled(self) -> None:
         with self._load_lock:
@@ -107,7 +110,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
             return False
         return bool(self._core.link.ask("running", keys=[task._key]))
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T:
         """Wait for the call and return its result, or raise what it raised.
 
         :raises TimeoutError: it took longer than ``timeout`` seconds.
@@ -201,11 +204,11 @@ class ClientExecutor(concurrent.futures.Executor):
         self._options = options
         self._is_shut = False
         self._lock = threading.Lock()  # between submitting and shutting down
-        self._futures: weakref.WeakSet[TaskFuture] = weakref.WeakSet()
+        self._futures: weakref.WeakSet[TaskFuture[Any]] = weakref.WeakSet()
         self._tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         wait_at_program_end(self._core.outstanding)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Run ``fn(*args, **kwargs)`` on the cluster.
 
         :raises RuntimeError: the executor was shut down.
@@ -217,18 +220,18 @@ class ClientExecutor(concurrent.futures.Executor):
                 task = self._client.submit(_apply, fn, args, kwargs, **self._options)
             else:
                 task = self._client.submit(fn, *args, **kwargs, **self._options)
-            future = TaskFuture(self._core, task)
+            future: TaskFuture[T] = TaskFuture(self._core, task)
             self._futures.add(future)
         return future
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[T]:
         """Run ``fn`` for each item (or tuple of items), and give the results in this order.
 
         The calls are submitted now, and run also if no result is ever asked for. An iterator that is closed, or

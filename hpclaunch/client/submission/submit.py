@@ -15,8 +15,7 @@ from hpclaunch.client.futures.future import Future
 from hpclaunch.client.gc_pause import gc_paused
 from hpclaunch.client.submission.functions import FunctionCache, FunctionInUse, SentFunctions, check_size
 from hpclaunch.client.submission.options import TaskOptions
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import serialize
+from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.keys import Key, text_of_key
 
 #: Tasks of one map that are sent in one message: workers begin while the rest is being pickled.

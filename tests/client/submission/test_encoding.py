@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from hpclaunch import Event, Future, Lock, MultiLock, Queue, Semaphore, Variable, delayed
 from hpclaunch.client.client import Client

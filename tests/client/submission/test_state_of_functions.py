@@ -13,8 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hpclaunch import Client, LocalCluster, delayed
 from hpclaunch.comm import class_copies

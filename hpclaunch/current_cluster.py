@@ -6,8 +6,6 @@ import os
 import threading
 from typing import Any
 
-from hpclaunch import safepath
-
 _entered = threading.local()
 _lasting: list[Any] = []
 
@@ -50,16 +48,6 @@ def forget(cluster: Any) -> None:
     """End :func:`set_lasting`."""
     if cluster in _lasting:
         _lasting.remove(cluster)
-
-
-def user_python_path() -> list[str]:
-    """Return where a user's own modules may lie: the script's directory and the current one."""
-    first = safepath.start_directory()
-    try:
-        paths = [os.path.abspath(first), os.getcwd()]
-    except OSError:  # the current directory is gone
-        paths = [first] if os.path.isabs(first) else []
-    return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
 
 
 def _stack() -> list[Any]:
