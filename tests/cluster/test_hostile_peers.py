@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpclaunch import Client, LocalCluster
-from hpclaunch.comm import messages as m
-from hpclaunch.comm import tls
+from hpclaunch.comm import messages as m, tls
 from hpclaunch.comm.blocking import BlockingConnection, dial_blocking
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, UserError
 

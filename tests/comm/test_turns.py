@@ -9,9 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpclaunch.comm import connection as connections
-from hpclaunch.comm import framing, turns
-from hpclaunch.comm import messages as m
+from hpclaunch.comm import connection as connections, framing, messages as m, turns
 from hpclaunch.comm.framing import IN_COLUMNS, LIMIT_PEER, Frame, FrameDecoder, encode
 from hpclaunch.errors import FrameError
 

@@ -110,7 +110,7 @@ def test_a_job_that_the_cluster_could_not_have_is_sent_away(tmp_path: Path, role
 
 
 def test_whoever_speaks_for_a_job_shows_its_pass(tmp_path: Path) -> None:
-    """After a start of the job the first supervisor comes in, then those with its pass; another start, another pass."""
+    """A start lets the first supervisor in, then those with its pass; another start, another pass."""
     tmp_path.chmod(0o700)
     starts: dict[str, object] = {"1.1": 1}
     own, other = (bytes([number]) * PASS_BYTES for number in (1, 2))
