@@ -59,6 +59,7 @@ PURE = {
     "config.schema",
     "config.shellwords",
     "config.units",
+    "config.values",
     "config.worker_options",
     "dialects",
     "directives",

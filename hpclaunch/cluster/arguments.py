@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from hpclaunch.config.layers import load
-from hpclaunch.config.schema import JobConfig, check_group_name
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.config.values import check_group_name
 from hpclaunch.errors import ConfigError
 from hpclaunch.inherited import inherit
 
