@@ -183,6 +183,17 @@ class BatchSystemTests:
             "not all cancelled"
         )
 
+    def test_job_ids_are_told_from_other_texts(self) -> None:
+        """Ids come back from files and from workers, and go into commands."""
+        codec = self.make()
+        refused = [one for one in (*self.known_ids(), self.job_id) if not codec.is_job_id(one)]
+        assert not refused, f"is_job_id refuses {refused}"
+        number = _number(self.known_ids()[0])
+        signs = ("{} x", "{};x", "{}\n", "{}$(x)", "{}/../x", "-{}", "{}`x`", "{},7", "{}*", " {}")
+        hostile = ["", "-x", "--user=root", "all", "*", "'*'", *(sign.format(number) for sign in signs)]
+        accepted = [one for one in hostile if codec.is_job_id(one)]
+        assert not accepted, f"is_job_id accepts {accepted}"
+
     # --- submissions
 
     def test_submission_gives_the_ids(self) -> None:

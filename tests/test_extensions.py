@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -120,6 +121,12 @@ def test_own_batch_systems_load_no_package(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(extensions, "_providers", lambda: pytest.fail("installed packages were searched"))
     load("slurm", {"cores": 1, "memory": "1 GB"}, env={}, paths=[])
     load("local", env={}, paths=[])
+
+
+def test_example_has_all_that_a_codec_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    module = importlib.import_module("hpclaunch_pbs.codec")
+    assert extensions._problem("pbs", module.PBS) == ""
 
 
 @pytest.fixture(scope="module")

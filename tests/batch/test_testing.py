@@ -92,6 +92,11 @@ class NeverRefused(Slurm):
         return {}
 
 
+class AnyJobId(Slurm):
+    def is_job_id(self, text: str) -> bool:
+        return text.strip() != ""
+
+
 class NeverLost(Slurm):
     def is_lost(self, done: Completed) -> bool:
         return False
@@ -117,6 +122,7 @@ FAULTS: list[tuple[type[BatchSystem], set[str]]] = [
     (EveryRefusalIsALimit, {"test_limit_on_jobs_is_told_from_other_refusals"}),
     (SignalIsExitCode, {"test_accounting_gives_ends"}),
     (NeverRefused, {"test_refused_cancellations_are_named"}),
+    (AnyJobId, {"test_job_ids_are_told_from_other_texts"}),
     (NeverLost, {"test_submission_without_an_answer_raises"}),
     (OtherTemplate, {"test_job_knows_itself_by_the_id_of_its_submission"}),
 ]

@@ -35,6 +35,7 @@ _STATES = {
     "M": JobState.ENDED,  # moved to another server
 }
 _ID = re.compile(r"(\d+)(\[\])?(\.[\w.-]+)", re.ASCII)
+_JOB_ID = re.compile(r"\d+(\[\d+\])?(\.[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _GONE = ("Unknown Job Id", "Job has finished", "Request invalid for state of job")
 _HINTS = (
     ("Unknown queue", "`qstat -Q` lists the queues; set the key `queue`."),
@@ -85,6 +86,9 @@ class PBS(BatchSystem):
     @classmethod
     def from_config(cls, config: JobConfig, directory: Path) -> PBS:
         return cls(submit_extra=config.submit_command_extra, cancel_extra=config.cancel_command_extra)
+
+    def is_job_id(self, text: str) -> bool:
+        return _JOB_ID.fullmatch(text) is not None
 
     # --- submitting
 
