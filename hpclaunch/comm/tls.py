@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch import trusted
+from hpclaunch import file_errors, trusted
 from hpclaunch.errors import HandshakeError, SiteError
 
 if TYPE_CHECKING:
@@ -124,9 +124,11 @@ def _opened(directory: Path) -> Iterator[int]:
     try:
         with trusted.private_directory(directory) as below:
             yield below
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SiteError(f"the cluster's directory {directory} can't be read: {why}") from None
+    except OSError as error:
+        why = file_errors.told(error, error.filename or directory)
+        raise SiteError(f"the cluster's keys in {directory} can't be used: {why}") from None
+    except UnicodeError as error:
+        raise SiteError(f"the cluster's keys in {directory} can't be used: {error}") from None
 
 
 def peer_role(tls: ssl.SSLObject | ssl.SSLSocket | None) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch import rundir
+from hpclaunch import file_errors, homes, rundir
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import (
     CancelError,
@@ -84,7 +84,9 @@ class JobManager:
         self._idle_jobs = idle_jobs
         self._on_failure = on_failure
         self._clock = clock
-        log_directory = Path(config.log_directory).expanduser() if config.log_directory else directory / "logs"
+        log_directory = directory / "logs"
+        if config.log_directory:
+            log_directory = homes.expanded(config.log_directory, "log-directory")
         self._group = config.group
         self._files = RunFiles(rundir.tickets_path(directory, config.group), log_directory)
         self._files.skip()
@@ -260,6 +262,7 @@ class JobManager:
         while not self._ledger.is_closing:
             self._wake.clear()
             self._do(self._ledger.on_clock(self._clock()))
+            self._finish_journal()
             if self._bug is not None:
                 raise self._bug
             with contextlib.suppress(TimeoutError):
@@ -413,7 +416,12 @@ class JobManager:
             if ids:
                 self._files.write_journal(word, ids)
         except OSError as error:
-            log.warning("the journal of jobs cannot be written: %s", error)
+            log.warning("the journal of jobs can't be written now: %s", file_errors.told(error))
+
+    def _finish_journal(self) -> None:
+        """Try again to write what there was no room for; that it still fails was told."""
+        with contextlib.suppress(OSError):
+            self._files.finish_journal()
 
     def _wait_seconds(self) -> float | None:
         wake_at = self._ledger.wake_at()

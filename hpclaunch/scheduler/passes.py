@@ -47,7 +47,7 @@ class Passes:
         if run is not None and proof == run.proof:
             return
         if run is not None and proof in run.former:
-            raise HandshakeError(f"job {hello.job_id} was put back, and runs anew on {run.host}")
+            raise HandshakeError(f"job {hello.job_id} was put back, and runs again on {run.host}")
         if hello.role != "supervisor":
             raise HandshakeError(f"{hello.role} {hello.name} does not have the pass of job {hello.job_id}")
         if start is None:

@@ -212,10 +212,10 @@ class SchedulerServer:
         if job_id in self.peers.stopping:
             raise HandshakeError(f"job {job_id} is to end: {self.peers.stopping[job_id]}")
         if host := self._job_runs.newer(peer.hello):
-            raise HandshakeError(f"job {job_id} was put back, and runs anew on {host}")
+            raise HandshakeError(f"job {job_id} was put back, and runs again on {host}")
         old = self.peers.supervisors.pop(job_id, None)
         if self._job_runs.take(peer.hello):
-            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs anew on {peer.hello.host}")
+            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs again on {peer.hello.host}")
         elif old is not None:
             old.comm.close("another connection of this supervisor has come")
         self.peers.supervisors[job_id] = peer

@@ -22,6 +22,8 @@ from hpclaunch.errors import CommClosedError, HandshakeError, PeerError, UserErr
 
 from .test_local_cluster import add, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def never_waits(message: str) -> str:
     """Return a message; what is imported by workers must be there by its name."""
@@ -57,7 +59,6 @@ OWNER = """
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hard", [256, None], ids=["hard limit", "soft limit"])
 def test_half_open_connections_leave_the_cluster_what_it_needs(hard: int | None, tmp_path: Path) -> None:
     """With 256 descriptors for each process, 400 silent strangers keep out no worker and stop no command."""

@@ -40,6 +40,7 @@ from hpclaunch.scheduler import (
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
+from tests.client.inside import core_of
 from tests.virtual.machine import SimActors, SimExecutor, SimStorage
 from tests.virtual.network import End, Network, VirtualLoop
 
@@ -288,7 +289,7 @@ class VirtualCluster:
     async def client(self, name: str) -> Client:
         """Connect a new client."""
         client = Client(_Door(self), name=name, asynchronous=True, set_as_default=False)
-        await client._core.start()
+        await core_of(client).start()
         return client
 
     async def dial(
