@@ -278,7 +278,7 @@ def run_worker(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def foreign_head() -> Iterator[tuple[str, list[bytes]]]:
-    """A port that takes anybody's word, and what was sent to it."""
+    """A port that takes any peer's word, and what was sent to it."""
     heard: list[bytes] = []
 
     def listen() -> None:
