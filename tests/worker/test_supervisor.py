@@ -334,7 +334,7 @@ def test_a_local_directory_that_cannot_be_made(start: Make, tmp_path: Path) -> N
         [*argv, "--local-directory", str(tmp_path / "file" / "x")], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 1
-    assert f"local-directory {tmp_path}/file/x can't be made: Not a directory" in done.stderr
+    assert f"local-directory can't be made: not a directory: {tmp_path}/file/x" in done.stderr
 
 
 @pytest.mark.slow
