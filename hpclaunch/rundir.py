@@ -4,7 +4,7 @@ One private directory per cluster, on a file system that login and compute nodes
 
     <base>/<cluster id>/
         ca.pem head.pem client.pem worker.pem   who may talk to the cluster
-        head.json                               what the head is to do; written by whoever starts it
+        head.json                               what the head is to do; written by the process that starts it
         cluster.json                            what the head says of itself: addresses, process, host
         head.log
         head-gone                               the head is gone; left by a worker that has made sure of it
@@ -37,7 +37,7 @@ GONE = "head-gone"
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
 #: Seconds after which a run directory without a head is taken as one that never got a head.
 _BIRTH_SECONDS = 600.0
-#: Tries to remove a directory in which somebody may still write his last words, and seconds between them.
+#: Tries to remove a directory in which a process may still write its last words, and seconds between them.
 _REMOVALS, _REMOVAL_PAUSE = 5, 0.05
 
 
@@ -74,7 +74,7 @@ def base_directory(configured: str | None = None) -> Path:
 
 def choose(base: Path, name: str) -> Path:
     """Return the path of a new run directory for a cluster of this name; nothing is made."""
-    import secrets  # it takes a while to import, and whoever joins a cluster makes no directory
+    import secrets  # it takes a while to import, and a client that joins a cluster makes no directory
 
     return base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
 

@@ -1,7 +1,7 @@
 """A batch system for one machine, as a program: ``localctl.py SPOOL COMMAND ...``.
 
 It has no daemon. Each job has a directory ``SPOOL/<number>/<element>`` and a *shepherd*, a small process in a
-session of its own that runs the job's script, waits for it and writes down how it ended. Whoever may write the
+session of its own that runs the job's script, waits for it and writes down how it ended. A user who may write the
 spool directory owns the jobs. Commands:
 
     submit COUNT SECONDS SCRIPT   start COUNT elements, each for at most SECONDS (0: no limit); prints the number
@@ -9,7 +9,7 @@ spool directory owns the jobs. Commands:
     status|usage JOB...           a JSON object for each job that there is (or for each that has ended)
     cancel JOB...                 end jobs; those that are not there or have ended are passed over
 
-Uses the standard library's quickest modules only: it is started anew for every command.
+Uses the standard library's quickest modules only: it is started for every command.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def submit(spool: str, count: int, seconds: int, script: str) -> None:
         try:
             os.mkdir(os.path.join(spool, str(number)), 0o700)
             break
-        except FileExistsError:  # somebody else submitted at the same time
+        except FileExistsError:  # another process submitted at the same time
             number += 1
     try:
         for element in range(1, count + 1):

@@ -13,12 +13,12 @@ import click
 import msgspec
 
 from hpclaunch import heartbeat, remains, rundir
-from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.inherited import inherit
 from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 

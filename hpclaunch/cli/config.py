@@ -12,7 +12,6 @@ import click
 import yaml
 
 from hpclaunch import file_errors, homes
-from hpclaunch.batch.environment import interference
 from hpclaunch.config import schema
 from hpclaunch.config.documents import Value
 from hpclaunch.config.layers import (
@@ -28,6 +27,7 @@ from hpclaunch.config.layers import (
 )
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ScriptError, SiteError
+from hpclaunch.inherited import interference
 
 #: What a file may leave open, for its scripts to be rendered.
 _STAND_INS = {"cores": 1, "memory": "1 GB"}

@@ -13,12 +13,14 @@ import time
 from collections.abc import Sequence
 
 from hpclaunch.comm import tls
-from hpclaunch.comm.connection import check_hello, notice_dead_hosts
+from hpclaunch.comm.connection import check_hello, notice_dead_hosts, sent_away
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, FrameDecoder
 from hpclaunch.comm.mending import encode_all
 from hpclaunch.comm.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Welcome
 from hpclaunch.errors import CommClosedError, HandshakeError, PeerError
 
+#: Seconds between two looks at the patience with a stranger that says nothing.
+_LOOK_SECONDS = 0.1
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -175,7 +177,7 @@ def dial_blocking(
             connection.put_back(messages[1:])
             return connection, messages[0]
         if messages and isinstance(messages[0], Goodbye):
-            raise HandshakeError(f"{address} sent us away: {messages[0].reason}")
+            raise sent_away(address, messages[0])
         raise CommClosedError(f"{address} did not answer within {timeout:g} s")
     except PeerError:
         _drop(sock)
@@ -194,27 +196,44 @@ def was_refused(error: PeerError) -> bool:
     return isinstance(error.__context__, ConnectionRefusedError)
 
 
+class Patience:
+    """Seconds that a stranger has; another thread may cut them short."""
+
+    def __init__(self, seconds: float) -> None:
+        self.since = time.monotonic()
+        self._until = self.since + seconds
+
+    def left(self) -> float:
+        """Return how many seconds are left; none of them are if this is not positive."""
+        return self._until - time.monotonic()
+
+    def end(self) -> None:
+        """Leave none."""
+        self._until = self.since
+
+
 def accept_blocking(
-    sock: socket.socket, context: ssl.SSLContext | None, cluster_id: str, me: str, timeout: float
+    sock: socket.socket, context: ssl.SSLContext | None, cluster_id: str, me: str, patience: Patience
 ) -> BlockingConnection:
     """Hear who has connected, and greet.
 
     :param me: this side's name.
-    :param timeout: seconds for all of it.
+    :param patience: for all of it.
     :raises HandshakeError: it is not who it should be.
     :raises OSError: it went away, or took too long.
     """
-    until = time.monotonic() + timeout
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     notice_dead_hosts(sock)
     sock.setblocking(False)
     if context is not None:
         secure = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         sock = secure
-        _shake_hands(secure, until)
+        _shake_hands(secure, patience)
     connection = BlockingConnection(sock)
     try:
-        messages = connection.wait(until - time.monotonic())
+        messages: list[Message] = []
+        while not messages and patience.left() > 0:
+            messages = connection.wait(min(patience.left(), _LOOK_SECONDS))
         check_hello(messages[0] if messages else None, connection, cluster_id, secure=context is not None)
         connection.trust()
         connection.put_back(messages[1:])
@@ -225,7 +244,7 @@ def accept_blocking(
     return connection
 
 
-def _shake_hands(sock: ssl.SSLSocket, until: float) -> None:
+def _shake_hands(sock: ssl.SSLSocket, patience: Patience) -> None:
     while True:
         wants_to_write = False
         try:
@@ -239,10 +258,11 @@ def _shake_hands(sock: ssl.SSLSocket, until: float) -> None:
             raise
         else:
             return
-        left = until - time.monotonic()
-        if left <= 0 or not any(select.select([sock], [sock] if wants_to_write else [], [], left)):
-            sock.close()
-            raise TimeoutError("no TLS handshake came in time")
+        writers = [sock] if wants_to_write else []
+        while not any(select.select([sock], writers, [], max(0.0, min(patience.left(), _LOOK_SECONDS)))):
+            if patience.left() <= 0:
+                sock.close()
+                raise TimeoutError("no TLS handshake came in time")
 
 
 def _drop(sock: socket.socket | None) -> None:

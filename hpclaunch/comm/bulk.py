@@ -28,7 +28,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpclaunch.comm.blocking import BlockingConnection, accept_blocking, dial_blocking
+from hpclaunch.comm.blocking import BlockingConnection, Patience, accept_blocking, dial_blocking
 from hpclaunch.comm.buffers import Buffer, allocate_pieces
 from hpclaunch.comm.connection import HANDSHAKE_SECONDS
 from hpclaunch.comm.framing import LIMIT_PEER
@@ -45,8 +45,8 @@ log = logging.getLogger("hpclaunch.bulk")
 LEAST_BYTES = 4 << 20
 #: Results that are received at once, and that are sent at once; more would only share the network.
 _AT_ONCE = 8
-#: Connections whose other side has not shown yet who it is.
-_STRANGERS = 32
+#: Connections whose other side has not shown yet who it is; those who are here for so many seconds make way.
+_STRANGERS, _LEAST_SECONDS = 32, 0.5
 #: Seconds to wait for a holder's port before the ordinary way is taken.
 DIAL_SECONDS = 5.0
 #: Seconds that a connection may stand still in mid-transfer, or an offer wait for who asked.
@@ -104,7 +104,8 @@ class BulkServer:
         self._offers: dict[str, Payload] = {}
         self._expected: dict[str, _Expected] = {}
         self._server: socket.socket | None = None
-        self._strangers = threading.BoundedSemaphore(_STRANGERS)
+        self._strangers: list[Patience] = []  # the oldest first
+        self._room = threading.Condition()  # for strangers
         self._sending = threading.BoundedSemaphore(_AT_ONCE)
         self._open: set[BlockingConnection] = set()
         self._host = ""
@@ -167,27 +168,41 @@ class BulkServer:
 
     def _accept(self, server: socket.socket) -> None:
         while True:
-            self._strangers.acquire()
+            self._make_room()
             try:
                 sock, _ = server.accept()
             except OSError as error:
-                self._strangers.release()
                 if self._is_closed:
                     return
                 log.warning("the port for large results accepts nothing for now: %s", error)
                 time.sleep(_RETRY_SECONDS)  # in a thread of its own: perhaps a descriptor is free then
                 continue
-            threading.Thread(target=self._serve, args=(sock,), name="hpclaunch-bulk", daemon=True).start()
+            patience = Patience(HANDSHAKE_SECONDS)
+            with self._room:
+                self._strangers.append(patience)
+            threading.Thread(target=self._serve, args=(sock, patience), name="hpclaunch-bulk", daemon=True).start()
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _make_room(self) -> None:
+        """Wait until there is room for one more stranger; those who have had a moment in vain make way."""
+        with self._room:
+            while len(self._strangers) >= _STRANGERS and not self._is_closed:
+                early = time.monotonic() - _LEAST_SECONDS
+                for stranger in self._strangers:
+                    if stranger.since <= early:
+                        stranger.end()
+                self._room.wait(_RETRY_SECONDS)
+
+    def _serve(self, sock: socket.socket, patience: Patience) -> None:
         try:
-            connection = accept_blocking(sock, self._context, self._cluster_id, self._name, HANDSHAKE_SECONDS)
+            connection = accept_blocking(sock, self._context, self._cluster_id, self._name, patience)
         except (PeerError, OSError) as error:
             log.info("a connection for large results was refused: %s", error)
             sock.close()
             return
         finally:
-            self._strangers.release()
+            with self._room:
+                self._strangers.remove(patience)
+                self._room.notify()
         self._open.add(connection)
         try:
             while not self._is_closed:

@@ -14,11 +14,12 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from hpclaunch.comm import tls
+from hpclaunch.comm import tls, turns
 from hpclaunch.comm.buffers import Buffer
 from hpclaunch.comm.framing import LIMIT_PEER, LIMIT_STRANGER, Frame, FrameDecoder
 from hpclaunch.comm.mending import OnUnsendable, encode_all, mend
@@ -36,6 +37,8 @@ SCRATCH_BYTES = 256 * 1024
 PIECE_BYTES = 256 * 1024
 #: Bytes that may wait in the transport before bulk data waits here.
 _HIGH_WATER = 1 << 20
+#: Seconds after which a peer that has said very much waits until others have had their turn.
+_TURN_SECONDS = 0.01
 
 #: The certificate that a peer of this role must have. None of their own for the last three.
 _CERTIFICATE = {
@@ -115,6 +118,9 @@ class Connection(asyncio.BufferedProtocol):
         self._can_write = True  # the transport has room
         self._backlog: deque[memoryview] = deque()  # pieces of bulk data, and all that came after them
         self._closes_after_backlog = False
+        self._incoming: deque[Iterator[Frame]] = deque()  # what has come, and is not handed on yet
+        self._is_ending = False  # by this side: what comes is of no interest any more
+        self._lost = ""  # the connection's end, which is told when all that came before it is handed on
 
     # --- asyncio.BufferedProtocol
 
@@ -136,14 +142,44 @@ class Connection(asyncio.BufferedProtocol):
         except FrameError as error:
             self._refuse(str(error))
             return
-        if frames:
+        if not frames:
+            return
+        if not self._incoming and not turns.is_long(frames):
             self.on_frames(self, frames)
+            return
+        if not self._incoming:
+            self._loop.call_soon(self._hand_on)
+            if self._transport is not None:
+                self._transport.pause_reading()
+        self._incoming.extend(map(turns.pieces, frames))
+
+    def _hand_on(self) -> None:
+        """Hand on as much of what has come as is due in one turn of the loop; others are served in between."""
+        until = time.monotonic() + _TURN_SECONDS
+        while self._incoming and not self._is_ending:
+            piece = next(self._incoming[0], None)
+            if piece is None:
+                self._incoming.popleft()
+                continue
+            self.on_frames(self, [piece])
+            if time.monotonic() >= until:
+                self._loop.call_soon(self._hand_on)
+                return
+        self._incoming.clear()
+        if self._lost:
+            self.on_lost(self, self._lost)
+        elif self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._queue.clear()
         self._backlog.clear()
-        self.on_lost(self, self.close_reason or (str(error) if error else "the other side closed it"))
+        reason = self.close_reason or (str(error) if error else "the other side closed it")
+        if self._incoming:
+            self._lost = reason
+        else:
+            self.on_lost(self, reason)
 
     def pause_writing(self) -> None:
         self._can_write = False
@@ -201,6 +237,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write([message], buffers)
 
     def close(self, reason: str = "") -> None:
+        self._is_ending = True
         self.flush()
         self.close_reason = self.close_reason or reason
         if self._backlog:
@@ -210,6 +247,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self, reason: str) -> None:
         """Close at once; what is queued is lost."""
+        self._is_ending = True
         self.close_reason = self.close_reason or reason
         if self._transport is not None:
             self._transport.abort()
@@ -359,7 +397,7 @@ class _Greeting:
             if later:
                 connection.on_frames(connection, later)
         elif isinstance(head, Goodbye):
-            self.answer.set_exception(HandshakeError(f"{self._address} sent us away: {head.reason}"))
+            self.answer.set_exception(sent_away(self._address, head))
         else:
             self.answer.set_exception(HandshakeError(f"{self._address} did not answer our greeting"))
 
@@ -371,6 +409,13 @@ class _Greeting:
 def first_of(frames: list[Frame]) -> tuple[Message | None, list[Message]]:
     messages = frames[0].messages
     return (messages[0], messages[1:]) if messages else (None, [])
+
+
+def sent_away(address: str, goodbye: Goodbye) -> PeerError:
+    """Return the error of one whose greeting was answered so; a :class:`CommClosedError` if it may try again."""
+    if goodbye.final:
+        return HandshakeError(f"{address} sent us away: {goodbye.reason}")
+    return CommClosedError(f"{address} does not let us in yet: {goodbye.reason}")
 
 
 def _drop(connection: Connection | None) -> None:

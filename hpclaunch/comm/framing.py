@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from hpclaunch.comm import messages as m
 from hpclaunch.comm.buffers import Buffer, allocate, copy_of
-from hpclaunch.comm.messages import Message
 from hpclaunch.errors import FrameError
 
 _HEAD = struct.Struct("!II")
@@ -36,53 +36,86 @@ LIMIT_STRANGER = 64 * 1024
 LIMIT_PEER = 1 << 35
 #: A body holds messages, not bulk data; msgpack cannot hold more in one field anyway.
 LIMIT_BODY = (1 << 32) - 1
+#: Messages in one frame, which are decoded at once.
+MOST_MESSAGES = 1 << 16
+#: Messages in columns: row i of ``keys`` belongs to item i of every list that is as long.
+IN_COLUMNS = frozenset[type](
+    {
+        m.SubmitTasks,
+        m.ReleaseKeys,
+        m.CancelKeys,
+        m.LocateKeys,
+        m.RunTasks,
+        m.DropTasks,
+        m.WantKeys,
+        m.SeeThrough,
+        m.RetryKeys,
+        m.FreeResults,
+        m.TasksDone,
+        m.TasksStored,
+        m.TasksFailed,
+        m.TasksCancelled,
+        m.TasksRetried,
+        m.TasksReturned,
+        m.CopiesHeld,
+        m.KeepCopies,
+    }
+)
+_LONG_ARRAY = 0xDD  # msgpack's array with a count of 32 bits
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[list[Message]] = msgspec.msgpack.Decoder(list[Message])
+_decoder: msgspec.msgpack.Decoder[list[m.Message]] = msgspec.msgpack.Decoder(list[m.Message])
 
 
 class Frame(NamedTuple):
     """One decoded frame: its messages, and the raw buffers that belong to them in order."""
 
-    messages: list[Message]
+    messages: list[m.Message]
     buffers: list[memoryview]
 
 
-def encode(messages: Sequence[Message], buffers: Sequence[Buffer] = ()) -> list[Buffer]:
+def encode(messages: Sequence[m.Message], buffers: Sequence[Buffer] = ()) -> list[Buffer]:
     """Return the frame as a list of byte strings to be written one after another.
 
-    Messages that exceed 4 GiB become several frames; one in columns is cut into two of its kind.
+    Messages that exceed 4 GiB, or are very many, become several frames; one in columns is cut into two.
 
     :raises FrameError: if a single message exceeds 4 GiB and is not in columns.
     """
-    try:
-        return _encode(messages, buffers)
-    except FrameError:
-        if buffers or not messages:
-            raise
+    if buffers or len(messages) <= MOST_MESSAGES:
+        try:
+            return _encode(messages, buffers)
+        except FrameError:
+            if buffers or not messages:
+                raise
     pieces: list[Buffer] = []
     for half in _halves(messages):
         pieces += encode(half)
     return pieces
 
 
-def _halves(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+def _halves(messages: Sequence[m.Message]) -> Iterator[Sequence[m.Message]]:
     middle = len(messages) // 2
     if middle:
         yield messages[:middle]
         yield messages[middle:]
         return
     (message,) = messages
-    count = len(getattr(message, "keys", ()))
+    count = len(message.keys) if type(message) in IN_COLUMNS else 0  # type: ignore[union-attr]
     if count < 2:
         raise FrameError(f"a {type(message).__name__} of more than {LIMIT_BODY} bytes does not fit into one frame")
-    values = msgspec.structs.asdict(message)
     for rows in (slice(count // 2), slice(count // 2, None)):
-        columns = {k: v[rows] for k, v in values.items() if isinstance(v, list) and len(v) == count}
-        yield [msgspec.structs.replace(message, **columns)]
+        yield [cut_columns(message, rows)]
 
 
-def _encode(messages: Sequence[Message], buffers: Sequence[Buffer]) -> list[Buffer]:
+def cut_columns(message: m.Message, rows: slice) -> m.Message:
+    """Return a message in columns with some of its rows."""
+    count = len(message.keys)  # type: ignore[union-attr]
+    values = msgspec.structs.asdict(message)
+    columns = {k: v[rows] for k, v in values.items() if isinstance(v, list) and len(v) == count}
+    return msgspec.structs.replace(message, **columns)
+
+
+def _encode(messages: Sequence[m.Message], buffers: Sequence[Buffer]) -> list[Buffer]:
     start = _HEAD.size + _LENGTH.size * len(buffers)
     body = bytearray(start)
     _encoder.encode_into(messages, body, start)
@@ -208,6 +241,10 @@ def _decode(frame: memoryview, *, is_lent: bool = False) -> Frame:
     """Decode one whole frame; messages are copies of its bytes, buffers are views of it unless it is lent."""
     body, count = _HEAD.unpack_from(frame)
     start = _HEAD.size + count * _LENGTH.size
+    if body > MOST_MESSAGES and frame[start] == _LONG_ARRAY:
+        (said,) = struct.unpack_from("!I", frame, start + 1)
+        if said > MOST_MESSAGES:
+            raise FrameError(f"a frame of {said} messages; the limit is {MOST_MESSAGES}")
     try:
         messages = _decoder.decode(frame[start : start + body])
     except (ValueError, RecursionError) as error:  # also of invalid UTF-8

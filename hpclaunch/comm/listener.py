@@ -22,7 +22,7 @@ from hpclaunch.comm import connection as connections
 from hpclaunch.comm.connection import Connection, check_hello
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.messages import Goodbye, Hello, Welcome
-from hpclaunch.errors import PeerError
+from hpclaunch.errors import HandshakeError, PeerError
 
 log = logging.getLogger("hpclaunch.comm")
 
@@ -59,8 +59,8 @@ class _Stranger:
 class Listener:
     """Accepts connections on given interfaces, and hands on those whose peer has shown who it is.
 
-    :param on_peer: called with (connection, hello); returns the welcome to send, or raises PeerError to refuse.
-        It sets the connection's ``on_frames`` and ``on_lost``.
+    :param on_peer: called with (connection, hello); returns the welcome to send, or raises HandshakeError to
+        refuse, another PeerError if the peer may try again. It sets ``on_frames`` and ``on_lost``.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class Listener:
             welcome = self._on_peer(connection, hello)
         except PeerError as error:
             log.warning("%s was sent away: %s", connection.peer, error)
-            connection.send(Goodbye(str(error)))
+            connection.send(Goodbye(str(error), final=isinstance(error, HandshakeError)))
             connection.close(str(error))
             return
         self._forget(self._by_connection.pop(connection, 0))

@@ -19,6 +19,8 @@ INLINE_BYTES = 1 << 16
 
 #: Bytes of all files and plugins for workers that the head keeps.
 MAX_SETUP_BYTES = 512 << 20
+#: Bytes of a job's pass; what is shorter could be guessed.
+PASS_BYTES = 16
 
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
@@ -55,6 +57,7 @@ class Hello(_Message, tag=1):
     resources: dict[str, float] = {}  # of each worker, by name: what tasks can ask for
     time: float = 0.0  # unix time by its clock; 0 is not told
     room: int = 0  # bytes of its memory that are free for what tasks are given; 0 is not known, or no limit
+    secret: bytes = b""  # its job's pass (:mod:`hpclaunch.scheduler.passes`)
 
 
 class Welcome(_Message, tag=2):
@@ -71,7 +74,7 @@ class Goodbye(_Message, tag=3):
     """The sender is about to close the connection, and why."""
 
     reason: str
-    final: bool = True  # do not come back
+    final: bool = True  # do not come back; else, try again in a moment
 
 
 # --- tasks: client -> head -> worker ------------------------------------------------------------------------

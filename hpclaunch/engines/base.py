@@ -33,6 +33,8 @@ class HeadHooks(NamedTuple):
     clock_told: Callable[[str, str, float], None] = lambda job, host, ahead: None
     # job id, host, seconds by which that host's clock is ahead of this one's; after each worker_joined
     is_job_id: Callable[[str], bool] = lambda job: True  # a job of this cluster can have it
+    start_of: Callable[[str], object] = lambda job: ""
+    # job id; what tells its latest start from those before, None if it has not started as far as can be seen
 
 
 class RunningEngine(Protocol):
@@ -68,10 +70,10 @@ class RunningEngine(Protocol):
         """Have all workers end at once: the batch system is about to be told to cancel their jobs."""
 
     def notify(self, error: HPCLaunchError | None) -> None:
-        """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
+        """Tell clients that the cluster cannot work, and why; None: another try is made."""
 
     async def close(self, reason: str) -> None:
-        """End all workers and let go of all clients."""
+        """End all workers and disconnect all clients."""
 
 
 class Engine(Protocol):

@@ -16,7 +16,11 @@ from hpclaunch.engines.base import HeadHooks
 from hpclaunch.errors import HandshakeError, HPCLaunchError
 from hpclaunch.safepath import module_command
 from hpclaunch.scheduler.demand import Demand
+from hpclaunch.scheduler.passes import Passes
 from hpclaunch.scheduler.server import SchedulerServer
+
+#: Roles of those who speak for a job.
+_OF_JOBS = ("worker", "supervisor", "task")
 
 
 class EmbeddedEngine:
@@ -61,10 +65,13 @@ class EmbeddedEngine:
             on_job_left=hooks.job_left,
         )
         server.ticks.allow_staying_awake()
+        passes = Passes()
 
         def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:
-            if hello.role in ("worker", "supervisor") and not hooks.is_job_id(hello.job_id):
-                raise HandshakeError(f"{hello.job_id!r} is no id that a job of this cluster could have")
+            if hello.role in _OF_JOBS:
+                if not hooks.is_job_id(hello.job_id):
+                    raise HandshakeError(f"{hello.job_id!r} is no id that a job of this cluster could have")
+                passes.check(hello, hooks.start_of(hello.job_id) if hello.role == "supervisor" else None)
             return server.on_peer(comm, hello)
 
         listener = Listener(cluster_id, context, on_peer)
@@ -126,14 +133,14 @@ class RunningEmbedded:
         self.server.stop_jobs(reason)
 
     def notify(self, error: HPCLaunchError | None) -> None:
-        """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
+        """Tell clients that the cluster cannot work, and why; None: another try is made."""
         if error is None:
             self.server.notices.forgive()
         else:
             self.server.notices.notify(error)
 
     async def close(self, reason: str) -> None:
-        """End all workers, let go of all clients, stop listening."""
+        """End all workers, disconnect all clients, stop listening."""
         await self.server.close(reason)
         if self._listener is not None:
             await self._listener.close()

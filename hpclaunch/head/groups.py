@@ -100,6 +100,11 @@ class Groups:
         tickets = (group for group in self._groups.values() if group.name and group.manager.has_ticket(job_id))
         return next(tickets, self._groups[""])
 
+    def start_of(self, job_id: str) -> object:
+        """Return what tells a job's latest start from those before; None if it has left no start ticket."""
+        starts = (group.manager.start_of(job_id) for group in self._groups.values())
+        return next((start for start in starts if start is not None), None)
+
     # --- size
 
     async def scale(self, jobs: int, group: str = "") -> None:

@@ -64,6 +64,14 @@ class RunFiles:
         """Say whether a job has left a start ticket here."""
         return (self._jobs / f"{job_id}.start").exists()
 
+    def start_of(self, job_id: str) -> tuple[int, int] | None:
+        """Return what tells a job's start ticket from one of an earlier or later start; None if there is none."""
+        try:
+            info = (self._jobs / f"{job_id}.start").stat()
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns
+
     def skip(self) -> None:
         """Take all files that are there as seen: they are of an earlier head's jobs."""
         self._new_entries()

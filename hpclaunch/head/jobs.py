@@ -190,6 +190,10 @@ class JobManager:
         """Say whether a job that nobody has named yet has left its start ticket among these jobs'."""
         return self._files.has_ticket(job_id)
 
+    def start_of(self, job_id: str) -> object:
+        """Return what tells a job's latest start from those before; None if it has left no ticket here."""
+        return self._files.start_of(job_id)
+
     def facts(self, facts: Facts, loads: Mapping[str, JobLoad]) -> Facts:
         """Complete what adaptive scaling looks at by what is known of the jobs.
 

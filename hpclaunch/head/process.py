@@ -130,6 +130,7 @@ class Head:
             self._on_job_left,
             self._on_clock_told,
             self._is_job_id,
+            self._start_of,
         )
         self.engine = await engine.start(
             self.directory,
@@ -300,6 +301,10 @@ class Head:
     def _is_job_id(self, job_id: str) -> bool:
         """Say whether a worker may come with this id: as a rank, or as a job of the batch system's."""
         return is_rank(job_id) or (self.options.ranks is None and self._codec.is_job_id(job_id))
+
+    def _start_of(self, job_id: str) -> object:
+        """Return what tells a job's latest start from those before; a rank starts once."""
+        return self.jobs.start_of(job_id) if isinstance(self.jobs, Groups) and not is_rank(job_id) else ""
 
     def _on_worker_joined(self, job_id: str, worker: str, host: str, head_address: str) -> None:
         if self.options.ranks is not None or not is_rank(job_id):  # ranks may come as guests: they are no jobs

@@ -56,6 +56,7 @@ class Part:
         self._told: set[int] = set()  # the process ids of those of which it was told how they ended
         self._order: tuple[Path, str, list[str], float] | None = None  # what the supervisor was started with
         self._restarts = 0  # of it
+        self._secret = os.urandom(16).hex()  # this rank's pass, which all its supervisors show
         self.head: HeadProcess | None = None
         self.supervisor: subprocess.Popen[bytes] | None = None
         self._waiting: dict[str, _Waiting] = {}  # started early, not yet told what to do
@@ -133,7 +134,7 @@ class Part:
             return f"its workers can't be started: {error}"
         self.supervisor, reader, its_end = waiting
         words = ["--directory", str(directory), "--job", job, *arguments, "--own-directory"]
-        words += ["--ready-fd", str(its_end), "--rank-pid", str(os.getpid())]
+        words += ["--ready-fd", str(its_end), "--rank-pid", str(os.getpid()), "--secret", self._secret]
         assert self.supervisor.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, which is seen below
             self.supervisor.stdin.write(json.dumps(words).encode() + b"\n")

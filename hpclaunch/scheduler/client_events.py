@@ -75,7 +75,7 @@ def on_unstarted_cancelled(lifecycle: Lifecycle, keys: Sequence[str]) -> dict[st
             continue
         if task.state == ASSIGNED and task.worker is not None:
             asked.setdefault(task.worker.name, []).append(key)
-            lifecycle.state.recanted.add(key)
+            lifecycle.state.cancelled_unstarted.add(key)
         elif task.state < ASSIGNED:
             lifecycle.end_task(task, CANCELLED)
     return asked
@@ -83,7 +83,7 @@ def on_unstarted_cancelled(lifecycle: Lifecycle, keys: Sequence[str]) -> dict[st
 
 def on_unstarted_settled(lifecycle: Lifecycle, keys: Sequence[str]) -> list[str]:
     """The workers have answered what :func:`on_unstarted_cancelled` asked; return what is cancelled."""
-    lifecycle.state.recanted.difference_update(keys)
+    lifecycle.state.cancelled_unstarted.difference_update(keys)
     tasks = lifecycle.state.tasks
     return [key for key in keys if key not in tasks or tasks[key].state == CANCELLED]
 

@@ -185,7 +185,7 @@ class Lifecycle:
 
     def requeue(self, task: Task) -> None:
         """Put an assigned task whose worker has given it up, or is lost, back to where it belongs."""
-        if task.key in self.state.recanted:
+        if task.key in self.state.cancelled_unstarted:
             self.end_task(task, CANCELLED)
             return
         bad = bad_input(task)  # it failed while this task was on a worker
@@ -273,7 +273,7 @@ class Lifecycle:
     def forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
         """A client or worker asked for a result at these addresses and did not get it."""
         for worker in list(task.holders or ()) if task.actor < 0 else ():  # an actor is there, reached or not
-            if worker.place in addresses and task.holders and worker in task.holders:
+            if worker.fetch_address in addresses and task.holders and worker in task.holders:
                 self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
                 self.lose_holder(task, worker, "")
 
@@ -356,7 +356,7 @@ class Lifecycle:
                 updates.keys.append(task.key)
                 updates.results.append(task.result)
             elif task.state == DONE:
-                holders = [worker.place for worker in task.holders or ()]
+                holders = [worker.fetch_address for worker in task.holders or ()]
                 updates.stored.append((task.key, task.size, holders))
             elif task.state == FAILED and task.failure is not None:
                 updates.failed.append((task.key, task.failure))

@@ -20,12 +20,12 @@ class MultiLocks:
         self.waiting: dict[Ticket, tuple[tuple[str, ...], int]] = {}  # names, and how many of them are enough
         self._taken: set[str] = set()
 
-    def ask(self, one: Ticket, names: Iterable[str], count: int) -> None:
+    def acquire(self, one: Ticket, names: Iterable[str], count: int) -> None:
         """Somebody wants ``count`` of these names."""
         some = tuple(dict.fromkeys(names))
         self.waiting[one] = some, max(1, min(count, len(some)))
 
-    def let_go(self, one: Ticket) -> bool:
+    def release(self, one: Ticket) -> bool:
         """Somebody gives back what he has, or waits no longer; False if there is no such thing."""
         names = self.held.pop(one, None)
         self._taken.difference_update(names or ())
@@ -34,7 +34,7 @@ class MultiLocks:
     def on_client_left(self, client: str) -> None:
         """A client is gone, and with it what it held and waited for."""
         for one in [one for one in (*self.held, *self.waiting) if one[0] == client]:
-            self.let_go(one)
+            self.release(one)
 
     def serve(self) -> list[Ticket]:
         """Let those go on who can; return them."""

@@ -14,7 +14,7 @@ from hpclaunch.scheduler.commands import Command, ToClient
 class Peer:
     """A connection that has shown who it is."""
 
-    __slots__ = ("comm", "frozen", "hello", "last_seen", "relays", "vitals")
+    __slots__ = ("comm", "frozen", "hello", "last_seen", "refused", "relays", "vitals")
 
     def __init__(self, comm: Any, hello: m.Hello, now: float) -> None:
         self.comm: Comm = comm
@@ -22,6 +22,8 @@ class Peer:
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
         self.frozen: dict[str, float] = {}  # workers that are stopped, and since when
+        #: Types of its messages that were not for it to say, and of which the log knows.
+        self.refused: set[type] = set()
         self.relays: dict[int, RelayedRequest] = {}  # those that it is to answer, by their numbers
 
     @property

@@ -19,10 +19,10 @@ from hpclaunch.scheduler import reference_cycles, references, sizes, timeouts
 from hpclaunch.scheduler.client_events import release_unattended
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.eligibility import give_back
-from hpclaunch.scheduler.function import MANY_CALLS, MUCH_SECONDS, load_of
+from hpclaunch.scheduler.function import MANY_CALLS, MUCH_SECONDS, load_of_size
 from hpclaunch.scheduler.lifecycle import Lifecycle, is_over
 from hpclaunch.scheduler.recall import TOLERANCE, on_overrun, recall
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler.requirements import Requirements
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -37,8 +37,8 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.updates import Updates
 
-#: Seconds between two looks at whether held tasks fit on any worker, when nothing seems to have changed.
-HELD_SECONDS = 1.0
+#: Seconds between two looks at whether restricted tasks fit on any worker, when nothing seems to have changed.
+RECHECK_SECONDS = 1.0
 
 
 class Reactor:
@@ -78,14 +78,14 @@ class Reactor:
         m.check_columns(message.keys, message.args, message.inputs or message.keys)
         function, size = self.state.functions[message.function], sum(map(len, message.args))
         function.learn_given(size, len(message.args))
-        for part, terms in sizes.parts_of(message, function, size):
-            self._on_submitted(self.state.clients[name], part, terms)
+        for part, requirements in sizes.parts_of(message, function, size):
+            self._on_submitted(self.state.clients[name], part, requirements)
 
-    def _on_submitted(self, client: Client, message: m.SubmitTasks, terms: Terms | None) -> None:
+    def _on_submitted(self, client: Client, message: m.SubmitTasks, requirements: Requirements | None) -> None:
         state, function = self.state, self.state.functions[message.function]
         tasks, wants, alone, retries = state.tasks, client.wants, client.alone, message.retries
         order, shift, link = state.last_order, -(message.priority << 40), self.lifecycle.link
-        push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
+        push, with_inputs = state.ready.push if requirements is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
             task = Task(key, function, args, order + 1 + shift, alone, retries)
             old = tasks.setdefault(key, task)
@@ -97,8 +97,8 @@ class Reactor:
                 self.lifecycle.replace(old, task)
             order += 1
             wants[key] = task
-            if terms is not None:
-                task.terms = terms
+            if requirements is not None:
+                task.requirements = requirements
             task.actor = message.actor
             if with_inputs and message.inputs[i]:
                 link(task, message.inputs[i])
@@ -179,7 +179,7 @@ class Reactor:
             if task is None:
                 continue
             worker.backlog -= task.cost
-            if task.terms is not None:
+            if task.requirements is not None:
                 give_back(worker, task)
             function = task.function
             function.calls += 1.0  # what Function.learn does, without a call
@@ -223,7 +223,7 @@ class Reactor:
         worker.last_progress = now
         unwanted, backlog, overrun = [], worker.backlog, worker.overrun
         for key, size, seconds in zip(message.keys, message.sizes, message.seconds, strict=True):
-            overrun += max(seconds, load_of(size))
+            overrun += max(seconds, load_of_size(size))
             task = self._take_off(worker, key, seconds, size)
             if task is None:
                 if key not in worker.holds:
@@ -297,7 +297,7 @@ class Reactor:
 
     def on_timer(self, now: float) -> None:
         """Every tenth of a second or so: take queued tasks back from busy workers for those with nothing to do."""
-        if now - self._looked_at >= HELD_SECONDS:  # durations are learned, and time goes by
+        if now - self._looked_at >= RECHECK_SECONDS:  # durations are learned, and time goes by
             self._looked_at = now
             self.state.changed = None
         if self.state.timed:
@@ -318,7 +318,7 @@ class Reactor:
             worker.rejoin([key])
         if self.state.timed:
             timeouts.on_answered(self.state, worker.name, [key])
-        if task.terms is not None:
+        if task.requirements is not None:
             give_back(worker, task)
         if seconds is not None:
             task.function.learn(seconds, size)

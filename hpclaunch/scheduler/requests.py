@@ -134,7 +134,7 @@ class Requests:
         :raises UserError: a task asks what only the cluster's owner may.
         """
         if method == "room":
-            return await _call(lambda size: self.admission.ask(peer, size), params)
+            return await _call(lambda size: self.admission.admit(peer, size), params)
         call = self._later.get(method)
         if call is not None and not (method == "restart" and peer.hello.role == "task"):
             return await _call(call, params)

@@ -16,6 +16,8 @@ from typing import Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import Frame
+from hpclaunch.comm.messages import INLINE_BYTES
+from hpclaunch.comm.roles import CLIENTS, named_workers, permitted
 from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
 from hpclaunch.scheduler.demand import Demand, Meter
@@ -42,8 +44,8 @@ log = logging.getLogger("hpclaunch.scheduler")
 #: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
 BLAME_SECONDS = 1.0
 TIMER_SECONDS = 0.1
-_CLIENTS = ("client", "task")
-_INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
+#: What each role may say here.
+PERMITTED = {role: permitted(role, "head") for role in (*CLIENTS, "worker", "supervisor")}
 
 
 class SchedulerServer:
@@ -85,7 +87,7 @@ class SchedulerServer:
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._job_runs = JobRuns()
         self._meter = Meter()
-        self._patience = memory_pressure.Patience()
+        self._stall_monitor = memory_pressure.StallMonitor()
         self._loop = asyncio.get_running_loop()
         self.ticks = Ticks(self._loop, self._tick)
         self.schedule_tick = self.ticks.schedule
@@ -163,7 +165,7 @@ class SchedulerServer:
         """
         peer = Peer(comm, hello, time.monotonic())
         roles = {"worker": self._join_worker, "supervisor": self._join_supervisor}
-        roles |= dict.fromkeys(_CLIENTS, self._join_client)
+        roles |= dict.fromkeys(CLIENTS, self._join_client)
         join = roles.get(hello.role)
         if join is None:
             raise HandshakeError(f"the head has no use for a {hello.role}")
@@ -210,10 +212,10 @@ class SchedulerServer:
         if job_id in self.peers.stopping:
             raise HandshakeError(f"job {job_id} is to end: {self.peers.stopping[job_id]}")
         if host := self._job_runs.newer(peer.hello):
-            raise HandshakeError(f"job {job_id} was put back, and runs anew on {host}")
+            raise HandshakeError(f"job {job_id} was put back, and runs again on {host}")
         old = self.peers.supervisors.pop(job_id, None)
         if self._job_runs.take(peer.hello):
-            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs anew on {peer.hello.host}")
+            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs again on {peer.hello.host}")
         elif old is not None:
             old.comm.close("another connection of this supervisor has come")
         self.peers.supervisors[job_id] = peer
@@ -235,9 +237,11 @@ class SchedulerServer:
         for messages, buffers in frames:
             for message in messages:
                 try:
+                    if not self._may_say(peer, message):
+                        continue
                     if role == "worker":
                         self._from_worker(peer, message, buffers)
-                    elif role in _CLIENTS:
+                    elif role in CLIENTS:
                         self._from_client(peer, message, buffers)
                     else:
                         self._from_supervisor(peer, message)
@@ -250,14 +254,26 @@ class SchedulerServer:
                     return
         self.schedule_tick()
 
+    def _may_say(self, peer: Peer, message: m.Message) -> bool:
+        """Say whether that is for a peer to say, of its own job if it is about workers; else tell the log once."""
+        kind, hello, trouble = type(message), peer.hello, ""
+        if kind not in PERMITTED[hello.role]:
+            trouble = "its role may not say that"
+        elif hello.role == "supervisor":
+            known = self.reactor.state.workers
+            others = [n for n in named_workers(message) if n in known and known[n].job_id != hello.job_id]
+            trouble = f"worker {others[0]} is of another job" if others else ""
+        if trouble and kind not in peer.refused:
+            peer.refused.add(kind)
+            log.warning("a %s of %s %s is ignored: %s", kind.__name__, hello.role, hello.name, trouble)
+        return not trouble
+
     def _from_client(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
         elif type(message) is m.Put:
             self._on_put(peer, message, buffers)
-        else:
-            log.warning("client %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
     def _from_worker(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         if peer.hello.name not in self.reactor.state.workers:
@@ -271,8 +287,6 @@ class SchedulerServer:
             self.relays.fetch(peer, message)
         elif type(message) is m.Goodbye:
             self.peers.stopping.setdefault(peer.hello.job_id, message.reason) if message.final else None
-        else:
-            log.warning("worker %s sent an unexpected %s", peer.hello.name, type(message).__name__)
 
     def _from_supervisor(self, peer: Peer, message: m.Message) -> None:
         if self.peers.supervisors.get(peer.hello.job_id) is not peer:
@@ -287,8 +301,6 @@ class SchedulerServer:
             self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
             self._on_job_left(peer.hello.job_id, self.peers.stopping.setdefault(peer.hello.job_id, message.reason))
-        else:
-            log.warning("supervisor of job %s sent %s", peer.hello.job_id, type(message).__name__)
 
     # --- messages
 
@@ -300,7 +312,7 @@ class SchedulerServer:
 
     def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
         """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
-        small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
+        small = bytes(buffers[0]) if message.size <= INLINE_BYTES and len(buffers) == 1 else None
         if message.workers:  # by name, address, host or job
             message.workers = workers_named(self.reactor.state, message.workers) or message.workers
         worker = self.peers.workers.get(
@@ -309,11 +321,11 @@ class SchedulerServer:
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
         if small is None:
-            self.requests.admission.on_come(peer, message.size)
+            self.requests.admission.on_received(peer, message.size)
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)
-        self._patience.heard(peer.hello.name, message)
+        self._stall_monitor.on_paused(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
 
@@ -321,7 +333,7 @@ class SchedulerServer:
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
         hello = peer.hello
-        if hello.role in _CLIENTS and self.peers.clients.get(hello.name) is peer:
+        if hello.role in CLIENTS and self.peers.clients.get(hello.name) is peer:
             del self.peers.clients[hello.name]
             self.reactor.on_client_left(hello.name)
             self.requests.on_client_left(hello.name)
@@ -348,10 +360,6 @@ class SchedulerServer:
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
 
     def _on_worker_died(self, peer: Peer, message: m.WorkerDied) -> None:
-        known = self.reactor.state.workers.get(message.name)
-        if known is not None and known.job_id != peer.hello.job_id:
-            log.warning("the supervisor of job %s speaks of another's worker", peer.hello.job_id)
-            return
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         by = "others" if message.is_by_others else "worker"
@@ -395,7 +403,7 @@ class SchedulerServer:
         """
         state = self.reactor.state
         commands = self.reactor.take_commands()
-        if (state.ready.count or state.held) and (state.idle or state.open):
+        if (state.ready.count or state.restricted) and (state.idle or state.open):
             commands += place(state, time.monotonic())
             texts = complaints(state) if state.overlong else []
             if state.oversized:
@@ -411,7 +419,7 @@ class SchedulerServer:
         now = time.monotonic()
         self.reactor.on_timer(now)
         self.peers.send(forget_idle(self.reactor.state, now))
-        if complaint := self._patience.complaint(self.reactor.state, now):
+        if complaint := self._stall_monitor.warning(self.reactor.state, now):
             self.notices.complain(MemoryFullError(complaint))
         self.restarts.on_timer()
         self.relays.on_timer()

@@ -8,7 +8,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpclaunch.worker.supervisor import Options
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -35,6 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--no-security", action="store_true", help="the cluster was made with security: false: no TLS"
     )
+    parser.add_argument("--secret", type=bytes.fromhex, default=b"", help=argparse.SUPPRESS)  # only with --ordered
     parser.add_argument("--own-directory", action="store_true", help="remove the directory at the end")
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="file descriptor to tell when the head is reached"
@@ -138,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
         marks.remove_dead(marks.scratch_directory())
-        return Supervisor(_supervisor_options(options)).run()
+        return Supervisor(_settings(options)).run()
     except HPCLaunchError as error:
         return _refuse(options, str(error))
     finally:
@@ -150,7 +154,8 @@ def main(argv: list[str] | None = None) -> int:
             marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
 
 
-def _supervisor_options(options: argparse.Namespace) -> Any:
+def _settings(options: argparse.Namespace) -> Options:
+    """Return what the supervisor is to know."""
     from hpclaunch.worker.supervisor import Options
 
     return Options(
@@ -167,6 +172,7 @@ def _supervisor_options(options: argparse.Namespace) -> Any:
         ends=_end(options, time.time(), time.monotonic()),
         ready_fd=options.ready_fd,
         preload=tuple(options.preload),
+        secret=options.secret,
     )
 
 

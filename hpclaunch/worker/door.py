@@ -43,6 +43,7 @@ class WorkerDoor:
             host=socket.gethostname(),
             pid=os.getpid(),
             job_id=worker.job_id,
+            secret=worker.secret,
         )
 
     async def open_session(self, *, name: str, on_messages: Any = None, on_lost: Any = None) -> HeadSession:

@@ -28,6 +28,7 @@ from hpclaunch.comm.connection import Comm, Connection, dial
 from hpclaunch.comm.fetch import Fetcher, InFile, answer_fetch
 from hpclaunch.comm.framing import LIMIT_PEER, Frame
 from hpclaunch.comm.listener import Listener
+from hpclaunch.comm.roles import permitted
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import LEAST_BYTES, Shared, node_id, open_shared, share
 from hpclaunch.tasks.actor import NewActor
@@ -51,6 +52,7 @@ log = logging.getLogger("hpclaunch.worker")
 
 #: Inputs that are fetched at the same time; more would only share the network, and fill the memory.
 _FETCHES = 16
+_FROM_PEERS = permitted("peer", "worker")
 #: Seconds between two looks at whether a draining worker has nothing left to do.
 _DRAIN_SECONDS = 0.02
 #: Seconds that a task with a time limit waits at most for the head to be told that it begins.
@@ -313,7 +315,9 @@ class WorkerServer:
     def _on_peer_frames(self, hello: m.Hello, connection: Connection, frames: list[Frame]) -> None:
         for messages, _ in frames:
             for message in messages:
-                if type(message) is m.Fetch:
+                if type(message) not in _FROM_PEERS:
+                    log.warning("%s sent a %s, which is not for a worker", hello.name, type(message).__name__)
+                elif type(message) is m.Fetch:
                     answer_fetch(connection, message, self._stored, self._shared, self._bulk.offer)
                 elif type(message) is m.ActorCall:
                     self._call_actor(connection, message)

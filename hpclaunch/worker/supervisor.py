@@ -14,7 +14,7 @@ import contextlib
 import gc
 import mmap
 import os
-import resource
+import secrets
 import select
 import signal
 import socket
@@ -39,7 +39,7 @@ from hpclaunch.worker.memory import limits_of, room_of
 from hpclaunch.worker.preload import preload
 from hpclaunch.worker.shortage import address_space
 from hpclaunch.worker.spill import new_directory, remove_directory
-from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of
+from hpclaunch.worker.vitals import memory_of, output_size, output_tail, virtual_memory_of, vitals_of
 
 #: A worker that lived for less, and ran nothing, counts as one that can't live (:mod:`hpclaunch.worker.restarts`).
 _YOUNG_SECONDS = 5.0
@@ -57,8 +57,6 @@ _LOOK_SECONDS = 0.2
 
 #: What clients in tasks are told of the cluster.
 _FACTS_FOR_TASKS = ("result_memory",)
-
-_STATUS_STOPPED = ("T", "t")
 
 
 class _Signal(BaseException):
@@ -84,6 +82,7 @@ class Options(NamedTuple):
     resources: dict[str, float] = {}  # of each worker
     security: bool = True  # what the job script says: no file decides that
     ends: float = 0.0  # time.monotonic() at which the job ends; 0 if no end is known
+    secret: bytes = b""  # the job's pass, if it is to outlive this process
     preload: tuple[str, ...] = ()  # modules that workers have from the start, by name or path
 
 
@@ -118,6 +117,7 @@ class Supervisor:
         self._head_file = HeadFile(options.directory, options.job_id, security=secure)
         self._listen = tls.server_context(options.directory, "worker") if secure else None
         self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
+        self._secret = options.secret or secrets.token_bytes(m.PASS_BYTES)  # never in a file, argv or environment
         self._children = [_Child(i) for i in range(options.processes)]
         self._head: BlockingConnection | None = None
         self._address = ""
@@ -202,6 +202,7 @@ class Supervisor:
             host=socket.gethostname(),
             pid=os.getpid(),
             job_id=self.options.job_id,
+            secret=self._secret,
         )
         until = time.monotonic() + self.options.death_timeout
         pause = 0.1
@@ -277,7 +278,7 @@ class Supervisor:
             self._on_warned()
         now = time.monotonic()
         if now >= self._next_beat:
-            self._tell(m.Heartbeat([self._vitals(c) for c in self._children if c.pid]))
+            self._tell(m.Heartbeat([vitals_of(c.name, c.pid) for c in self._children if c.pid]))
             self._next_beat = now + self._heartbeat_seconds
         if now - self._heard > max(SILENCE_SECONDS, 3 * self._heartbeat_seconds):
             raise CommClosedError(f"nothing was heard of the head for {now - self._heard:.0f} s")
@@ -371,6 +372,7 @@ class Supervisor:
                 slots=child.slots,
                 facts={
                     "job_id": options.job_id,
+                    "secret": self._secret,
                     "threads": options.threads,
                     "memory_limit": self._limits.memory,
                     "room": room_of(self._limits, memory_of()),
@@ -516,18 +518,6 @@ class Supervisor:
                 os.waitpid(child.pid, 0)
                 child.pid = 0
                 remove_directory(child.spill_directory)
-
-    def _vitals(self, child: _Child) -> m.WorkerVitals:
-        """Look at a child as the kernel sees it."""
-        try:
-            stat = Path(f"/proc/{child.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return m.WorkerVitals(child.name, child.pid, 0, 0.0)
-        ticks = int(stat[11]) + int(stat[12])
-        rss = int(stat[21]) * resource.getpagesize()
-        return m.WorkerVitals(
-            child.name, child.pid, rss, ticks / os.sysconf("SC_CLK_TCK"), stat[0] in _STATUS_STOPPED
-        )
 
     # --- the end
 

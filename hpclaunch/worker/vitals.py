@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import stat
 from pathlib import Path
 
+from hpclaunch.comm.messages import WorkerVitals
+
 _LINES, _BYTES = 15, 4096
+_STOPPED = ("T", "t")
 
 
 def memory_of(pid: int | str = "self") -> int:
@@ -33,6 +37,17 @@ def virtual_memory_of(pid: int) -> int:
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().vms
     return total
+
+
+def vitals_of(name: str, pid: int) -> WorkerVitals:
+    """Look at a worker's process as the kernel sees it; all is zero if it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return WorkerVitals(name, pid, 0, 0.0)
+    ticks = int(words[11]) + int(words[12])
+    rss = int(words[21]) * resource.getpagesize()
+    return WorkerVitals(name, pid, rss, ticks / os.sysconf("SC_CLK_TCK"), words[0] in _STOPPED)
 
 
 def output_size() -> int:

@@ -192,16 +192,21 @@ def test_nobody_else_gets_anything(run: Run, credentials: Path, other_credential
     run(story())
 
 
+@pytest.mark.parametrize("count", [1, 3 * bulk._STRANGERS])
+@pytest.mark.parametrize("secure", [True, False])
 def test_strangers_who_say_nothing_keep_nobody_away(
-    run: Run, credentials: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, credentials: Path, monkeypatch: pytest.MonkeyPatch, count: int, secure: bool
 ) -> None:
-    monkeypatch.setattr(bulk, "HANDSHAKE_SECONDS", 0.3)
+    """Their handshakes are beside one another, and the oldest make way, long before their time is over."""
+    monkeypatch.setattr(bulk, "HANDSHAKE_SECONDS", 600.0)
+    monkeypatch.setattr(bulk, "DIAL_SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "_LEAST_SECONDS", 0.01)
 
     async def story() -> None:
-        holder, asker = server(credentials), receiver(credentials)
+        holder, asker = (make(credentials if secure else None) for make in (server, receiver))
         offer = holder.offer(dump_value(ARRAY))
         assert offer is not None
-        silent = [socket.create_connection(("127.0.0.1", offer.port)) for _ in range(bulk._STRANGERS + 5)]
+        silent = [socket.create_connection(("127.0.0.1", offer.port)) for _ in range(count)]
         assert (await asker.take("127.0.0.1:1", offer)).size
         for one in silent:
             one.close()

@@ -10,11 +10,11 @@ import pytest
 
 from hpclaunch.comm import tls
 from hpclaunch.comm.connection import dial
-from hpclaunch.comm.messages import PROTOCOL_VERSION, Hello
+from hpclaunch.comm.messages import PASS_BYTES, PROTOCOL_VERSION, Hello
 from hpclaunch.config.layers import load
 from hpclaunch.engines import base
 from hpclaunch.engines.embedded import RunningEmbedded
-from hpclaunch.errors import ConfigError, HandshakeError
+from hpclaunch.errors import CommClosedError, ConfigError, HandshakeError
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -103,6 +103,50 @@ def test_a_job_that_the_cluster_could_not_have_is_sent_away(tmp_path: Path, role
                 hello = Hello(PROTOCOL_VERSION, role, "x", "c-1", job_id=job)
                 with pytest.raises(HandshakeError, match="is no id that a job of this cluster could have"):
                     await dial(running.addresses[0], hello, context, lambda *_: None, lambda *_: None)
+        finally:
+            await running.close("the test is over")
+
+    asyncio.run(look())
+
+
+def test_whoever_speaks_for_a_job_shows_its_pass(tmp_path: Path) -> None:
+    """A start lets the first supervisor in, then those with its pass; another start, another pass."""
+    tmp_path.chmod(0o700)
+    starts: dict[str, object] = {"1.1": 1}
+    own, other = (bytes([number]) * PASS_BYTES for number in (1, 2))
+
+    async def look() -> None:
+        quiet = base.HeadHooks(lambda *_: None, lambda *_: None, no_answer, lambda *_: None, lambda *_: None)
+        some = quiet._replace(start_of=starts.get)
+        running = await base.by_name("embedded").start(
+            tmp_path, "c-1", local_config(), ["127.0.0.1"], some, port=0
+        )
+
+        async def come(role: str, secret: bytes, job: str = "1.1", host: str = "a") -> Any:
+            name = f"{job}-0" if role == "worker" else f"{role} of {job}"
+            hello = Hello(PROTOCOL_VERSION, role, name, "c-1", host=host, pid=1, job_id=job, secret=secret)
+            context = tls.client_context(tmp_path, "worker")
+            return (await dial(running.addresses[0], hello, context, lambda *_: None, lambda *_: None))[0]
+
+        try:
+            with pytest.raises(HandshakeError, match="does not have the pass"):
+                await come("worker", own)
+            members = [await come(role, own) for role in ("supervisor", "worker", "task")]
+            with pytest.raises(CommClosedError, match="does not let us in yet: another process speaks for job"):
+                await come("supervisor", other, host="b")
+            with pytest.raises(CommClosedError, match="has seen no start ticket of job"):
+                await come("supervisor", other, job="1.2")
+            for role in ("worker", "task"):
+                with pytest.raises(HandshakeError, match=r"sent us away: .* does not have the pass of job"):
+                    await come(role, other)
+            assert running.worker_count() == 1
+            starts["1.1"] = 2
+            members.append(await come("supervisor", other, host="b"))
+            assert running.worker_count() == 0
+            with pytest.raises(HandshakeError, match="was put back, and runs again on b"):
+                await come("supervisor", own)
+            for member in members:
+                member.close()
         finally:
             await running.close("the test is over")
 

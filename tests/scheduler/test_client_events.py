@@ -39,7 +39,7 @@ class WishingMachine(ClusterMachine):
             world.reactor.on_tasks_returned(name, taken)
             world.check()
         cancelled = client_events.on_unstarted_settled(world.reactor.lifecycle, which)
-        assert not world.state.recanted
+        assert not world.state.cancelled_unstarted
         running = {key for worker in world.workers.values() for key in worker.running}
         assigned = {k for k, t in world.state.tasks.items() if t.state == ASSIGNED}
         assert not running & assigned & set(cancelled)

@@ -40,6 +40,7 @@ from hpclaunch.scheduler import (
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
+from tests.client.inside import core_of
 from tests.virtual.machine import SimActors, SimExecutor, SimStorage
 from tests.virtual.network import End, Network, VirtualLoop
 
@@ -264,7 +265,7 @@ class VirtualCluster:
         assert not state.tasks, [task.story() for task in state.tasks.values()]
         assert not (state.ready_count)
         assert not (state.waiting)
-        assert not (state.recanted)
+        assert not (state.cancelled_unstarted)
         assert not (state.timed)
         assert not self.head.restarts.to_end
         assert not self.head.relays._waiting
@@ -273,7 +274,7 @@ class VirtualCluster:
         assert not requests.admission.waiting
         assert not requests.workers.pending
         assert not requests.coordination.tickets
-        assert not requests.coordination.named.things
+        assert not requests.coordination.named.primitives
         assert not requests.coordination.named.kept
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
@@ -288,7 +289,7 @@ class VirtualCluster:
     async def client(self, name: str) -> Client:
         """Connect a new client."""
         client = Client(_Door(self), name=name, asynchronous=True, set_as_default=False)
-        await client._core.start()
+        await core_of(client).start()
         return client
 
     async def dial(
@@ -320,7 +321,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     loop = cluster.loop
     for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
-    patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
+    patch.setattr(server, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
     patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hpclaunch import marks
 from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
 from hpclaunch.comm.sharing import open_shared
 from hpclaunch.worker import spill
@@ -163,7 +163,7 @@ def test_a_file_under_the_same_name_is_not_taken_for_what_was_written(directory:
 def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(marks, "scratch_directory", lambda: tmp_path)
     dead, living, new = (SpillDirectory(spill.new_directory()) for _ in range(3))
     left = dead.write(Payload(b"p", [b"x"]))
     os.close(dead._lock)  # as the kernel does when a process ends

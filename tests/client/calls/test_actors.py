@@ -19,7 +19,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.errors import ActorError, SerializationError, TaskError
 from tests.client import work
 from tests.client.conftest import until
-from tests.client.inside import request
+from tests.client.inside import block, request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -55,7 +55,7 @@ def test_large_arguments_and_answers(client: Client) -> None:
 def test_answers_that_come_through_the_head(client: Client) -> None:
     """As where the network lets no client reach a worker: large ones come some at a time."""
     for worker in client.scheduler_info()["workers"].values():
-        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
+        block(client, worker["address"])
     counter = client.submit(work.Counter, actor=True).result(10)
     data = os.urandom(3_000_000)
     answers = [counter.same(data) for _ in range(30)]
