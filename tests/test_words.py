@@ -23,22 +23,6 @@ WORDS = {
     r"lest|whence|hence|thereof|hitherto": "so that ... not, from where, so, of it, so far",
 }
 PATTERN = re.compile("|".join(rf"\b(?:{word})\b" for word in WORDS), re.IGNORECASE)
-#: Where the prose is not yet done. It only gets shorter.
-NOT_YET = (
-    "hpclaunch/client",
-    "hpclaunch/comm",
-    "hpclaunch/head",
-    "hpclaunch/scheduler",
-    "hpclaunch/worker",
-    "benchmarks",
-    "tests/client",
-    "tests/comm",
-    "tests/head",
-    "tests/real",
-    "tests/scheduler",
-    "tests/virtual",
-    "tests/worker",
-)
 #: Not prose of ours: recorded output, and this list.
 NOT_PROSE = ("tests/data", "tests/test_words.py")
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".j2", ".sh", ".toml", ".cff"}
@@ -46,7 +30,7 @@ FOLDERS = ("hpclaunch", "docs", "tests", "templates", "configs", "examples", "be
 
 
 def prose() -> Iterator[Path]:
-    """Give the files whose words are checked, with those that are not yet done."""
+    """Give the files whose words are checked."""
     yield from (path for path in sorted(ROOT.iterdir()) if path.suffix in SUFFIXES or path.name == "Makefile")
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
@@ -67,19 +51,9 @@ def test_words() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{fault}"
         for path in prose()
-        if not is_below(path, NOT_YET)
         for fault in faults(path.read_text(encoding="utf-8"))
     ]
     assert found == [], f"WORDS in {Path(__file__).name} says what to write instead"
-
-
-@pytest.mark.parametrize("place", NOT_YET)
-def test_list_of_what_is_not_yet_done_is_true(place: str) -> None:
-    """What is done is taken off the list, so that it stays done."""
-    paths = [path for path in prose() if is_below(path, (place,))]
-    assert any(faults(path.read_text(encoding="utf-8")) for path in paths), (
-        f"{place} is done: remove it from NOT_YET"
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Who may talk to this cluster: a certificate authority made for it alone, and TLS 1.3 both ways.
 
 Each cluster has a directory (0700) with the authority's certificate and one certificate and key per role (0600).
-The authority's own key is thrown away as soon as the three certificates are signed, so nobody can make more.
+The authority's own key is thrown away as soon as the three certificates are signed, so there are never more.
 The role ("head", "client", "worker") is the certificate's common name, and is checked against what a peer says
-it is. Nobody but the owner of the directory can read a key; whoever can, is the owner or root.
+it is. Only the owner of the directory, and root, can read a key.
 
 This does not defend against root, against the same user account, or against a compromised compute node.
 """

@@ -35,7 +35,7 @@ END_SECONDS = 15.0
 #: Seconds that it may take to cancel its jobs and see to it that they are gone: a busy batch system needs a while
 #: for each command, and a head that is killed meanwhile would leave them.
 CANCEL_SECONDS = 150.0
-#: Seconds after which somebody who waits for that is told so.
+#: Seconds after which a user who waits for that is told so.
 _TELL_SECONDS = 5.0
 
 

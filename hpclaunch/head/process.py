@@ -375,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", why)
         try:
             print(f"failed: {why}", flush=True)
-        except BrokenPipeError:  # nobody is there any more who would remove the directory, and keys are in it
+        except BrokenPipeError:  # no process is left that would remove the directory, and keys are in it
             rundir.remove(directory)
         return 1
 

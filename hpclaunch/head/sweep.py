@@ -2,7 +2,7 @@
 
 Done by the cluster object whose head has died, by ``hpclaunch clean``, and by every head for what has no owner any
 more. Whether a head is dead is asked twice before anything of it is touched: its process must be gone from this
-host, and nobody may answer at its addresses (a process in a container is not always to be seen).
+host, and its addresses may not answer (a process in a container is not always to be seen).
 
 ``python -m hpclaunch.head.sweep DIRECTORY`` does it in a process of its own: at the end of Python or in a notebook
 there is no other way to wait for it.

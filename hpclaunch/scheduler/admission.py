@@ -41,7 +41,7 @@ class Admission:
         self.serve()
 
     def serve(self) -> None:
-        """Make as many promises as there is room for. To be called now and then while somebody waits."""
+        """Make as many promises as there is room for. To be called now and then while a client waits."""
         if not self.waiting:
             return
         for peer in [peer for peer in self.granted if peer.comm.is_closed]:

@@ -2,12 +2,12 @@
 
 Pure: facts in, commands out. Rules:
 
-* A primitive is made when it is first named, and forgotten when it is as it was then and nobody waits for it.
+* A primitive is made when it is first named, and forgotten when it is as it was then and no client waits for it.
 * Every question has a ticket and is answered exactly once, at once or when its turn comes; those who wait are
   served in the order in which they came. :meth:`NamedPrimitives.on_withdrawn` answers one that gives up.
 * What a client holds (permits) goes back when the client leaves, and its questions with it.
 * How many permits a semaphore has is agreed on by all clients that use it, for as long as one of them is here.
-* A queue's values are let go when the last of those objects that stand for it in some process is closed.
+* A queue's values are released when the last of those objects that stand for it in some process is closed.
 * Values are opaque, with the keys of the futures in them. These tasks are kept for as long as a value that names
   them is here. A client that is given one has them kept until it has futures of its own
   (:mod:`hpclaunch.scheduler.references`).
@@ -88,7 +88,7 @@ class _Primitive:
 
 
 def _count_of(primitive: _Primitive, wished: int) -> int:
-    """Return how many values somebody is given who wishes for so many: no more than the queue ever has."""
+    """Return how many values a client is given that asks for so many: no more than the queue ever has."""
     return min(wished, primitive.size or wished)
 
 
@@ -142,7 +142,7 @@ class NamedPrimitives:
             return
         method = self._methods.get((kind, do))
         if method is None:
-            raise ValueError(f"nobody can {do} a {kind}")
+            raise ValueError(f"no client can {do} a {kind}")
         self._asking = client, ticket
         if how.pop("opens", False):
             self.users.setdefault(name, Counter())[client] += 1
@@ -215,7 +215,7 @@ class NamedPrimitives:
                 "refused",
             )
             return
-        if limit > 1:  # of locks, of which there may be very many, nothing is kept while nobody has one
+        if limit > 1:  # of locks, of which there may be very many, nothing is kept while none is held
             clients.add(self._asking[0])
             self.limits[name] = limit, clients
         primitive.limit = limit
@@ -350,7 +350,7 @@ class NamedPrimitives:
     # --- steps
 
     def _serve(self, primitive: _Primitive) -> None:
-        """Let those go on who can, in their order, until nobody can."""
+        """Let those continue that can, in their order, until none can."""
         go_on = True
         while go_on:
             go_on = is_behind = False

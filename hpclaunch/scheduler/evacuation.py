@@ -1,7 +1,7 @@
 """Results that only workers hold which are about to end, and who is to take them. Pure.
 
 What is moved is copied first: a result is its old holder's until another has said that it keeps a copy. So nothing
-is lost when a move fails half-way, and nobody has to be told of a move.
+is lost when a move fails half-way, and no client has to be told of a move.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.state import DRAINING, SchedulerState, Task, Worker
 
-#: Seconds after which a result that has not arrived is sent to somebody else.
+#: Seconds after which a result that has not arrived is sent to another worker.
 RETRY_SECONDS = 10.0
 #: The part of its memory that a worker may have filled with results for it to be sent more.
 _ROOM_SHARE = 0.5
@@ -35,7 +35,7 @@ def sole_copies(worker: Worker) -> list[Task]:
 def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Requested, now: float) -> list[ToWorker]:
     """Return the messages that have other workers fetch what only these hold.
 
-    :param asked: kept by the caller from call to call. A result is sent to somebody else if it has not arrived
+    :param asked: kept by the caller from call to call. A result is sent to another worker if it has not arrived
         after a while, and at once if its taker is gone.
     """
     workers = [worker for worker in state.workers.values() if worker.accepts]
@@ -74,7 +74,7 @@ class _JobHoldings:
 
 
 def pinned_bytes(state: SchedulerState) -> dict[str, int]:
-    """Return how many bytes of results keep each job from being let go; 0 if it could move all that it has.
+    """Return how many bytes of results keep each job from being released; 0 if it could move all that it has.
 
     Some job must stay to take what others have: one that has work, or else the one that has most. As much can be
     moved as has room there. Of a job with tasks nothing is said, for it stays in any case.

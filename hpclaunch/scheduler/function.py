@@ -71,7 +71,7 @@ class Function:
             self.took *= part
             self.stored *= part
         if self.stored < AHEAD_BYTES / 64:
-            self.stored = 0.0  # all but forgotten: nobody need think of it
+            self.stored = 0.0  # all but forgotten
 
     def learn_given(self, size: int, calls: int) -> None:
         """So many calls were submitted, with so many bytes of arguments together."""

@@ -51,7 +51,7 @@ def check(state: SchedulerState) -> None:
 def _check_task(state: SchedulerState, task: Task) -> None:
     story = task.story()
     dependents = task.dependents or {}
-    assert task.wanted_by or dependents, f"nobody wants it: {story}"
+    assert task.wanted_by or dependents, f"it is not wanted: {story}"
     assert task.users == sum(d.state <= ASSIGNED for d in dependents), story
     for dependent in dependents:
         assert state.tasks.get(dependent.key) is dependent, f"a forgotten dependent: {story}"
@@ -76,7 +76,7 @@ def _check_result(state: SchedulerState, task: Task, story: str) -> None:
     assert has_small + has_large == (task.state == DONE), story
     assert not (has_small and task.inputs), f"a small result, and still linked with its inputs: {story}"
     if has_large or task.state <= ASSIGNED:
-        assert task.is_needed, f"nobody needs it: {story}"
+        assert task.is_needed, f"it is not needed: {story}"
     assert task.state != RELEASED or not task.is_needed, f"it should be made again: {story}"
     assert (task.failure is not None) <= (task.state == FAILED), story
     assert (task.state == FAILED) <= (task.failure is not None), story

@@ -366,7 +366,7 @@ class Lifecycle:
     def _report_unknown(self, name: str, key: str) -> None:
         text = (
             f"task {key} is not known here: all its futures were released, it is a task of another cluster, or "
-            "nobody has submitted it"
+            "it was never submitted"
         )
         self.updates.setdefault(name, Updates()).failed.append((key, m.Failure("UnknownTaskError", text)))
 

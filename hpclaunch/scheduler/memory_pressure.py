@@ -54,7 +54,7 @@ class StallMonitor:
         name, why = next(iter(self.whys.items()), ("", ""))
         return (
             f"{state.ready.count} tasks wait, and all {len(state.workers)} workers are paused, for their memory "
-            f"is full of results that are still wanted. Of worker {name}: {why}. Let go of futures that you do "
+            f"is full of results that are still wanted. Of worker {name}: {why}. Release futures that you do "
             "not need, give jobs more memory, scale up, or let results be written to disk (target, spill, "
             "max-spill, local-directory)"
         )

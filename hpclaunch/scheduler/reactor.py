@@ -135,7 +135,7 @@ class Reactor:
         :param running: keys of the tasks that it ran, if known; else the first ``threads`` that it was sent.
         :param how: how it ended, for the error of a task that sees this too often.
         :param blame: "worker" (the process died: the tasks that it ran count it), "others" (it was killed from
-            outside) or "job" (its whole job went; of both they count lightly), "nobody" (it was told to end, or
+            outside) or "job" (its whole job went; of both they count lightly), "none" (it was told to end, or
             the batch system ended it). Tasks that waited for others there count it lightly: what they wait for
             may be what takes workers down.
         """
@@ -144,7 +144,7 @@ class Reactor:
         self.state.timed.pop(name, None)
         self.state.index(worker)
         guilty = set(list(assigned)[: worker.threads] if running is None else running)
-        if blame == "nobody":
+        if blame == "none":
             guilty = set()
         for task in list(worker.holds.values()):
             if task.holders and worker in task.holders:  # the loss of another may have freed it

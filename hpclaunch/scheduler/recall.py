@@ -13,7 +13,7 @@ from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.function import AHEAD_SECONDS
 from hpclaunch.scheduler.state import SchedulerState, Worker
 
-#: Results may be so many times as much work as they were taken to be, before anybody cares.
+#: Results may be so many times as much work as they were taken to be, before that matters.
 TOLERANCE = 2.0
 #: A worker may have so many times the work ahead that it should have, before some is taken back.
 _SURPLUS = 5.0

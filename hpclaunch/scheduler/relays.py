@@ -7,7 +7,7 @@ is announced by its worker, with its size, and is then asked for as a result is.
 * What is under way to one asker, or waits here because that takes no more for now, stays below ``MOST_BYTES``; a
   result that is larger than that comes alone. So a slow asker makes the head keep little, however much it asks.
 * What is under way to all of them stays below ``MOST_BYTES_IN_ALL``. While that is full, askers take turns, and a
-  large result is not overtaken by small ones for ever.
+  large result is not overtaken by small ones without end.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Relays:
         self._waiting: dict[Peer, deque[_Queued]] = {}
         self._under_way: dict[Peer, int] = {}  # bytes
         self._in_all = 0
-        self._is_full = False  # somebody waits for room in all
+        self._is_full = False  # a peer waits for room in all
 
     def fetch(self, asker: Peer, message: m.Fetch) -> None:
-        """Somebody asks for results."""
+        """A peer asks for results."""
         waiting = self._waiting.setdefault(asker, deque())
         waiting.extend(_Queued(message.request, key, message.via) for key in message.keys)  # each answer ends one
         self._take_turns(asker)
@@ -77,7 +77,7 @@ class Relays:
                 return
 
     def _take_turns(self, asker: Peer) -> None:
-        """Somebody may have room: pass its questions on, or those of who has waited for longest."""
+        """A peer may have room: pass its requests on, or those of the one that has waited for longest."""
         if self._is_full:
             self.on_timer()
         elif not self._pass_on(asker):
@@ -130,7 +130,7 @@ class Relays:
         holder.comm.send(m.Fetch(number, [queued.key]) if answer is None else m.SendAnswer(number))
 
     def _forget(self, queued: _Queued) -> None:
-        """Nobody is there to have it."""
+        """No peer is there to have it."""
         if queued.answer is not None and not queued.answer.holder.comm.is_closed:
             queued.answer.holder.comm.send(m.SendAnswer(queued.answer.number, is_wanted=False))
 
@@ -142,7 +142,7 @@ class Relays:
             self._under_way[asker] = left
 
     def call(self, asker: Peer, message: m.ActorCall) -> None:
-        """Somebody calls an actor."""
+        """A peer calls an actor."""
         holder = self._worker_at(message.via)
         if holder is None:
             asker.comm.send(m.ActorReply(message.request, is_gone=True))

@@ -109,29 +109,20 @@ class SchedulerServer:
         self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
+        life = self.reactor.lifecycle
         return {
-            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
-            m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
+            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(life, peer.hello.name, msg),
+            m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(life, peer.hello.name, msg),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.restarts.on_cancel(msg),
-            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(self.reactor.lifecycle, msg.keys),
-            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(
-                self.reactor.lifecycle, peer.hello.name, msg.keys
-            ),
-            m.Taken: lambda peer, msg: references.on_taken(self.reactor.lifecycle, peer.hello.name, msg.ticket),
-            m.ResultNames: lambda peer, msg: references.on_result_names(self.reactor.lifecycle, msg),
-            m.Fence: lambda peer, msg: client_events.on_fence(self.reactor.lifecycle, peer.hello.name, msg.number),
-            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(
-                self.reactor.lifecycle, peer.hello.name, msg.keys
-            ),
-            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
+            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(life, msg.keys),
+            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(life, peer.hello.name, msg.keys),
+            m.Taken: lambda peer, msg: references.on_taken(life, peer.hello.name, msg.ticket),
+            m.ResultNames: lambda peer, msg: references.on_result_names(life, msg),
+            m.Fence: lambda peer, msg: client_events.on_fence(life, peer.hello.name, msg.number),
+            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(life, peer.hello.name, msg.keys),
+            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(life, peer.hello.name, msg),
             m.Request: self.requests.on_request,
             m.Fetch: self.relays.fetch,
             m.ActorCall: self.relays.call,
@@ -221,7 +212,7 @@ class SchedulerServer:
         self.peers.supervisors[job_id] = peer
 
     def _end_older_run(self, job_id: str, supervisor: Peer | None, reason: str) -> None:
-        """A new run of a job has come, and nobody may have ended the one before."""
+        """A new run of a job has come, and the one before may not have been ended."""
         if supervisor is not None:
             supervisor.comm.send(m.StopWorkers(reason))
         for worker in self._workers_of(job_id):
@@ -229,7 +220,7 @@ class SchedulerServer:
             peer.comm.close(reason)
             self.requests.on_worker_gone(worker.name, reason)
             self.relays.lose(peer)
-            self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "nobody")
+            self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "none")
 
     def _on_frames(self, peer: Peer, frames: list[Frame]) -> None:
         peer.last_seen = time.monotonic()
@@ -354,7 +345,7 @@ class SchedulerServer:
         self.reactor.state.workers[name].refuses |= LOST
         self.reactor.state.index(self.reactor.state.workers[name])
         if job_id in self.peers.stopping:
-            self._lose(name, job_id, None, self.peers.stopping[job_id], "nobody")
+            self._lose(name, job_id, None, self.peers.stopping[job_id], "none")
             return
         how = f"worker {name} (job {job_id}, host {peer.hello.host}) was lost with its job: {reason}"
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
@@ -363,7 +354,7 @@ class SchedulerServer:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         by = "others" if message.is_by_others else "worker"
-        blame = "nobody" if peer.hello.job_id in self.peers.stopping else by
+        blame = "none" if peer.hello.job_id in self.peers.stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
         guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
         old = self.peers.workers.pop(message.name, None)
@@ -382,7 +373,7 @@ class SchedulerServer:
             timer.cancel()
             worker = self.reactor.state.workers[name]
             if blame == "job" and worker.job_id in self.peers.stopping:
-                blame, how = "nobody", self.peers.stopping[worker.job_id]
+                blame, how = "none", self.peers.stopping[worker.job_id]
             self._lose(name, worker.job_id, running, how, blame)
 
     def _lose(self, name: str, job_id: str, running: list[str] | None, how: str, blame: str) -> None:
@@ -455,7 +446,7 @@ class SchedulerServer:
         """Make a job's workers end. Wait up to ``timeout`` seconds.
 
         :param drain: first let them finish what they run, and move what only they hold to others.
-        :param patience: seconds to wait for somebody who can take that; without, it is made again when needed.
+        :param patience: seconds to wait for a worker that can take that; without, it is made again when needed.
         """
         self.peers.stopping[job_id] = reason
         until = time.monotonic() + timeout

@@ -7,16 +7,16 @@ waiting    some input has no result yet
 ready      can run; stands in the ready queue, or is *restricted*: waits for a worker with what it asks for
 assigned   a worker has it, running or about to
 done       its result is here (small) or on workers (large, ``holders``)
-released   nobody needs it and it has no result, but a known task has it as an input and may have to be run again
+released   it is not needed and has no result, but a known task has it as an input and may have to be run again
 failed     it has a Failure
-cancelled  somebody said so
+cancelled  a client said so
 =========  =====================================================================================
 
 Waiting, ready and assigned tasks are *active*. A task is *needed* while a client wants it or an active task has it
 as an input (``users`` counts those); it stays *known* while a client wants it or any known task has it as an
 input. A small result cannot be lost: a task that has one is cut off from its inputs, and keeps it as long as
 it is known. A large one can: its task stays linked with its inputs, so that it can be made again, and it is
-freed as soon as nobody needs it. A failed task too stays linked with its inputs, so that it can be run once more.
+freed as soon as it is not needed. A failed task too stays linked with its inputs, so that it can be run once more.
 One table says which steps are legal; any other raises with the task's story.
 """
 
@@ -43,7 +43,7 @@ _NEXT: tuple[frozenset[int], ...] = (
     frozenset({READY, WAITING, DONE, FAILED, CANCELLED, RELEASED}),  # assigned
     frozenset({RELEASED}),  # done (result lost; freed)
     frozenset({READY, WAITING, FAILED, CANCELLED}),  # released (needed again)
-    frozenset({WAITING}),  # failed (somebody says: once more)
+    frozenset({WAITING}),  # failed (a client says: once more)
     frozenset(),  # cancelled
 )
 
@@ -168,7 +168,7 @@ class Task:
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
         self.again: tuple[str, ...] | None = None  # keys of its inputs, if it has failed because one is not known
-        self.actor = -1  # how often its result, an actor, is made anew when it is lost; -1: it is none
+        self.actor = -1  # how often its result, an actor, is re-created when it is lost; -1: it is none
         self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 
     def __repr__(self) -> str:
@@ -194,7 +194,7 @@ class Task:
 
     @property
     def is_needed(self) -> bool:
-        """True if somebody waits for the result: a client, or a task that has not run."""
+        """True if one waits for the result: a client, or a task that has not run."""
         return self.users > 0 or bool(self.wanted_by)
 
 
@@ -257,7 +257,7 @@ class ReadyQueue:
             self._compact()
 
     def _compact(self) -> None:
-        """Let go of entries of tasks that are not ready, which may be most of what is in memory."""
+        """Drop entries of tasks that are not ready, which may be most of what is in memory."""
         everything = [*self._fresh, *(task for _, _, task in self._late)]
         for task in everything:
             task.queued = self if task.state == READY else None
@@ -344,7 +344,7 @@ class SchedulerState:
             tuple[bytes, Requirements | None], RestrictedQueue
         ] = {}  # ready tasks that not every worker can take
         self.changed: dict[Worker, None] | None = {}  # workers that restricted tasks may fit on now; None: all
-        self.overlong: list[RestrictedQueue] = []  # whose tasks outlast every worker, and nobody was told yet
+        self.overlong: list[RestrictedQueue] = []  # whose tasks outlast every worker, and no client was told yet
         self.oversized: list[Task] = []  # ready tasks that no worker has room for
         self.waiting = 0  # tasks in that state
         self.idle: dict[Worker, None] = {}  # have nothing to do

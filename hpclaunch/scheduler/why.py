@@ -73,7 +73,7 @@ def _stands(state: SchedulerState, task: Task) -> str:
         return f"waits for {task.missing} of its {len(task.inputs)} inputs"
     if task.state == READY:
         return f"has all that it needs, and {WAITS_FOR_WORKER}"
-    return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": nobody needs its result now")
+    return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": its result is not needed now")
 
 
 def _place(worker: Worker) -> str:

@@ -113,8 +113,8 @@ def _end(options: argparse.Namespace, unix_now: float, now: float) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Run a job's supervisor; return the exit code.
 
-    With ``--ordered`` alone the arguments come as a line of JSON on standard input: whoever will need a worker
-    soon can have it import what it needs meanwhile.
+    With ``--ordered`` alone the arguments come as a line of JSON on standard input: a program that will need a
+    worker soon can have it import what it needs meanwhile.
     """
     words = sys.argv[1:] if argv is None else argv
     if words == ["--ordered"]:
@@ -177,7 +177,7 @@ def _settings(options: argparse.Namespace) -> Options:
 
 
 def _refuse(options: argparse.Namespace, why: str) -> int:
-    """Say why there will be no workers, to whoever looks at the output or waits for the start."""
+    """Say why there will be no workers, in the output and to a program that waits for the start."""
     print(f"hpclaunch worker, job {options.job}: {why}", file=sys.stderr, flush=True)
     if options.ready_fd is not None:
         os.write(options.ready_fd, why.encode())

@@ -84,7 +84,7 @@ class WorkerQuestions:
             return m.Reply(message.request, error=to_report(error))
 
     async def answer(self, message: m.Request) -> m.Reply:
-        """Answer a question that takes its time; an error goes back to whoever asked."""
+        """Answer a question that takes its time; an error goes back to the head."""
         try:
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
             value = await self._later[message.method](**params)

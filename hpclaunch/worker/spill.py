@@ -3,7 +3,7 @@
 Each worker has one directory of its own below the scratch directory, made when it first writes something: 0700,
 with a file of 0600 per result. The worker holds a lock in it as long as it lives. Its supervisor removes the
 directory when the worker has ended, however that was; what is left of a whole node's sudden end is removed by the
-next worker of the same user that writes something there, for nobody holds its lock. Files that a client uploads to
+next worker of the same user that writes something there, for its lock is free. Files that a client uploads to
 the worker are kept in a second directory of this kind.
 
 A result is unpickled when it is read, so it must be the one that was written, also where others can write to the
@@ -31,7 +31,7 @@ from hpclaunch.errors import SiteError
 
 
 def new_directory() -> Path:
-    """Return a name for a worker's directory that nobody else has; nothing is made."""
+    """Return a name for a worker's directory that no other has; nothing is made."""
     return marks.scratch_directory() / f"{marks.SCRATCH_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
 
 
@@ -61,7 +61,7 @@ def make_directory(directory: Path) -> tuple[int, int]:
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         lock = os.open(f".{marks.LOCK}", flags, 0o600, dir_fd=opened)
-        with contextlib.suppress(OSError):  # a file system without locks: nobody else can take it either
+        with contextlib.suppress(OSError):  # a file system without locks: no other can take it either
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.rename(
             f".{marks.LOCK}", marks.LOCK, src_dir_fd=opened, dst_dir_fd=opened

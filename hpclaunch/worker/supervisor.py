@@ -524,7 +524,7 @@ class Supervisor:
     def _on_signal(self, number: int, frame: Any) -> None:
         if number in (signal.SIGUSR1, signal.SIGUSR2):
             self._warned_by = self._warned_by or signal.Signals(number).name
-            if self._is_connecting:  # there is nobody to whom anything could be moved
+            if self._is_connecting:  # there is no worker to which anything could be moved
                 self._end(f"the batch system announced the end of the job ({self._warned_by})", 0)
                 raise _Signal
         if number == signal.SIGTERM and self.options.rank_pid == os.getppid():
@@ -536,7 +536,7 @@ class Supervisor:
                 raise _Signal
 
     def _say_goodbye(self) -> None:
-        """Tell the head why this job ends, so that nobody else has to be blamed for it."""
+        """Tell the head why this job ends, so that nothing else is blamed for it."""
         if self._head is not None:
             with contextlib.suppress(PeerError):
                 self._head.send([m.Goodbye(self._end_reason)], timeout=1.0)
@@ -563,7 +563,7 @@ class Supervisor:
         """Say once, to who wants to know, how the start went: "ready", or the reason why not."""
         fd, self._ready_fd = self._ready_fd, None
         if fd is not None:
-            with contextlib.suppress(OSError):  # nobody waits for it any more
+            with contextlib.suppress(OSError):  # no process waits for it any more
                 os.write(fd, word.encode())
             os.close(fd)
 

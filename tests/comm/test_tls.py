@@ -268,7 +268,7 @@ def test_older_tls_is_refused(credentials: Path, run: Run) -> None:
     [
         (hello("client", version=99), "protocol version 99.*install the same hpclaunch on both sides"),
         (hello("client", cluster="theirs"), "belongs to cluster theirs, not ours"),
-        (hello("nobody"), "may not act as 'nobody'"),
+        (hello("no-role"), "may not act as 'no-role'"),
         (m.Heartbeat(), "the first message was no greeting"),
     ],
     ids=["version", "cluster", "role", "no hello"],

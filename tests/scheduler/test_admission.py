@@ -1,4 +1,4 @@
-"""Room for values that clients send through the head: never too much, and everybody gets some in the end."""
+"""Room for values that clients send through the head: never too much, and every client gets some in the end."""
 
 from __future__ import annotations
 

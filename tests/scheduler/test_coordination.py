@@ -1,4 +1,4 @@
-"""Named things: whoever comes, waits, gives up or dies, each question is answered once and nothing is left."""
+"""Named things: whatever client comes, waits or dies, each request is answered once and nothing is left."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NamedMachine(RuleBasedStateMachine):
         for command in self.named.take_commands():
             if isinstance(command, Answer):
                 one = command.client, command.ticket
-                assert one in self.open, "answered twice, or somebody who has gone"
+                assert one in self.open, "answered twice, or a client that has gone"
                 self.open.discard(one)
                 self.answers[one] = command.value
             elif isinstance(command, Keep):
@@ -207,7 +207,7 @@ def test_a_full_queue_goes_on_when_there_is_room() -> None:
 
 
 def test_what_cannot_be_asked() -> None:
-    with pytest.raises(ValueError, match="nobody can explode a queue"):
+    with pytest.raises(ValueError, match="no client can explode a queue"):
         NamedPrimitives().on_asked("a", 1, "queue", "explode", "q")
 
 
@@ -271,7 +271,7 @@ def test_values_of_a_queue_go_with_the_last_that_closes_it() -> None:
     assert not named.users
     ask("a", 5, "put", data=b"v", keys=["k"], maxsize=0, opens=True)
     named.on_client_left("a")
-    ask("b", 6, "close", opens=True)  # who has put it in has not said that nobody needs it
+    ask("b", 6, "close", opens=True)  # who has put it in has not said that it is not needed
     assert named.kept == {"k": 1}
     ask("b", 7, "get", batch=0)
     assert not named.users

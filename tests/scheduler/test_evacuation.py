@@ -34,7 +34,7 @@ def test_what_only_it_holds_goes_to_others_and_is_not_made_again(world: World) -
     world.move(old)
     world.step()
     assert not evacuation.sole_copies(world.state.workers[old.name])
-    world.lose(old, blame="nobody")
+    world.lose(old, blame="none")
     assert set(world.state.workers[new.name].holds) == {"a", "b"}
     assert not world.state.ready_count
     if not world.fetch_result(client, "a"):  # it asked the old one, and is told of the new
@@ -109,7 +109,7 @@ def test_a_taker_that_dies_after_its_giver_has_left_costs_a_run_and_no_result(wo
     world.drain(old)
     world.move(old)
     world.step()
-    world.lose(old, blame="nobody")
+    world.lose(old, blame="none")
     world.lose(taker)
     assert world.state.ready_count == 1, "it is made again"
     world.join()

@@ -106,7 +106,7 @@ def test_a_client_that_leaves_and_a_worker_that_is_lost_leave_nothing() -> None:
     scene.reactor.on_client_joined("c")
     scene.submit(b"g")
     scene.place()
-    scene.reactor.on_worker_lost("w", running=None, how="", blame="nobody", now=0.0)
+    scene.reactor.on_worker_lost("w", running=None, how="", blame="none", now=0.0)
     scene.tick(1.0)
     scene.tick(9.0)
     assert not scene.reactor.state.with_large

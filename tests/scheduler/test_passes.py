@@ -1,4 +1,4 @@
-"""Who speaks for a job: whoever has the pass of its present run."""
+"""Who speaks for a job: the one that has the pass of its present run."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_large_results_are_fetched_through_the_head(run: Run) -> None:
         assert data.request == 7
         assert serialize.load_value(client.buffers[0]) == work.big(200_000)
         client.comm.send(m.Fetch(8, ["gone"], "worker:w"))
-        client.comm.send(m.Fetch(9, ["k0"], "worker:nobody"))
+        client.comm.send(m.Fetch(9, ["k0"], "worker:none"))
         assert {(await client.hear(m.Data, i)).buffers for i in (2, 3)} == {-1}
 
     run(scene)

@@ -539,7 +539,7 @@ class World:
             assert not self.state.workers[worker.name].assigned
 
     def check_empty(self) -> None:
-        """After all clients have let go of everything."""
+        """After all clients have released everything."""
         assert not self.state.tasks
         assert not self.state.ready_count
         for worker in self.workers.values():

@@ -2,7 +2,7 @@
 network, threads, disks and supervisors that are made up.
 
 What tasks compute is computed, so that a wrong input or a stale result shows in the result. After each round of
-the head its state is checked; whatever is logged as an error, or raised where nobody takes it, fails the test.
+the head its state is checked; whatever is logged as an error, or raised where it is not caught, fails the test.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class VirtualCluster:
         raise CommClosedError(f"no {method} here")
 
     def check_empty(self) -> None:
-        """After everybody has let go of everything: nobody keeps anything of it."""
+        """After all clients have released everything: nothing of it is kept."""
         state = self.head.reactor.state
         assert not state.tasks, [task.story() for task in state.tasks.values()]
         assert not (state.ready_count)

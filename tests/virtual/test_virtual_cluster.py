@@ -1,7 +1,7 @@
 """The real head, workers and clients on a virtual clock, where everything goes wrong; it all follows from a seed.
 
 Whatever crashes, stalls, breaks, is full, leaves or is told to end: each result is right, each future ends once,
-nothing waits for ever, and when everybody has let go of everything, nobody keeps anything.
+nothing waits without end, and when all clients have released everything, nothing is kept.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ async def story(cluster: VirtualCluster, seed: int, seconds: float) -> int:
     trouble = Trouble(cluster)
     until = cluster.loop.now + seconds
     shared: dict[str, Shared] = {}
-    busy: set[str] = set()  # kinds of what is shared that somebody is about to use
+    busy: set[str] = set()  # kinds of what is shared that a client is about to use
     users = [User(cluster, await cluster.client(f"user{i}"), shared, busy, 10 * seed + i) for i in range(3)]
     work = [asyncio.ensure_future(user.work(until)) for user in users]
     await asyncio.sleep(seconds)

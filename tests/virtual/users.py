@@ -69,7 +69,7 @@ class User:
         self._marks = 0
 
     async def work(self, until: float) -> None:
-        """Do one thing after another until that time, then let go of everything."""
+        """Do one thing after another until that time, then released everything."""
         moves = {
             self.submit: 10, self.check: 8, self.release: 6, self.cancel: 2, self.retry: 2, self.scatter: 2,
             self.replicate: 1, self.rebalance: 1, self.share: 1, self.cancel_unstarted: 1, self.actor: 1,
@@ -135,7 +135,7 @@ class User:
             await self.outcome_of(wish)
 
     async def reuse(self) -> None:
-        """Use one name for one task after another: whoever takes such a result takes the one that is told."""
+        """Use one name for one task after another: a user that takes such a result takes the one that is told."""
         self._marks += 1
         future = self.client.submit(combine, 300, self._marks, key=f"again-{self.client.name}")
         some = [self.client.submit(combine, 300, i, future) for i in range(self.rng.choice((0, 1, 4)))]
@@ -174,7 +174,7 @@ class User:
         if future._status == DONE:
             assert serialize.load_value(future._data) == wish.value, f"{future.key} has a wrong result"
         elif future._status == CANCELLED:
-            assert "cancelled" in wish.may, f"{future.key} was cancelled by nobody"
+            assert "cancelled" in wish.may, f"{future.key} was not cancelled"
         elif future._status in (FAILED, LOST):
             failure = future._data
             kind = failure.kind or "ValueError"
@@ -235,7 +235,7 @@ class User:
         assert await core_of(self.client).link.ask_soon("rebalance") >= 0
 
     async def share(self) -> None:
-        """Put a future into a queue or a variable that all use, and let go of it; or take one out."""
+        """Put a future into a queue or a variable that all use, and release it; or take one out."""
         kind = self.rng.choice(("queue", "variable"))
         if kind not in self.busy:  # one at a time, so that it is known what is in it
             self.busy.add(kind)
@@ -251,7 +251,7 @@ class User:
                 self._may_be_cancelled([wish])
                 self.wishes.remove(wish)
                 assert (await self._named(kind, "put", kind, None, how))[0] is True
-                # Whoever has it may cancel it now, and retry it.
+                # A user that has it may cancel it now, and retry it.
                 may = wish.may | {"cancelled", "LostResultError"}
                 self.shared[kind] = Shared(wish.future.key, wish.value, may)
             return

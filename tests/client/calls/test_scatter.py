@@ -165,10 +165,10 @@ def test_large_arguments_are_told_of(client: Client) -> None:
 
 
 def test_values_for_a_worker_that_is_not_there(client: Client) -> None:
-    with pytest.raises(UserError, match="there is no worker nobody to keep this"):
-        client.scatter(np.arange(1_000_000.0), workers=["nobody"])
+    with pytest.raises(UserError, match="there is no worker no-such-worker to keep this"):
+        client.scatter(np.arange(1_000_000.0), workers=["no-such-worker"])
     with pytest.raises(LostResultError, match="no worker to keep"):
-        client.scatter(work.big(100_000), workers=["nobody"], hash=False).result(10)
+        client.scatter(work.big(100_000), workers=["no-such-worker"], hash=False).result(10)
 
 
 def test_no_worker_to_scatter_to(own_cluster: Make) -> None:

@@ -1,4 +1,4 @@
-"""A key that is cancelled or let go, and used again at once: news of the old task never reach the new future.
+"""A key that is cancelled or released, and used again at once: news of the old task never reach the new future.
 
 A real client and the real reactor of the head, with queues between them that are emptied in any order; what a task
 returns says which submission it was.
@@ -242,7 +242,7 @@ class Walk:
         self.rng = random.Random(seed)
         self.head = Head()
         self.current: dict[str, Future] = {}
-        self.old: list[Future] = []  # futures that somebody still has, though their keys are used again
+        self.old: list[Future] = []  # futures that a client still has, though their keys are used again
         self.numbers: dict[Future, int] = {}
         self.cancelled: set[int] = set()
         self.failed: set[int] = set()

@@ -79,7 +79,7 @@ def fail_in_a_file(text: str) -> None:
 
 
 def begin(client: Client, **words: Any) -> Any:
-    """Submit what may have no worker to run on, or no time; and let go of it."""
+    """Submit what may have no worker to run on, or no time; and release it."""
     future = client.submit(work.inc, 1, **words)
     said = client.why(future)
     future.cancel()
