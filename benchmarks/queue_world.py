@@ -3,9 +3,9 @@
 Seconds are whole. Jobs of one or several kinds wait in a queue (each its own time, and no more run at once than
 the site allows), start, run as many tasks as they have slots, and end when they are released, at their walltime,
 or by pre-emption, which some sites follow by putting the job back into the queue; some fail before they start.
-What a task was doing when its job ended is done again. Everything follows from a seed: the n-th job that is submitted has
-the same fate whichever policy submits it. The clock goes from event to event, or to where the policy wants
-to look.
+What a task was doing when its job ended is done again. Everything follows from a seed: the n-th job that is
+submitted has the same fate whichever policy submits it. The clock goes from event to event, or to where the
+policy wants to look.
 """
 
 from __future__ import annotations

@@ -140,7 +140,8 @@ class Lifecycle:
         if self.references.named:
             self.references.on_forgotten(key for key in keys if key not in tasks)
             self.references.suspects.update(keys)
-        self.release_unneeded(unwanted)
+        if unwanted:
+            self.release_unneeded(unwanted)
 
     # --- towards a result
 
@@ -319,7 +320,8 @@ class Lifecycle:
     def release_unneeded(self, todo: list[Task]) -> None:
         """Stop, free or forget those of some tasks that are not needed, and what only they needed."""
         tasks = self.state.tasks
-        self.references.on_released(todo)
+        if self.references.named:
+            self.references.on_released(todo)
         while todo:
             task = todo.pop()
             if task.wanted_by or task.users or tasks.get(task.key) is not task:

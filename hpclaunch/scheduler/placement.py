@@ -42,7 +42,9 @@ def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
         ready.push(task)
     if state.restricted and state.changed is None:  # some had no time for a task: who has?
         place_restricted(state, batches, now)
-    state.with_large.update((worker, None) for worker in batches if worker.large)
+    for worker in batches:
+        if worker.large:
+            state.with_large[worker] = None
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 

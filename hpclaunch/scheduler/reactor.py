@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import reference_cycles, references, sizes, timeouts
-from hpclaunch.scheduler.client_events import release_unattended
+from hpclaunch.scheduler.client_events import UNATTENDED, release_unattended
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.eligibility import give_back
 from hpclaunch.scheduler.function import MANY_CALLS, MUCH_SECONDS, load_of_size
@@ -54,9 +54,12 @@ class Reactor:
 
     def take_commands(self) -> list[Command]:
         """Return what is to be sent for the facts since the last call."""
-        release_unattended(self.lifecycle)
-        references.release_dropped(self.lifecycle)
-        return self.lifecycle.take_commands()
+        lifecycle = self.lifecycle
+        if UNATTENDED in lifecycle.updates:
+            release_unattended(lifecycle)
+        if lifecycle.references.dropped:
+            references.release_dropped(lifecycle)
+        return lifecycle.take_commands()
 
     # --- clients
 

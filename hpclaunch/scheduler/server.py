@@ -16,13 +16,11 @@ from typing import Any
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import Frame
-from hpclaunch.comm.messages import INLINE_BYTES
 from hpclaunch.comm.roles import CLIENTS, named_workers, permitted
 from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullError
 from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.draining import wait_until_drained
-from hpclaunch.scheduler.eligibility import workers_named
 from hpclaunch.scheduler.heartbeats import Heartbeats
 from hpclaunch.scheduler.job_runs import JobRuns
 from hpclaunch.scheduler.large_functions import forget_idle
@@ -264,7 +262,7 @@ class SchedulerServer:
         if handler is not None:
             handler(peer, message)
         elif type(message) is m.Put:
-            self._on_put(peer, message, buffers)
+            self.requests.on_put(peer, message, buffers)
 
     def _from_worker(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         if peer.hello.name not in self.reactor.state.workers:
@@ -300,19 +298,6 @@ class SchedulerServer:
             peer.comm.close("tasks of a function that was not defined")
             return
         self.reactor.on_tasks_submitted(peer.hello.name, message)
-
-    def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
-        """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
-        small = bytes(buffers[0]) if message.size <= INLINE_BYTES and len(buffers) == 1 else None
-        if message.workers:  # by name, address, host or job
-            message.workers = workers_named(self.reactor.state, message.workers) or message.workers
-        worker = self.peers.workers.get(
-            client_events.on_data_put(self.reactor.lifecycle, peer.hello.name, message, small) or ""
-        )
-        if worker is not None:
-            worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
-        if small is None:
-            self.requests.admission.on_received(peer, message.size)
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)

@@ -1,4 +1,4 @@
-"""References under way: whichever release comes first, nothing that a client holds is lost, nothing else is kept."""
+"""References under way: whichever release comes first, what a client holds is kept, and nothing else is."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from hpclaunch.scheduler import (
     inspection,
     invariants,
     relays,
+    requests,
     restarts,
     server,
     state,
@@ -321,7 +322,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     loop = cluster.loop
     for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
-    patch.setattr(server, "INLINE_BYTES", INLINE_BYTES)
+    patch.setattr(requests, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
     patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)
