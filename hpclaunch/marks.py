@@ -27,6 +27,8 @@ SCRATCH_PREFIX = "hpclaunch-spill-"
 LOCK = "lock"
 #: Seconds after which a directory without a lock is taken as one that never got one.
 _BIRTH_SECONDS = 600.0
+#: Seconds in which the ranks of one launch end that are killed, and seconds between two looks.
+_DYING_SECONDS, _LOOK_SECONDS = 3.0, 0.1
 
 
 def mark(directory: Path, pid: int) -> None:
@@ -52,6 +54,18 @@ def remove_dead(base: Path) -> list[Path]:
     for path in workers:
         shutil.rmtree(path, ignore_errors=True)
     return [*ranks, *workers]
+
+
+def remove_dying(base: Path) -> None:
+    """Remove what ranks leave that are being killed one after the other; wait a moment for those that still live.
+
+    Ranks of other launches on this host, which go on, make it wait for all of that time.
+    """
+    until = time.monotonic() + _DYING_SECONDS
+    remove_dead(base)
+    while any(base.glob(f"{PREFIX}*/{_OWNER}")) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+        remove_dead(base)
 
 
 def _has_no_owner(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -70,7 +71,9 @@ class World:
         self.pids: dict[str, int] = json.loads(line)
 
     def kill(self, number: int, *names: str) -> None:
-        """Send a signal to processes by what they are."""
+        """Send a signal to processes by what they are; none of several acts on the end of another."""
+        for name in names if len(names) > 1 else ():
+            os.kill(self.pids[name], signal.SIGSTOP)
         for name in names:
             os.kill(self.pids[name], number)
 
@@ -164,6 +167,27 @@ def test_nothing_is_left(world: World, end: Callable[[World], None]) -> None:
     end(world)
     world.program.communicate(timeout=60)
     wait_until(lambda: world.left() == [] or None, f"nothing to be left of {world.left()}", 30)
+
+
+def test_a_head_that_is_killed_while_it_closes_leaves_no_keys(world: World) -> None:
+    """Its workers have been told to end, and do not wait for it any more."""
+    (log,) = world.runs.glob("*/head.log")
+    world.kill(signal.SIGKILL, "owner")
+
+    def is_closing() -> bool:
+        try:
+            return "closing: its owner has ended" in log.read_text()
+        except FileNotFoundError:  # it has closed
+            return True
+
+    wait_until(is_closing, "the head to close")
+    with contextlib.suppress(ProcessLookupError):
+        world.kill(signal.SIGKILL, "head")
+    world.program.communicate()
+    assert not list(world.runs.glob("*/*.pem"))
+    wait_until(lambda: not world.processes(), "all processes to end", 30)
+    subprocess.run([sys.executable, "-m", "hpclaunch", "ps"], env=world.environment, check=True)
+    assert world.left() == []
 
 
 def test_after_a_power_cut_the_next_command_on_the_host_removes_all(world: World) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, file_errors, heartbeat, marks, process_limits, rundir
+from hpclaunch import batch, clocks, file_errors, heartbeat, marks, process_limits, remains, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -218,6 +218,7 @@ class Head:
             self._closing = asyncio.ensure_future(self._close(reason))
 
     async def _close(self, reason: str) -> None:
+        remains.remove_keys(self.directory)  # no worker that has left would, if this process is killed meanwhile
         log.info("closing: %s", reason)
         try:
             await self.close_all(reason)

@@ -151,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
             from hpclaunch import rundir
 
             rundir.remove(options.directory)
-            marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
+            if options.rank_pid is not None and os.getppid() != options.rank_pid:  # its rank was killed
+                marks.remove_dying(options.directory.parent)
 
 
 def _settings(options: argparse.Namespace) -> Options:
