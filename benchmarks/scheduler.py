@@ -61,7 +61,7 @@ class _Timed:
         start = time.thread_time()
         if self.now >= self._next_tick:
             self._next_tick = self.now + 0.1
-            self.reactor.on_tick(self.now)
+            self.reactor.on_timer(self.now)
         commands = self.reactor.take_commands()
         state = self.reactor.state
         if (state.ready.count or state.held) and (state.idle or state.open):

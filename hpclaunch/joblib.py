@@ -158,7 +158,7 @@ class HPCLaunchBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """While results are waited for in a task, let others have its thread."""
+        """While results are waited for in a task, secede."""
         with seceding():
             yield
 
@@ -213,7 +213,7 @@ class _Setup:
         return _Setup(self.token, self.function, replace(self.args))
 
     def run(self) -> None:
-        """Call it, unless this process has. Others wait for the end; who fails is called again."""
+        """Call it, unless this process has. Other calls wait for the end; one that fails is called again."""
         with _set_up_lock:
             if self.token not in _set_up:
                 self.function(*self.args)

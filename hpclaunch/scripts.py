@@ -27,10 +27,13 @@ import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
 from hpclaunch import rundir
+from hpclaunch.batch.base import BatchSystem
+from hpclaunch.batch.systems import codec
 from hpclaunch.config import paths, shellwords
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import mebibytes_up
 from hpclaunch.data_files import data_path
+from hpclaunch.dialects import sge_word
 from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError
 from hpclaunch.jobs.expiry import margin_of
@@ -47,7 +50,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^][A-Za-z0-9_@%+=:,./~^-]*")
 _SIZES = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
 #: Shells that read our first lines as bash does, and so can hand over to bash.
 _LIKE_BASH = ("sh", "dash", "ash", "ksh", "mksh", "zsh")
@@ -109,11 +111,12 @@ def render(
             f"section {config.section!r} is for the ranks of a job that runs: call initialize() in its script. "
             "`hpclaunch script sge --mpi 8 script.py` renders a job that starts them"
         )
+    system = codec(config.batch_system)
     command = _default_command(config, directory) if worker_command is None else worker_command
-    directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
+    directives = Directives(config.job_extra_directives, config.job_directives_skip, system.dialect)
     slots = directives.slots(config.cores)
     values: dict[str, Any] = {
-        **_values(config, directives, _resources(config, slots)),
+        **_values(config, system, directives, _resources(config, slots)),
         "cluster_id": cluster_id,
         "directory": str(directory),
         "logs": str(log_directory(config, directory)),
@@ -126,10 +129,11 @@ def render(
         "memory_mib": mebibytes_up(config.memory),
         "threads_per_task": max(1, config.cores // (config.processes * config.threads)),
     }
-    text = _fill_in(config, f"{config.batch_system}.sh.j2", values)
+    text = _fill_in(config, system, system.template, values)
     _warn_of_useless_skips(directives)
-    if config.batch_system == "sge" and slots < config.cores:
-        warn(f"the job uses {config.cores} cores, but its -pe asks for {slots} slot{'s' if slots > 1 else ''}")
+    if slots < config.cores:
+        asked = f"its {system.dialect.slots_option} asks for {slots} slot{'s' if slots > 1 else ''}"
+        warn(f"the job uses {config.cores} cores, but {asked}")
     return text
 
 
@@ -145,16 +149,19 @@ def render_ranks(
     :param has_memory: False asks for no memory: the site's default is enough.
     :raises ScriptError: a value can't stand in a script, or a template is wrong.
     """
-    directives = Directives(config.job_extra_directives, config.job_directives_skip, config.batch_system)
+    system = codec(config.batch_system)
+    if not system.ranks_template:
+        raise ScriptError(f"the codec of {system.title} has no template for a job of MPI ranks (ranks_template)")
+    directives = Directives(config.job_extra_directives, config.job_directives_skip, system.dialect)
     needed = count * config.cores
     slots = directives.slots(needed)
-    if config.batch_system == "sge" and slots < needed:
-        raise ScriptError(f"{count} ranks of {config.cores} cores need {needed} slots; -pe asks for {slots}")
+    if slots < needed:
+        asked = f"{system.dialect.slots_option} asks for {slots}"
+        raise ScriptError(f"{count} ranks of {config.cores} cores need {needed} slots; {asked}")
     asks_for_memory = has_memory or config.resource_spec is not None
-    default = {"slurm": "srun", "sge": "mpirun -np $NSLOTS" if config.cores == 1 else f"mpirun -np {count}"}
-    launch = ShellCode(launcher or default.get(config.batch_system, f"mpirun -np {count}"))
+    launch = ShellCode(launcher or system.launcher(count=count, cores=config.cores))
     values: dict[str, Any] = {
-        **_values(config, directives, _resources(config, config.cores) if asks_for_memory else ""),
+        **_values(config, system, directives, _resources(config, config.cores) if asks_for_memory else ""),
         "cluster_id": "",
         "logs": str(Path(config.log_directory).expanduser().absolute()) if config.log_directory else "",
         "count": count,
@@ -163,15 +170,18 @@ def render_ranks(
         "memory_mib": mebibytes_up(-(-config.memory // config.cores)) if has_memory else None,
         "threads_per_task": config.cores,
     }
-    text = _fill_in(config, f"{config.batch_system}_ranks.sh.j2", values)
+    text = _fill_in(config, system, system.ranks_template, values)
     _warn_of_useless_skips(directives)
     return text
 
 
-def _values(config: JobConfig, directives: Directives, resources: str) -> dict[str, Any]:
+def _values(
+    config: JobConfig, system: type[BatchSystem], directives: Directives, resources: str
+) -> dict[str, Any]:
     """Return the values that every script has."""
     shell = _shell(config.shebang)
     own_time = directives.run_time(config.resource_spec or "")
+    run_time = system.dialect.time_option.rpartition(" ")[2]
     walltime = own_time if own_time is not None else config.walltime
     return {
         "config": config,
@@ -179,7 +189,7 @@ def _values(config: JobConfig, directives: Directives, resources: str) -> dict[s
         "resources": directives.wants_resources(resources),
         "walltime": walltime or 0,
         "drain_margin": math.ceil(margin_of(walltime, config.drain_margin)) if walltime is not None else 0,
-        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, "h_rt"),
+        "wants_run_time": config.walltime is not None and not _has_resource(config.resource_spec, run_time),
         "shell": shell,
         "is_bash": shell.endswith("bash"),
         "thread_variables": THREAD_VARIABLES,
@@ -210,8 +220,8 @@ def log_directory(config: JobConfig, directory: Path) -> Path:
     return Path(config.log_directory).expanduser().absolute()
 
 
-def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
-    environment = _environment(config)
+def _fill_in(config: JobConfig, system: type[BatchSystem], name: str, values: dict[str, Any]) -> str:
+    environment = _environment(config, system)
     try:
         text = environment.get_template(name).render(values)
         encoded(text)
@@ -231,29 +241,38 @@ def _fill_in(config: JobConfig, name: str, values: dict[str, Any]) -> str:
     return text
 
 
-def _environment(config: JobConfig) -> SandboxedEnvironment:
+def _environment(config: JobConfig, system: type[BatchSystem]) -> SandboxedEnvironment:
     if not config.template_directory:
-        return _environment_of(config.batch_system, None)
+        return _environment_of(system, None)
     own = Path(config.template_directory).expanduser()
     if not own.is_dir():
         raise ScriptError(f"template-directory {own} is not a directory")
-    return _environment_of(config.batch_system, own.absolute())
+    return _environment_of(system, own.absolute())
 
 
 @functools.lru_cache(maxsize=8)  # compiling a template takes longest; one that has changed is read again
-def _environment_of(batch_system: str, directory: Path | None) -> SandboxedEnvironment:
+def _environment_of(system: type[BatchSystem], directory: Path | None) -> SandboxedEnvironment:
     own = [directory] if directory is not None else []
     ours = jinja2.FileSystemLoader(data_path("templates"))
+    theirs = system.template_directory
+    codecs = [("", ours)] if theirs is None else [(system.name, jinja2.FileSystemLoader(theirs)), ("", ours)]
     environment = SandboxedEnvironment(
-        loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(own), ours, jinja2.PrefixLoader({"hpclaunch": ours})]),
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.FileSystemLoader(own),
+                *(loader for _, loader in codecs),
+                jinja2.PrefixLoader({name or "hpclaunch": loader for name, loader in codecs}),
+            ]
+        ),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
     )
-    word = _slurm_word if batch_system == "slurm" else _sge_word
-    environment.filters.update(q=_shell_quote, d=word, slurm_path=_slurm_path, sge_path=_sge_path)
+    environment.filters.update(
+        q=_shell_quote, d=system.dialect.write_word, slurm_path=_slurm_path, sge_path=_sge_path
+    )
     environment.filters.update(slurm_time=_slurm_time, sge_time=_sge_time, needed=_needed)
     return environment
 
@@ -344,35 +363,6 @@ def on_node(path: str) -> ShellCode:
     return ShellCode(f'"{escaped}"')
 
 
-def _sge_word(value: object) -> str:
-    """Return a value as one word of a Grid Engine directive.
-
-    :raises ScriptError: there is no way to write it.
-    """
-    text = _checked(value, "\"'#")
-    return text if _PLAIN.fullmatch(text) else f'"{text}"'
-
-
-def _slurm_word(value: object) -> str:
-    """Return a value as one word of a Slurm directive.
-
-    :raises ScriptError: it is not one line of text.
-    """
-    text = _checked(value, "")
-    if _PLAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _checked(value: object, refused: str) -> str:
-    text = str(value)
-    bad = [c for c in text if c in refused or not (c.isprintable() or c == " " or "\udc80" <= c <= "\udcff")]
-    if bad or not text or text.startswith("-"):
-        why = f"it has {bad[0]!r}" if bad else "it begins with '-'" if text else "it is empty"
-        raise ScriptError(f"{text!r} can't stand in a batch directive: {why}")
-    return text
-
-
 def _slurm_path(value: object) -> str:
     """Return a path as Slurm's file name patterns write it.
 
@@ -393,4 +383,4 @@ def _sge_path(value: object) -> str:
     bad = [c for c in text if c in "$:,\"'#"]
     if bad:
         raise ScriptError(f"Grid Engine can't write logs to {text!r}: it has {bad[0]!r}; set log-directory")
-    return _sge_word(text)
+    return sge_word(text)

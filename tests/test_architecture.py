@@ -60,6 +60,7 @@ PURE = {
     "config.shellwords",
     "config.units",
     "config.worker_options",
+    "dialects",
     "directives",
     "doctor.findings",
     "doctor.page",
@@ -73,18 +74,23 @@ PURE = {
     "scheduler.commands",
     "scheduler.coordination",
     "scheduler.demand",
+    "scheduler.eligibility",
     "scheduler.evacuation",
+    "scheduler.function",
     "scheduler.invariants",
     "scheduler.job_runs",
     "scheduler.large_functions",
+    "scheduler.lifecycle",
     "scheduler.load",
     "scheduler.memory_pressure",
     "scheduler.multilocks",
+    "scheduler.oversized",
     "scheduler.passes",
     "scheduler.placement",
     "scheduler.reactor",
     "scheduler.rebalance",
     "scheduler.recall",
+    "scheduler.reference_counts",
     "scheduler.reference_cycles",
     "scheduler.references",
     "scheduler.requirements",
@@ -134,6 +140,7 @@ ALLOWED = {
     "signal",
     "statistics",
     "string",
+    "sys",
     "struct",
     "textwrap",
     "threading",
@@ -164,6 +171,7 @@ USED_PURELY = {
     },
     "random": {"Random"},  # as a type: who calls hands in the generator
     "signal": {"Signals"},  # numbers and names
+    "sys": {"executable"},  # a constant
     "threading": {"local", "RLock", "current_thread", "main_thread"},  # no threads, but which one this is
 }
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "Random"}
@@ -193,7 +201,7 @@ FILE_CALLS = {
 }
 
 # Which half a module belongs to, by its first word. The rest is listed one by one.
-LAUNCH = {"config", "directives", "scripts", "batch", "transport", "jobs", "cluster"}
+LAUNCH = {"config", "dialects", "directives", "extensions", "scripts", "batch", "transport", "jobs", "cluster"}
 COMPUTE = {"comm", "client", "joblib", "link", "scheduler", "tasks", "worker"}
 JOINING = {"head", "engines", "cli", "doctor", "mpi"}
 JOINING_MODULES = {"", "__main__", "cluster.cluster", "cluster.local", "cluster.shutdown"}
@@ -216,6 +224,8 @@ LAYERS = (
     "trusted",
     "current_cluster",
     "directives",
+    "dialects",
+    "extensions",
     "config",
     "rundir",
     "comm",
@@ -259,6 +269,7 @@ LAYERS = (
 # Imports that point up, each for a reason.
 POINTS_UP = {
     ("current_cluster", "cluster.local"): "Client() finds or makes a cluster, when it is called without one",
+    ("extensions", "batch.base"): "what an entry point gives is checked to be a codec",
     ("cli.main", ""): "the version",
     ("doctor.probe", ""): "the version",
     ("doctor.trial", ""): "the version",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from hpclaunch.dialects import SGE, SLURM
 from hpclaunch.directives import Directives, options
 from hpclaunch.errors import ScriptError
 
+DIALECTS = {"sge": SGE, "slurm": SLURM}
 OPTIONS = [
     ("sge", "-V", [("-V", "")]),
     ("sge", "-pe smp 8", [("-pe", "smp 8")]),
@@ -39,16 +41,16 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("batch_system", "line", "found"), OPTIONS)
 def test_options_of_a_line(batch_system: str, line: str, found: list[tuple[str, str]]) -> None:
-    assert options(line, batch_system) == found
+    assert options(line, DIALECTS[batch_system]) == found
 
 
 @pytest.mark.parametrize("line", ["h_rt", "mem=4G", "# a note", "4 -V"])
 def test_what_is_no_directive_is_refused(line: str) -> None:
     with pytest.raises(ScriptError, match=r"job-extra-directives: .* must begin with an option"):
-        Directives([line], [], "sge")
+        Directives([line], [], SGE)
     if line != "h_rt":  # a plain word may say what to leave out, as in dask-jobqueue
         with pytest.raises(ScriptError, match=r"job-directives-skip: .* must begin with an option"):
-            Directives([], [line], "slurm")
+            Directives([], [line], SLURM)
 
 
 WANTS = [
@@ -85,14 +87,14 @@ WANTS = [
 def test_users_directives_win(
     batch_system: str, extra: list[str], skip: list[str], asked: str, wanted: bool
 ) -> None:
-    assert Directives(extra, skip, batch_system).wants(asked) is wanted
+    assert Directives(extra, skip, DIALECTS[batch_system]).wants(asked) is wanted
 
 
 def test_resources_are_merged_by_name() -> None:
-    directives = Directives(["-l h_vmem=48G,disk=1G"], ["-l arch"], "sge")
+    directives = Directives(["-l h_vmem=48G,disk=1G"], ["-l arch"], SGE)
     assert directives.wants_resources("h_vmem=24G,gpu=1, arch=x64 ,tmp=4G") == "gpu=1,tmp=4G"
-    assert Directives([], ["-l"], "sge").wants_resources("h_vmem=24G,gpu=1") == ""
-    assert Directives([], [], "sge").wants_resources("h_vmem=24G") == "h_vmem=24G"
+    assert Directives([], ["-l"], SGE).wants_resources("h_vmem=24G,gpu=1") == ""
+    assert Directives([], [], SGE).wants_resources("h_vmem=24G") == "h_vmem=24G"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_resources_are_merged_by_name() -> None:
     ],
 )
 def test_slots_are_the_users(extra: list[str], skip: list[str], slots: int) -> None:
-    assert Directives(extra, skip, "sge").slots(4) == slots
+    assert Directives(extra, skip, SGE).slots(4) == slots
 
 
 @pytest.mark.parametrize(
@@ -124,15 +126,15 @@ def test_slots_are_the_users(extra: list[str], skip: list[str], slots: int) -> N
 )
 def test_what_would_break_our_counting_is_refused(batch_system: str, line: str, words: str) -> None:
     with pytest.raises(ScriptError, match=words):
-        Directives([line], [], batch_system)
+        Directives([line], [], DIALECTS[batch_system])
 
 
 def test_slurms_short_t_is_the_time() -> None:
-    assert not Directives(["-t 1"], [], "slurm").wants("--time")
+    assert not Directives(["-t 1"], [], SLURM).wants("--time")
 
 
 def test_skips_that_hit_nothing_are_told() -> None:
-    directives = Directives([], ["-l h_vmem", "--oops", "-pe"], "sge")
+    directives = Directives([], ["-l h_vmem", "--oops", "-pe"], SGE)
     directives.wants("-pe")
     directives.wants("-l h_rt")
     assert list(directives.useless_skips()) == ["-l h_vmem", "--oops"]
@@ -152,5 +154,5 @@ def test_a_directive_replaces_its_own_key_and_no_other(data: st.DataObject, batc
     keys = KEYS[batch_system]
     chosen = data.draw(st.sampled_from(keys))
     joint = " " if batch_system == "sge" and not chosen.startswith("-l ") else "="
-    directives = Directives([f"{chosen}{joint}{value}"], [], batch_system)
+    directives = Directives([f"{chosen}{joint}{value}"], [], DIALECTS[batch_system])
     assert [key for key in keys if not directives.wants(key)] == [chosen]

@@ -27,7 +27,8 @@ from typing import NamedTuple
 import msgspec
 
 from hpclaunch.config.schema import JobConfig
-from hpclaunch.directives import REFUSED, Option, options, slurm_cluster, slurm_seconds
+from hpclaunch.dialects import SGE, SLURM, slurm_cluster, slurm_seconds
+from hpclaunch.directives import Dialect, Option, options
 from hpclaunch.errors import ScriptError
 from hpclaunch.notes import warn
 
@@ -178,6 +179,8 @@ _SWITCHES = frozenset(
         "DEBUG",
     )
 )
+#: The batch systems that take options from the environment.
+_DIALECTS = {"slurm": SLURM, "sge": SGE}
 #: What can't come from the environment, beside what can't be a directive at all.
 _NOT_INHERITED = {
     "slurm": {
@@ -203,7 +206,7 @@ def interference(config: JobConfig, environ: Mapping[str, str], directory: Path)
     :raises ScriptError: the script can't be rendered, or the environment sends jobs where they can't be followed.
     """
     system = config.batch_system
-    if system not in ("slurm", "sge"):
+    if system not in _DIALECTS:
         return []
     found = _slurm_settings(environ) if system == "slurm" else _sge_settings(_request_files(environ, directory))
     own: dict[str, str] = {}
@@ -261,16 +264,17 @@ def _own_options(config: JobConfig, directory: Path) -> dict[str, str]:
     text = scripts.render(
         plain, cluster_id="0", directory=directory, work_directory=directory, worker_command=["true"]
     )
-    lines = re.findall(r"^#(?:\$|SBATCH)\s+(.*)$", text, re.MULTILINE)
-    own = [option for line in lines for option in _parts(line, config.batch_system)]
+    dialect = _DIALECTS[config.batch_system]
+    lines = re.findall(rf"^{re.escape(dialect.prefix)}\s+(.*)$", text, re.MULTILINE)
+    own = [option for line in lines for option in _parts(line, dialect)]
     return {option.key: option.value for option in own}
 
 
-def _parts(line: str, system: str) -> Iterable[Option]:
-    if system == "slurm":
-        yield _slurm_option(line) if len(options(line, system)) == 1 else options(line, system)[0]
+def _parts(line: str, dialect: Dialect) -> Iterable[Option]:
+    if dialect is SLURM:
+        yield _slurm_option(line) if len(options(line, dialect)) == 1 else options(line, dialect)[0]
         return
-    for option in options(line, system):
+    for option in options(line, dialect):
         if option.key in _LISTS:
             for one in option.value.split(","):
                 yield Option(f"{option.key} {one.partition('=')[0].strip()}", one.strip())
@@ -279,7 +283,7 @@ def _parts(line: str, system: str) -> Iterable[Option]:
 
 
 def _weigh(origin: str, option: Option, line: str, own: Mapping[str, str], system: str) -> Setting:
-    refused = {**REFUSED[system], **_NOT_INHERITED[system]}.get(option.key)
+    refused = {**_DIALECTS[system].refused, **_NOT_INHERITED[system]}.get(option.key)
     if refused is None and option.key == "-w" and option.value in ("v", "p"):
         refused = "no job would be submitted"
     if refused is not None:
@@ -319,7 +323,7 @@ def _slurm_settings(environ: Mapping[str, str]) -> list[_Found]:
 
 def _slurm_option(line: str) -> Option:
     """Return a directive's key and value; an option that goes by another's key is told by its own name."""
-    (option,) = options(line, "slurm")
+    (option,) = options(line, SLURM)
     name = line.partition("=")[0].split()[0]
     is_another = name.startswith("--") and name != option.key
     return Option(option.key, f"{name} {option.value}".strip() if is_another else option.value)
@@ -381,7 +385,7 @@ def _sge_settings(files: Iterable[tuple[str, str]]) -> list[_Found]:
             if not line.strip() or line.startswith("#"):
                 continue
             try:
-                parts = list(_parts(line, "sge"))
+                parts = list(_parts(line, SGE))
             except ScriptError:
                 continue  # qsub itself refuses such a file
             for option in parts:

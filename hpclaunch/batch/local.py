@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpclaunch.batch.base import Completed, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus, JobUsage
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.dialects import NONE
 from hpclaunch.errors import StatusError, SubmitError
 
 _JOB_ID = re.compile(r"\d{1,18}\.\d{1,9}", re.ASCII)
 
 
-class LocalProcesses:
+class LocalProcesses(BatchSystem):
     """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
 
     :param python: an interpreter for the little batch system itself.
@@ -25,13 +28,19 @@ class LocalProcesses:
 
     name = "local"
     title = "the local batch system"
+    dialect = NONE
     template = "local.sh.j2"
-    max_array = 1000
+    ranks_template = "local_ranks.sh.j2"
 
     def __init__(self, *, python: str, program: str, spool: Path, walltime: int | None = None) -> None:
         # -I -S: nothing of the user's environment, and no site-packages, is looked at: it starts in 15 ms
         self._command = (python, "-I", "-S", program, str(spool))
         self._walltime = walltime or 0
+
+    @classmethod
+    def from_config(cls, config: JobConfig, directory: Path) -> LocalProcesses:
+        program = str(Path(__file__).with_name("localctl.py"))
+        return cls(python=sys.executable, program=program, spool=directory / "local", walltime=config.walltime)
 
     def is_job_id(self, text: str) -> bool:
         return _JOB_ID.fullmatch(text) is not None
@@ -45,31 +54,11 @@ class LocalProcesses:
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
         return [f"{number}.{i}" for i in range(1, (count or 1) + 1)]
 
-    def put_back(self, job_id: str) -> tuple[str, ...]:
-        return ()  # no job is ever put back here
-
-    def parse_put_back(self, done: Completed, job_id: str) -> str:
-        return ""
-
     def hint(self, done: Completed) -> str:
         return "Is the disk of the cluster's run directory full?" if "space" in done.stderr else ""
 
-    def is_lost(self, done: Completed) -> bool:
-        return done.is_late
-
-    def is_too_many(self, words: str) -> bool:
-        return False
-
     def limit(self, words: str) -> str:
         return ""
-
-    def second_look(self, job_ids: Sequence[str]) -> list[tuple[str, ...]]:
-        return []  # the listing has no filters
-
-    def parse_second_look(
-        self, done: Completed, job_ids: Iterable[str], seen: Iterable[str]
-    ) -> dict[str, JobStatus]:
-        return {}
 
     def find(self, script: Path) -> tuple[str, ...]:
         return (*self._command, "list")
@@ -86,13 +75,6 @@ class LocalProcesses:
             state = JobState(row["state"])
             found[row["id"]] = JobStatus(row["id"], state, row.get("reason", ""), row.get("host", ""))
         return {job_id: found[job_id] for job_id in job_ids if job_id in found}
-
-    def explain(self, job_id: str) -> tuple[str, ...]:
-        return (*self._command, "status", job_id)
-
-    def parse_explain(self, done: Completed, job_id: str) -> str:
-        status = self.parse_status(done, [job_id]).get(job_id)
-        return status.reason if status is not None else ""
 
     def cancel(self, job_ids: Sequence[str]) -> tuple[str, ...]:
         return (*self._command, "cancel", *job_ids)

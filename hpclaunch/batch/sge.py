@@ -17,8 +17,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpclaunch.batch.base import TOO_MANY_JOBS, Completed, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import TOO_MANY_JOBS, BatchSystem, Completed, JobState, JobStatus, JobUsage
+from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import format_bytes, format_duration
+from hpclaunch.dialects import SGE
 from hpclaunch.errors import StatusError, SubmitError
 
 _JOB_ID = re.compile(r"\d{1,18}(?:\.\d{1,9})?", re.ASCII)
@@ -84,7 +86,7 @@ _NOT_TOLD = "this site does not tell why jobs wait (schedd_job_info is off); `qs
 _LOST = ("failed receiving gdi request", "answer list from qmaster", "got read error", "got read timeout")
 
 
-class GridEngine:
+class GridEngine(BatchSystem):
     """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
 
     :param job_name: the name that the jobs' script gives them, by which lost ones are looked for.
@@ -92,8 +94,12 @@ class GridEngine:
 
     name = "sge"
     title = "Grid Engine"
+    dialect = SGE
     template = "sge.sh.j2"
-    max_array = 1000
+    ranks_template = "sge_ranks.sh.j2"
+    needed_commands = ("qsub", "qstat", "qdel")
+    useful_commands = ("qacct",)
+    process_launcher = "exec"
 
     def __init__(
         self, *, submit_extra: Sequence[str] = (), cancel_extra: Sequence[str] = (), job_name: str = "*"
@@ -101,6 +107,18 @@ class GridEngine:
         self._submit_extra = tuple(submit_extra)
         self._cancel_extra = tuple(cancel_extra)
         self._job_name = job_name
+
+    @classmethod
+    def from_config(cls, config: JobConfig, directory: Path) -> GridEngine:
+        return cls(
+            submit_extra=config.submit_command_extra,
+            cancel_extra=config.cancel_command_extra,
+            job_name=config.name,
+        )
+
+    @classmethod
+    def launcher(cls, *, count: int, cores: int) -> str:
+        return "mpirun -np $NSLOTS" if cores == 1 else f"mpirun -np {count}"
 
     # --- submitting
 

@@ -16,7 +16,9 @@ import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpclaunch.batch.base import TOO_MANY_JOBS, Completed, JobState, JobStatus, JobUsage
+from hpclaunch.batch.base import TOO_MANY_JOBS, BatchSystem, Completed, JobState, JobStatus, JobUsage
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.dialects import SLURM, slurm_cluster
 from hpclaunch.errors import StatusError, SubmitError
 
 _STATES = {
@@ -133,7 +135,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _JOB_ID = re.compile(r"\d{1,18}(?:_\d{1,9})?", re.ASCII)
 
 
-class Slurm:
+class Slurm(BatchSystem):
     """The codec; see :class:`hpclaunch.batch.base.BatchSystem` for what each method is for.
 
     :param cluster: where the user's own ``--clusters`` sends the jobs; empty is where one is.
@@ -141,7 +143,12 @@ class Slurm:
 
     name = "slurm"
     title = "Slurm"
+    dialect = SLURM
     template = "slurm.sh.j2"
+    ranks_template = "slurm_ranks.sh.j2"
+    needed_commands = ("sbatch", "squeue", "scancel")
+    useful_commands = ("sacct",)
+    rank_launcher = process_launcher = "srun"
     max_array = 1000  # the default MaxArraySize is 1001, and elements are counted from 1
 
     def __init__(
@@ -150,6 +157,12 @@ class Slurm:
         self._clusters = [cluster] if cluster else []
         self._submit_extra = tuple(submit_extra)
         self._cancel_extra = tuple(cancel_extra)
+
+    @classmethod
+    def from_config(cls, config: JobConfig, directory: Path) -> Slurm:
+        submit = config.submit_command_extra
+        where = slurm_cluster((*config.job_extra_directives, *config.inherited_directives), submit)
+        return cls(submit_extra=submit, cancel_extra=config.cancel_command_extra, cluster=where)
 
     @property
     def _where(self) -> tuple[str, ...]:

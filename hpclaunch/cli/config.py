@@ -18,6 +18,7 @@ from hpclaunch.config.layers import (
     Loaded,
     check_file,
     find_files,
+    is_foreign,
     load,
     merged_section,
     raise_all,
@@ -132,7 +133,7 @@ def _script_mistakes(file: Path) -> list[ConfigError]:
     for name, place in tree.places.items():
         if name == "default" or not place.startswith(f"{file}:"):
             continue
-        if name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]:
+        if is_foreign(tree, name):
             continue
         values = merged_section(tree, name, {}, [])
         missing = {key: one for key, one in _STAND_INS.items() if values[key].value is None}

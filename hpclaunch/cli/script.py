@@ -128,7 +128,7 @@ def _ranks_script(
     command = [*scripts.python_words(config), *program]
     if no_mpi:
         command = [*scripts.python_words(config), *run_module("hpclaunch"), "run", *program]
-        launcher = launcher or {"slurm": "srun", "sge": "exec"}.get(config.batch_system, "")
+        launcher = launcher or batch.codec(config.batch_system).process_launcher
     text = scripts.render_ranks(config, count=ranks, command=command, launcher=launcher, has_memory=has_memory)
     return config, text
 

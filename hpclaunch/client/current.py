@@ -1,4 +1,4 @@
-"""Which client is meant where none is named: the task's own, the innermost ``as_current`` block's, or the newest.
+"""The current client, where none is named: the task's own, the innermost ``as_current`` block's, or the newest.
 
 Owns the clients that were made to be a default (``set_as_default``, as it is unless told otherwise), oldest first.
 Clients are :class:`hpclaunch.Client` objects, which is above this module.
@@ -20,7 +20,7 @@ _lock = threading.Lock()
 
 
 def current_client() -> Any:
-    """Return the client that is meant here: in a task the one that all tasks of its worker share.
+    """Return the current client: in a task the one that all tasks of its worker share.
 
     :raises ValueError: there is none.
     """

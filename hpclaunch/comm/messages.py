@@ -14,6 +14,9 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 
+#: Bytes of a result, a scattered value or an actor's answer up to which it travels inside messages, by the head.
+INLINE_BYTES = 1 << 16
+
 #: Bytes of all files and plugins for workers that the head keeps.
 MAX_SETUP_BYTES = 512 << 20
 #: Bytes of a job's pass; what is shorter could be guessed.
@@ -64,7 +67,7 @@ class Welcome(_Message, tag=2):
     name: str
     python_path: list[bytes] = []  # as the file system has them, which may be no UTF-8
     heartbeat_seconds: float = 2.0
-    inline_limit: int = 65536  # results up to this many bytes travel to the head
+    inline_limit: int = INLINE_BYTES  # results up to this many bytes travel to the head
 
 
 class Goodbye(_Message, tag=3):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hpclaunch import extensions
 from hpclaunch.config import paths as paths_, readings, schema, worker_options
 from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
 from hpclaunch.config.machine import Machine, this_machine
@@ -94,7 +95,7 @@ def check_file(path: Path) -> list[ConfigError]:
     tree = read_tree([path], {})
     errors = list(tree.errors)
     for name in tree.sections:
-        if name == "default" or (name in schema.FOREIGN_SECTIONS and "batch_system" not in tree.sections[name]):
+        if name == "default" or is_foreign(tree, name):
             continue
         values = merged_section(tree, name, {}, errors)
         with warnings.catch_warnings():
@@ -245,19 +246,25 @@ def _arguments(overrides: Mapping[str, Any], errors: list[ConfigError]) -> Secti
     return _rename(given, errors)
 
 
+def is_foreign(tree: Tree, name: str) -> bool:
+    """Say whether a section is of dask-jobqueue, for a batch system that neither hpclaunch nor a package knows."""
+    is_named = "batch_system" in tree.sections[name]
+    return name in schema.FOREIGN_SECTIONS and not is_named and name not in extensions.names()
+
+
 def merged_section(tree: Tree, name: str, arguments: Section, errors: list[ConfigError]) -> Section:
     """Return a section's values over those that it is based on; none if that can't be told."""
-    if name not in tree.sections:
+    if name not in tree.sections and name not in extensions.names():
         known = [one for one in tree.sections if one != "default"]
         hint = _nearest(name, known) or f"; there are {', '.join(known)}"
         errors.append(ConfigError(f"there is no section {name!r} below jobqueue{hint}", key=name))
         return {}
-    own = tree.sections[name]
+    own = tree.sections.get(name, {})
     system = _batch_system(tree, name, arguments, errors)
     if system is None:
         return {}
     merged: Section = {}
-    for layer in (tree.sections["default"], tree.sections[system.value], own, tree.memory, arguments):
+    for layer in (tree.sections["default"], tree.sections.get(system.value, {}), own, tree.memory, arguments):
         for key, value in layer.items():
             if value.value is None and key in merged and not (key in KEYS and KEYS[key].optional):
                 continue  # null: as if it were not there
@@ -268,12 +275,22 @@ def merged_section(tree: Tree, name: str, arguments: Section, errors: list[Confi
 
 def _batch_system(tree: Tree, name: str, arguments: Section, errors: list[ConfigError]) -> Value | None:
     """Return what a section says of its batch system; None, and a mistake, if that is none of ours."""
-    none = Value(None, tree.places[name])
-    said = [layer.get("batch_system", none) for layer in (arguments, tree.sections[name])]
+    none = Value(None, tree.places.get(name, ""))
+    said = [layer.get("batch_system", none) for layer in (arguments, tree.sections.get(name, {}))]
     system = next((one for one in said if one.value is not None), none)
     if system.value in schema.KINDS:
         return system
-    known = ", ".join(schema.BATCH_SYSTEMS)
+    others = extensions.names()
+    if system.value is None and name in others:
+        system = Value(name, none.origin or f"the package {extensions.package_of(name)}")
+    if system.value in others:
+        try:
+            extensions.load(system.value)
+        except ConfigError as error:
+            errors.append(ConfigError(error.message, origin=system.origin, key="batch-system"))
+            return None
+        return system
+    known = ", ".join((*schema.BATCH_SYSTEMS, *others))
     if name in schema.FOREIGN_SECTIONS and system.value is None:
         text = f"batch system {name!r} is not supported; there are {known}"
     elif system.value is None:

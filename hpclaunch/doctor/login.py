@@ -12,23 +12,18 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
+from hpclaunch import batch
 from hpclaunch.batch.base import Completed
 from hpclaunch.batch.environment import Fate, interference
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import format_duration
-from hpclaunch.directives import options, sge_seconds, slurm_seconds
+from hpclaunch.dialects import sge_seconds, slurm_seconds
+from hpclaunch.directives import options
 from hpclaunch.doctor.findings import LEAST_SPACE, Finding, Grade, of_umask
-from hpclaunch.errors import HPCLaunchError
+from hpclaunch.errors import HPCLaunchError, StatusError
 from hpclaunch.jobs.reasons import about
 from hpclaunch.transport.base import Transport
 
-#: Batch system -> commands that jobs need, and those without which only ends of jobs are told worse.
-_COMMANDS = {
-    "slurm": (("sbatch", "squeue", "scancel"), ("sacct",)),
-    "sge": (("qsub", "qstat", "qdel"), ("qacct",)),
-    "local": ((), ()),
-}
-_TITLES = {"slurm": "Slurm", "sge": "Grid Engine", "local": "this machine"}
 _ASK_SECONDS = 20.0
 _WRITTEN_BYTES = 1_000_000
 
@@ -58,15 +53,15 @@ def of_this_host(config: JobConfig, base: Path) -> Iterator[Finding]:
 
 
 def _commands(config: JobConfig) -> Iterator[Finding]:
-    needed, useful = _COMMANDS[config.batch_system]
+    system = batch.codec(config.batch_system)
+    needed, title = system.needed_commands, system.title
     missing = [name for name in needed if shutil.which(name) is None]
-    title = _TITLES[config.batch_system]
     if missing:
         text = f"{', '.join(missing)} not found on this host"
         yield Finding("commands", Grade.BAD, text, f"Is this a login node, and is {title}'s module loaded?")
         return
     yield Finding("commands", Grade.OK, f"those of {title} are here" if needed else "none are needed")
-    for name in useful:
+    for name in system.useful_commands:
         if shutil.which(name) is None:
             text = f"{name} not found: how jobs end is told from files and listings alone"
             yield Finding("commands", Grade.NOTE, text)
@@ -122,9 +117,23 @@ async def of_batch_system(config: JobConfig, script: Path, transport: Transport)
     elif config.batch_system == "sge":
         findings = _sge(config, script, transport)
     else:
-        return
+        findings = _other(config, script, transport)
     async for finding in findings:
         yield finding
+
+
+async def _other(config: JobConfig, script: Path, transport: Transport) -> AsyncIterator[Finding]:
+    """Ask a batch system whose queues and limits hpclaunch does not know, for jobs of a script that has none."""
+    system = batch.by_name(config.batch_system, config, script.parent)
+    if not system.needed_commands:
+        return
+    done = await transport.run(system.find(script), timeout=_ASK_SECONDS)
+    try:
+        system.parse_find(done, script)
+    except StatusError:
+        yield _silent(system.title, done)
+    else:
+        yield Finding("batch system", Grade.OK, f"{system.title} answers")
 
 
 async def _slurm(config: JobConfig, script: Path, transport: Transport) -> AsyncIterator[Finding]:
@@ -147,10 +156,14 @@ async def _slurm(config: JobConfig, script: Path, transport: Transport) -> Async
 
 def _asked_queue(config: JobConfig) -> str | None:
     """Return the queue that jobs ask for: the user's own directives win over the key."""
-    key = {"slurm": "--partition", "sge": "-q"}[config.batch_system]
+    dialect = batch.codec(config.batch_system).dialect
     lines = (*config.job_extra_directives, *config.inherited_directives)
     said = [
-        one.value for line in lines if line.strip() for one in options(line, config.batch_system) if one.key == key
+        one.value
+        for line in lines
+        if line.strip()
+        for one in options(line, dialect)
+        if one.key == dialect.queue_option
     ]
     return said[0] if said else config.queue
 

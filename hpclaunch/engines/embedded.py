@@ -64,7 +64,7 @@ class EmbeddedEngine:
             coming=hooks.coming,
             on_job_left=hooks.job_left,
         )
-        server.rounds.allow_staying_awake()
+        server.ticks.allow_staying_awake()
         passes = Passes()
 
         def on_peer(comm: Any, hello: m.Hello) -> m.Welcome:

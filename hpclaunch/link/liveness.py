@@ -1,7 +1,7 @@
 """Looks now and then whether the head still lives, and says so where it does not: waiting alone would never tell.
 
-A head that is frozen may go on later, and nothing is lost then; so who waits for futures goes on waiting, with a
-warning. Questions, which have to be asked again anyway, end in an error (:meth:`HeadSession.ask`).
+A head that is frozen may go on later, and nothing is lost then; so callers that wait for futures go on waiting,
+with a warning. Requests, which have to be made again anyway, end in an error (:meth:`HeadSession.ask`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_SECONDS = 12.0
 
 
 async def look_after(session: HeadSession, is_waiting: Callable[[], bool]) -> None:
-    """Warn when the head does not answer while somebody waits; once, until it has answered again.
+    """Warn when the head does not answer while a caller waits; once, until it has answered again.
 
     Returns when the connection is over.
     """

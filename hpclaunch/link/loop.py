@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Abandonment:
-    """What a blocking call waits for, so that somebody else can have it given up."""
+    """What a blocking call waits for, so that its wait can be cancelled from outside."""
 
     def __init__(self) -> None:
         self._is_abandoned = False

@@ -74,8 +74,8 @@ class HeadSession:
     ) -> HeadSession:
         """Dial the head whose run directory this is, at each of its addresses in turn.
 
-        :raises ClusterNotFoundError: there is no such directory, or nobody answers at any address.
-        :raises HandshakeError: the head would not have us.
+        :raises ClusterNotFoundError: there is no such directory, or no answer at any address.
+        :raises HandshakeError: the head has refused this client.
         """
         facts = read_facts(directory)
         context = tls.client_context(directory, "client") if facts.get("security", True) else None
@@ -103,8 +103,8 @@ class HeadSession:
     ) -> HeadSession:
         """Dial a head at each of these addresses in turn, as ``hello`` says.
 
-        :raises CommClosedError: nobody answers at any address.
-        :raises HandshakeError: the head would not have us.
+        :raises CommClosedError: there is no answer at any address.
+        :raises HandshakeError: the head has refused this client.
         """
         session = cls(on_messages, on_lost)
         failures: list[str] = []

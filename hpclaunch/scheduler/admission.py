@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.relays import MOST_BYTES_IN_ALL
 
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.peers import Peer
 
-
-class Room:
-    """Promises of room.
+class Admission:
+    """Grants room to clients.
 
     :param backlog: returns the bytes that wait here for workers.
     """

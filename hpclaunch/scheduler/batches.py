@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.eligibility import take_resources
+from hpclaunch.scheduler.function import LARGE_BYTES
 from hpclaunch.scheduler.large_functions import is_coming, make_room
-from hpclaunch.scheduler.requirements import take_resources
-from hpclaunch.scheduler.state import ASSIGNED, LARGE_BYTES, SchedulerState, Task, Worker
+from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker
 
 
 def assign(

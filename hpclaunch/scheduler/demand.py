@@ -13,16 +13,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from hpclaunch.scheduler.evacuation import bound_bytes
+from hpclaunch.scheduler.function import LEAST_SECONDS, Function
 from hpclaunch.scheduler.sizes import least_bytes
-from hpclaunch.scheduler.state import (
-    LEAST_SECONDS,
-    READY,
-    Function,
-    HeldQueue,
-    ReadyQueue,
-    SchedulerState,
-    Worker,
-)
+from hpclaunch.scheduler.state import READY, HeldQueue, ReadyQueue, SchedulerState, Worker
 
 #: Seconds that a task of an unknown function is taken to last.
 UNKNOWN_SECONDS = 0.5
@@ -48,7 +41,7 @@ class JobLoad(NamedTuple):
 
     tasks: int
     seconds: float
-    held_bytes: int  # of results that would be lost with it, see leaving.bound_bytes; 0 while there are tasks
+    held_bytes: int  # of results that would be lost with it, see evacuation.bound_bytes; 0 while there are tasks
 
 
 class Demand(NamedTuple):

@@ -1,4 +1,4 @@
-"""Waiting until workers that are to end can end without loss; part of the scheduler's shell."""
+"""Draining workers that are to end: they finish what they run, and others take what only they hold."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hpclaunch.scheduler.state import SchedulerState, Worker
 _LOOK_SECONDS = 0.05
 
 
-async def empty(
+async def wait_until_drained(
     state: SchedulerState,
     workers: Callable[[], Sequence[Worker]],
-    carry_out: Callable[[list[Command]], None],
+    send: Callable[[list[Command]], None],
     *,
     until: float,
     patient_until: float,
@@ -25,13 +25,13 @@ async def empty(
     """Wait until these workers run nothing and hold nothing that would be lost with them.
 
     :param until: monotonic time at which to give up.
-    :param patient_until: the same, while nobody is there to take what they hold.
+    :param patient_until: the same, while no worker is there to take what they hold.
     """
     asked: evacuation.Asked = {}
     while (now := time.monotonic()) < until:
         some = workers()
         holding = [worker for worker in some if evacuation.only_here(worker)]
-        carry_out(list(evacuation.moves(state, holding, asked, now)))
+        send(list(evacuation.moves(state, holding, asked, now)))
         has_taker = now < patient_until or any(worker.accepts for worker in state.workers.values())
         if not any(worker.assigned for worker in some) and not (holding and has_taker):
             return

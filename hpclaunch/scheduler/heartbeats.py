@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.peers import Peer
+from hpclaunch.scheduler.peers import Peer, Peers
 
 log = logging.getLogger("hpclaunch.scheduler")
 
@@ -24,16 +22,11 @@ QUIET_SECONDS = 2.5 * HEARTBEAT_SECONDS
 SILENCE_SECONDS = 20.0
 
 
-class Silence:
-    """Watches over some workers by what their supervisors say.
+class Heartbeats:
+    """Watches over workers by what their supervisors say."""
 
-    :param workers: their connections, by name.
-    :param supervisors: their supervisors' connections, by job id.
-    """
-
-    def __init__(self, workers: dict[str, Peer], supervisors: dict[str, Peer]) -> None:
-        self._workers = workers
-        self._supervisors = supervisors
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
 
     def on_heartbeat(self, supervisor: Peer) -> None:
         """Take workers as lost that were stopped for as long as a job may be silent.
@@ -44,31 +37,31 @@ class Silence:
         frozen = {name for name, vitals in supervisor.vitals.items() if vitals.stopped}
         supervisor.frozen = {name: supervisor.frozen.get(name, now) for name in frozen}
         for name, since in supervisor.frozen.items():
-            peer = self._workers.get(name)
+            peer = self._peers.workers.get(name)
             if peer is not None and now - since > SILENCE_SECONDS:
                 reason = f"its process has been stopped (SIGSTOP?) for {now - since:.0f} s"
                 log.warning("worker %s: %s", name, reason)
                 peer.comm.abort(reason)  # type: ignore[attr-defined]
 
-    def on_tick(self, now: float) -> None:
+    def on_timer(self, now: float) -> None:
         """Take jobs as lost that have been silent for too long."""
-        for job_id, supervisor in list(self._supervisors.items()):
+        for job_id, supervisor in list(self._peers.supervisors.items()):
             if now - supervisor.last_seen > SILENCE_SECONDS and supervisor.hello.pid:
                 self._drop_job(job_id)
 
     def _drop_job(self, job_id: str) -> None:
         reason = f"nothing was heard of it for {SILENCE_SECONDS:g} s"
         log.warning("job %s: %s", job_id, reason)
-        for peer in [self._supervisors[job_id], *self._workers.values()]:
+        for peer in [self._peers.supervisors[job_id], *self._peers.workers.values()]:
             if peer.hello.job_id == job_id:
                 peer.comm.abort(reason)  # type: ignore[attr-defined]
 
-    def reasons(self) -> dict[str, str]:
+    def silent(self) -> dict[str, str]:
         """Return the workers of which nothing is heard at this moment, by name, and why that is so."""
         now = time.monotonic()
         silent: dict[str, str] = {}
-        for name, peer in self._workers.items():
-            supervisor = self._supervisors.get(peer.hello.job_id)
+        for name, peer in self._peers.workers.items():
+            supervisor = self._peers.supervisors.get(peer.hello.job_id)
             if supervisor is None or not supervisor.hello.pid:
                 continue
             if (seconds := now - supervisor.last_seen) > QUIET_SECONDS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpclaunch.scheduler.requirements import Terms, is_named
+from hpclaunch.scheduler.eligibility import is_named
+from hpclaunch.scheduler.requirements import Terms
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     DONE,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from hpclaunch.comm.messages import Hello
 
 
-class Runs:
+class JobRuns:
     """The runs of all jobs, as told by the supervisors that came; each is a process of a host."""
 
     def __init__(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToWorker
-from hpclaunch.scheduler.state import LARGE_BYTES, Function, SchedulerState, Worker
+from hpclaunch.scheduler.function import LARGE_BYTES, Function
+from hpclaunch.scheduler.state import SchedulerState, Worker
 
 #: Seconds for which a worker keeps one that no task of it uses.
 IDLE_SECONDS = 1.0

@@ -1,23 +1,22 @@
 """Workers whose memory is full: they get no tasks; and what to say when that stops everything.
 
-Pure, as the reactor that this is a part of.
+Pure.
 """
 
 from __future__ import annotations
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import PAUSED, SchedulerState
 
 #: Seconds that everything may stand still for want of memory before clients are told.
 PATIENCE_SECONDS = 20.0
 
 
-def on_worker_paused(reactor: Reactor, name: str, message: m.WorkerPaused) -> None:
+def on_worker_paused(state: SchedulerState, name: str, message: m.WorkerPaused) -> None:
     """A worker's memory is full, and it gives back what it has not started; or it takes tasks again."""
-    worker = reactor.state.workers[name]
+    worker = state.workers[name]
     worker.refuses = worker.refuses | PAUSED if message.paused else worker.refuses & ~PAUSED
-    reactor.state.index(worker)
+    state.index(worker)
 
 
 def is_stuck(state: SchedulerState) -> bool:

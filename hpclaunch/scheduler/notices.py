@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.reports import to_report
 from hpclaunch.errors import HPCLaunchError
-from hpclaunch.scheduler.peers import Peer
+from hpclaunch.scheduler.peers import Peer, Peers
 
 log = logging.getLogger("hpclaunch.scheduler")
 
 
 class Notices:
-    """Tells clients.
+    """Tells clients."""
 
-    :param clients: those that are connected, by name.
-    """
-
-    def __init__(self, clients: Mapping[str, Peer]) -> None:
-        self._clients = clients
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
         self._failure: HPCLaunchError | None = None
 
     def greet(self, peer: Peer) -> None:
@@ -31,7 +27,7 @@ class Notices:
     def warn(self, text: str) -> None:
         """Tell all users something that they should know and can live with."""
         log.warning("%s", text)
-        for peer in self._clients.values():
+        for peer in self._peers.clients.values():
             if peer.hello.role == "client":
                 peer.comm.send(m.Notice("warning", m.ErrorReport("HPCLaunchError", text)))
 
@@ -51,5 +47,5 @@ class Notices:
             self._say("recovered", HPCLaunchError("the cluster works, or tries again"))
 
     def _say(self, kind: str, error: HPCLaunchError) -> None:
-        for peer in self._clients.values():
+        for peer in self._peers.clients.values():
             peer.comm.send(m.Notice(kind, to_report(error)))

@@ -18,9 +18,10 @@ import math
 from hpclaunch.scheduler import sizes
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.commands import Command, ToWorker
-from hpclaunch.scheduler.requirements import can_end
+from hpclaunch.scheduler.eligibility import can_end
+from hpclaunch.scheduler.function import AHEAD_SECONDS, Function
 from hpclaunch.scheduler.restricted import place_held
-from hpclaunch.scheduler.state import AHEAD_SECONDS, ASSIGNED, Function, SchedulerState, Task, Worker, has_room
+from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker, has_room
 
 #: Bytes of a task's inputs that are not worth to be counted.
 _SMALL_BYTES = 1 << 16

@@ -1,7 +1,7 @@
 """Which results go to whom so that all workers hold about the same share of their memory. Pure.
 
-A result is moved as a copy first: its old holder lets go of it only after the new one has said that it has it
-(:func:`let_go`). So a move that fails half-way, or whose taker dies, loses nothing.
+A result is moved as a copy first: its old holder frees it only after the new one has said that it has it
+(:func:`free_moved`). So a move that fails half-way, or whose taker dies, loses nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _movable(worker: Worker, keys: Collection[str] | None) -> list[Task]:
     return sorted(some, key=lambda task: (-task.size, task.key))
 
 
-def let_go(state: SchedulerState, moves: Sequence[Move]) -> list[ToWorker]:
+def free_moved(state: SchedulerState, moves: Sequence[Move]) -> list[ToWorker]:
     """Have the old holders drop what the new ones have by now; return what is to be sent."""
     commands = []
     for key, giver, taker in moves:

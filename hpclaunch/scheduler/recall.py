@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import Command, ToWorker
-from hpclaunch.scheduler.state import AHEAD_SECONDS, SchedulerState, Worker
+from hpclaunch.scheduler.function import AHEAD_SECONDS
+from hpclaunch.scheduler.state import SchedulerState, Worker
 
 #: Results may be so many times as much work as they were taken to be, before anybody cares.
 TOLERANCE = 2.0

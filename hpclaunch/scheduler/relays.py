@@ -15,14 +15,11 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.buffers import Buffer
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.peers import Peer
-
+from hpclaunch.scheduler.peers import Peer, RelayedRequest
 
 #: Bytes that may be under way to one asker, or wait here for it.
 MOST_BYTES = 32 << 20
@@ -30,15 +27,6 @@ MOST_BYTES = 32 << 20
 MOST_BYTES_IN_ALL = 256 << 20
 #: What a result counts at least: so many questions at once are enough.
 LEAST_BYTES = 1 << 16
-
-
-class Question(NamedTuple):
-    """What a worker is to answer."""
-
-    asker: Peer
-    request: int  # the asker's own number for it
-    size: int  # bytes that there is room for; 0: an actor is called, and its answer is small or waits
-    is_call: bool
 
 
 class _Wish(NamedTuple):
@@ -80,7 +68,7 @@ class Relays:
         waiting.extend(_Wish(message.request, key, message.via) for key in message.keys)  # each answer ends one
         self._take_turns(asker)
 
-    def on_tick(self) -> None:
+    def on_timer(self) -> None:
         """Every tenth of a second or so: pass on what askers have room for by now."""
         self._is_full = False
         for asker in list(self._waiting):
@@ -91,7 +79,7 @@ class Relays:
     def _take_turns(self, asker: Peer) -> None:
         """Somebody may have room: pass its questions on, or those of who has waited for longest."""
         if self._is_full:
-            self.on_tick()
+            self.on_timer()
         elif not self._pass_on(asker):
             self._is_full = True
 
@@ -122,7 +110,7 @@ class Relays:
         return has_room
 
     def _has_room_at(self, asker: Peer, size: int) -> bool:
-        under_way, backlog = self._under_way.get(asker, 0), backlog_of(asker)
+        under_way, backlog = self._under_way.get(asker, 0), asker.backlog_bytes
         return under_way + backlog + size <= MOST_BYTES or (not under_way and backlog < MOST_BYTES)
 
     def _ask(self, asker: Peer, wish: _Wish, size: int) -> None:
@@ -138,7 +126,7 @@ class Relays:
         number = next(self._numbers) if answer is None else answer.number
         self._under_way[asker] = self._under_way.get(asker, 0) + size
         self._in_all += size
-        holder.relays[number] = Question(asker, wish.request, size, is_call=answer is not None)
+        holder.relays[number] = RelayedRequest(asker, wish.request, size, is_call=answer is not None)
         holder.comm.send(m.Fetch(number, [wish.key]) if answer is None else m.SendAnswer(number))
 
     def _forget(self, wish: _Wish) -> None:
@@ -160,7 +148,7 @@ class Relays:
             asker.comm.send(m.ActorReply(message.request, is_gone=True))
             return
         number = next(self._numbers)
-        holder.relays[number] = Question(asker, message.request, 0, is_call=True)
+        holder.relays[number] = RelayedRequest(asker, message.request, 0, is_call=True)
         holder.comm.send(m.ActorCall(number, message.key, message.name, message.args))
 
     def answer(self, holder: Peer, message: m.Data | m.ActorReply, buffers: Sequence[Buffer]) -> None:
@@ -196,8 +184,3 @@ class Relays:
             else:
                 asker.comm.send(m.Data(request, "", -1))
         holder.relays.clear()
-
-
-def backlog_of(peer: Peer) -> int:
-    """Return how many bytes wait for somebody; who is in this process takes everything at once."""
-    return int(getattr(peer.comm, "backlog_bytes", 0))

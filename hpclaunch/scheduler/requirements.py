@@ -1,19 +1,11 @@
-"""What a task asks of its worker, and whether a worker can give it. Pure.
-
-Tasks that ask for nothing do not come here: their way is the short one, in :mod:`hpclaunch.scheduler.placement`.
-A worker that can't take a task *now* may be able to later (its resources are used, it is full); one that is ruled
-out by its name, its resources or its time never will be.
-"""
+"""What a task asks for beside a function and its arguments. Pure data."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hpclaunch.comm import messages as m
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.state import Task, Worker
 
 
 class Terms(NamedTuple):
@@ -45,39 +37,3 @@ def read(message: m.Terms | None) -> Terms | None:
         message.timeout,
     )
     return terms if terms != Terms() else None
-
-
-def is_named(worker: Worker, names: frozenset[str]) -> bool:
-    """Say whether a worker goes by one of these names: its name, address, host, that host's IP address, or job."""
-    ip = worker.address.rpartition(":")[0].strip("[]")
-    return not names.isdisjoint((worker.name, worker.address, worker.host, ip, worker.job_id))
-
-
-def has_resources(worker: Worker, terms: Terms, *, free: bool = True) -> bool:
-    """Say whether a worker has what a task asks for: free now, or at all."""
-    have = worker.free if free else worker.resources
-    return all(have.get(name, 0.0) >= amount for name, amount in terms.resources)
-
-
-def take_resources(worker: Worker, task: Task) -> None:
-    """A task was given to a worker: what it asks for is in use."""
-    assert task.terms is not None
-    for name, amount in task.terms.resources:
-        worker.free[name] -= amount
-
-
-def give_back(worker: Worker, task: Task) -> None:
-    """A worker has answered for a task: what it used is free."""
-    assert task.terms is not None
-    for name, amount in task.terms.resources:
-        worker.free[name] += amount
-    if not worker.assigned:
-        worker.free = dict(worker.resources)  # and with it the rounding errors so far
-
-
-def can_end(worker: Worker, seconds: float, now: float) -> bool:
-    """Say whether one more task of so many seconds would end before the worker's job does."""
-    if worker.deadline == math.inf:
-        return True
-    wait = worker.backlog / worker.threads if len(worker.assigned) >= worker.threads else 0.0
-    return now + wait + seconds <= worker.deadline

@@ -16,7 +16,7 @@ import math
 from operator import attrgetter
 
 from hpclaunch.config.units import format_duration
-from hpclaunch.scheduler import requirements as t, sizes
+from hpclaunch.scheduler import eligibility as t, sizes
 from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.state import HeldQueue, SchedulerState, Task, Worker, has_room
 

@@ -1,27 +1,22 @@
 """Values that clients bring to workers themselves: which worker shall have one, and that it has it.
 
-Pure, as the reactor that this is a part of.
+Pure.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import TooLargeError
-from hpclaunch.scheduler.client_events import SCATTERED
 from hpclaunch.scheduler.commands import ToWorker
+from hpclaunch.scheduler.lifecycle import SCATTERED, Lifecycle
 from hpclaunch.scheduler.sizes import has_room_for, why_no_room
-from hpclaunch.scheduler.state import DONE, SchedulerState, Task
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.reactor import Reactor
-    from hpclaunch.scheduler.state import Worker
+from hpclaunch.scheduler.state import DONE, SchedulerState, Task, Worker
 
 
-def places(state: SchedulerState, sizes: Sequence[int], names: Sequence[str]) -> list[tuple[str, int]]:
+def assign_values(state: SchedulerState, sizes: Sequence[int], names: Sequence[str]) -> list[tuple[str, int]]:
     """Return where values of these sizes shall go, workers that have least first; nowhere if no worker takes any.
 
     :param names: the workers that may keep them.
@@ -50,18 +45,18 @@ def places(state: SchedulerState, sizes: Sequence[int], names: Sequence[str]) ->
     return chosen
 
 
-def on_data_brought(reactor: Reactor, name: str, message: m.Brought) -> None:
-    """A worker keeps a value that a client has brought. If nobody needs it there, the worker is to let it go."""
-    state, worker = reactor.state, reactor.state.workers[name]
+def on_data_brought(lifecycle: Lifecycle, name: str, message: m.Brought) -> None:
+    """A worker keeps a value that a client has brought. If it is not needed there, the worker is to free it."""
+    state, worker = lifecycle.state, lifecycle.state.workers[name]
     client, task = state.clients.get(message.client), state.tasks.get(message.key)
     if client is not None and task is None:
         task = Task(message.key, SCATTERED, b"", message.order, client.alone, 0)
         task.state, task.size, task.holders = DONE, message.size, {worker: None}
         state.tasks[message.key] = client.wants[message.key] = worker.holds[message.key] = task
-        reactor.tell(task)
+        lifecycle.report(task)
         state.index(worker)
         return
     if task is None or task.order != message.order:
-        reactor.commands.append(ToWorker(name, m.FreeResults([message.key], [message.order])))
+        lifecycle.commands.append(ToWorker(name, m.FreeResults([message.key], [message.order])))
     if client is not None and task is not None:
-        reactor.want_again(client, task)
+        lifecycle.want(client, task)

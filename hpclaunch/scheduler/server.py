@@ -14,40 +14,35 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from hpclaunch.comm import messages as m
-from hpclaunch.comm.connection import Comm
 from hpclaunch.comm.framing import Frame
-from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.roles import CLIENTS, named_workers, permitted
-from hpclaunch.comm.texts import pack
-from hpclaunch.errors import HandshakeError, HPCLaunchError, IllegalTransitionError, MemoryFullError
-from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, references, sizes, timeouts
-from hpclaunch.scheduler.commands import Command, ToClient
+from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullError
+from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
 from hpclaunch.scheduler.demand import Demand, Meter
-from hpclaunch.scheduler.draining import empty
-from hpclaunch.scheduler.heartbeats import Silence
-from hpclaunch.scheduler.job_runs import Runs
+from hpclaunch.scheduler.draining import wait_until_drained
+from hpclaunch.scheduler.eligibility import workers_named
+from hpclaunch.scheduler.heartbeats import Heartbeats
+from hpclaunch.scheduler.job_runs import JobRuns
 from hpclaunch.scheduler.large_functions import forget_idle
 from hpclaunch.scheduler.load import Load, WorkerInfo, infos_of, load_of, worker_of
 from hpclaunch.scheduler.notices import Notices
-from hpclaunch.scheduler.peers import Peer
+from hpclaunch.scheduler.peers import Peer, Peers
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.relays import Relays
-from hpclaunch.scheduler.requests import Questions
-from hpclaunch.scheduler.restarts import Replacing
+from hpclaunch.scheduler.requests import Requests
+from hpclaunch.scheduler.restarts import Restarts
 from hpclaunch.scheduler.restricted import complaints
 from hpclaunch.scheduler.scattered import on_data_brought
 from hpclaunch.scheduler.state import LOST, Worker
-from hpclaunch.scheduler.ticks import Rounds
+from hpclaunch.scheduler.ticks import Ticks
 
 log = logging.getLogger("hpclaunch.scheduler")
 
 #: Seconds that a supervisor has to say how its worker died, after the worker's connection broke.
 BLAME_SECONDS = 1.0
-TICK_SECONDS = 0.1
+TIMER_SECONDS = 0.1
 #: What each role may say here.
 PERMITTED = {role: permitted(role, "head") for role in (*CLIENTS, "worker", "supervisor")}
 _INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
@@ -79,74 +74,86 @@ class SchedulerServer:
         coming: Callable[[], Sequence[int]] = tuple,
         on_job_left: Callable[[str, str], None] = lambda job, reason: None,
     ) -> None:
-        self._coming = coming
         self.cluster_id = cluster_id
         self.python_path = python_path or []
         self.reactor = Reactor(allowed_failures=allowed_failures)
+        self.peers = Peers()
+        self._coming = coming
         self._on_worker_joined = on_worker_joined
         self._on_worker_left = on_worker_left
-        self._on_request = on_request
         self._on_client_left = on_client_left
         self._on_job_ends = on_job_ends
         self._on_job_left = on_job_left
-        self._meter = Meter()
-        self._clients: dict[str, Peer] = {}
-        self.notices = Notices(self._clients)
-        self._workers: dict[str, Peer] = {}
-        self._supervisors: dict[str, Peer] = {}  # by job id
-        self.silence = Silence(self._workers, self._supervisors)
-        self._runs = Runs()
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
-        self._stopping: dict[str, str] = {}  # job ids that were told to end, and why
-        self._changed = asyncio.Event()
-        self._questions = Questions(self)
-        self.replacing = Replacing(self)
-        self._loop = asyncio.get_running_loop()
-        self.rounds = Rounds(self._loop, self._round)
-        self.schedule_round = self.rounds.schedule
-        self._relays = Relays(self._worker_at, self.reactor.state.size_of)
-        self._requests: set[asyncio.Task[None]] = set()
+        self._job_runs = JobRuns()
+        self._meter = Meter()
         self._patience = memory_pressure.Patience()
-        self._tick: asyncio.TimerHandle | None = self._loop.call_later(TICK_SECONDS, self._on_tick)
+        self._loop = asyncio.get_running_loop()
+        self.ticks = Ticks(self._loop, self._tick)
+        self.schedule_tick = self.ticks.schedule
+        self.notices = Notices(self.peers)
+        self.heartbeats = Heartbeats(self.peers)
+        self.restarts = Restarts(self.reactor, self.peers)
+        self.relays = Relays(self.peers.worker_at, self.reactor.state.size_of)
+        self.requests = Requests(
+            self.reactor,
+            self.peers,
+            notices=self.notices,
+            heartbeats=self.heartbeats,
+            restarts=self.restarts,
+            schedule_tick=self.schedule_tick,
+            ask_head=on_request,
+        )
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(TIMER_SECONDS, self._on_timer)
         self._handlers = self._handlers_for_clients()
         self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
-            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(self.reactor, peer.hello.name, msg),
+            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(
+                self.reactor.lifecycle, peer.hello.name, msg
+            ),
             m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(
-                self.reactor, peer.hello.name, msg
+                self.reactor.lifecycle, peer.hello.name, msg
             ),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
-            m.CancelKeys: lambda peer, msg: self.replacing.on_cancel(msg),
-            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(self.reactor, msg.keys),
-            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(self.reactor, peer.hello.name, msg.keys),
-            m.Taken: lambda peer, msg: references.on_taken(self.reactor, peer.hello.name, msg.ticket),
-            m.ResultNames: lambda peer, msg: references.on_result_names(self.reactor, msg),
-            m.Fence: lambda peer, msg: client_events.on_fence(self.reactor, peer.hello.name, msg.number),
-            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(self.reactor, peer.hello.name, msg.keys),
-            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(self.reactor, peer.hello.name, msg),
-            m.Request: self._on_control,
-            m.Fetch: self._relays.fetch,
-            m.ActorCall: self._relays.call,
+            m.CancelKeys: lambda peer, msg: self.restarts.on_cancel(msg),
+            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(self.reactor.lifecycle, msg.keys),
+            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(
+                self.reactor.lifecycle, peer.hello.name, msg.keys
+            ),
+            m.Taken: lambda peer, msg: references.on_taken(self.reactor.lifecycle, peer.hello.name, msg.ticket),
+            m.ResultNames: lambda peer, msg: references.on_result_names(self.reactor.lifecycle, msg),
+            m.Fence: lambda peer, msg: client_events.on_fence(self.reactor.lifecycle, peer.hello.name, msg.number),
+            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(
+                self.reactor.lifecycle, peer.hello.name, msg.keys
+            ),
+            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(
+                self.reactor.lifecycle, peer.hello.name, msg
+            ),
+            m.Request: self.requests.on_request,
+            m.Fetch: self.relays.fetch,
+            m.ActorCall: self.relays.call,
         }
 
     def _handlers_for_workers(self) -> dict[type, Callable[[Peer, Any], None]]:
         return {
             m.TasksDone: lambda peer, msg: self.reactor.on_tasks_done(peer.hello.name, msg, time.monotonic()),
-            m.Brought: lambda peer, msg: on_data_brought(self.reactor, peer.hello.name, msg),
+            m.Brought: lambda peer, msg: on_data_brought(self.reactor.lifecycle, peer.hello.name, msg),
             m.TasksStored: lambda peer, msg: self.reactor.on_tasks_stored(peer.hello.name, msg, time.monotonic()),
             m.TasksFailed: lambda peer, msg: self.reactor.on_tasks_failed(peer.hello.name, msg, time.monotonic()),
             m.TasksReturned: lambda peer, msg: self.reactor.on_tasks_returned(peer.hello.name, msg.keys),
             m.CopiesHeld: lambda peer, msg: self.reactor.on_copies_held(peer.hello.name, msg),
             m.InputMissing: lambda peer, msg: self.reactor.on_input_missing(peer.hello.name, msg),
             m.WorkerPaused: self._on_worker_paused,
-            m.TaskSeceded: lambda peer, msg: client_events.on_task_seceded(self.reactor, peer.hello.name, msg),
-            m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
-                self.reactor, peer.hello.name, msg.key, time.monotonic()
+            m.TaskSeceded: lambda peer, msg: client_events.on_task_seceded(
+                self.reactor.lifecycle, peer.hello.name, msg
             ),
-            m.Reply: lambda peer, msg: self._questions.on_reply(msg),
+            m.TaskBegun: lambda peer, msg: timeouts.on_task_begun(
+                self.reactor.lifecycle, peer.hello.name, msg.key, time.monotonic()
+            ),
+            m.Reply: lambda peer, msg: self.requests.workers.on_reply(msg),
         }
 
     # --- connections
@@ -165,7 +172,7 @@ class SchedulerServer:
         join(peer)
         comm.on_frames = lambda _, frames: self._on_frames(peer, frames)
         comm.on_lost = lambda _, reason: self._on_lost(peer, reason)
-        self.schedule_round()
+        self.schedule_tick()
         return m.Welcome(
             m.PROTOCOL_VERSION,
             self.cluster_id,
@@ -174,23 +181,23 @@ class SchedulerServer:
         )
 
     def _join_client(self, peer: Peer) -> None:
-        if peer.hello.name in self._clients:
+        if peer.hello.name in self.peers.clients:
             raise HandshakeError(f"a client named {peer.hello.name} is connected already")
-        self._clients[peer.hello.name] = peer
+        self.peers.clients[peer.hello.name] = peer
         self.reactor.on_client_joined(peer.hello.name)
         self._loop.call_soon(self.notices.greet, peer)  # behind the welcome
 
     def _join_worker(self, peer: Peer) -> None:
         hello = peer.hello
-        if hello.job_id in self._stopping:
-            raise HandshakeError(f"job {hello.job_id} is to end: {self._stopping[hello.job_id]}")
-        if hello.name in self._workers:
+        if hello.job_id in self.peers.stopping:
+            raise HandshakeError(f"job {hello.job_id} is to end: {self.peers.stopping[hello.job_id]}")
+        if hello.name in self.peers.workers:
             raise HandshakeError(f"a worker named {hello.name} is connected already")
         self._explain_loss(hello.name, None, "its process was replaced", "worker")
-        self._workers[hello.name] = peer
+        self.peers.workers[hello.name] = peer
         now = time.monotonic()
         worker = worker_of(hello, now)
-        self._questions.setups.on_worker_joining(worker)
+        self.requests.setups.on_worker_joining(worker)
         self.reactor.on_worker_joined(worker, now)
         log.info("worker %s on %s joined at %s", hello.name, hello.host, hello.head_address)
         if not worker.refuses:
@@ -198,30 +205,30 @@ class SchedulerServer:
         self._on_worker_joined(hello)
         if hello.seconds_left > 0:
             self._on_job_ends(hello.job_id, hello.seconds_left, "")
-        self._news()
+        self.peers.note_change()
 
     def _join_supervisor(self, peer: Peer) -> None:
         job_id = peer.hello.job_id
-        if job_id in self._stopping:
-            raise HandshakeError(f"job {job_id} is to end: {self._stopping[job_id]}")
-        if host := self._runs.newer(peer.hello):
+        if job_id in self.peers.stopping:
+            raise HandshakeError(f"job {job_id} is to end: {self.peers.stopping[job_id]}")
+        if host := self._job_runs.newer(peer.hello):
             raise HandshakeError(f"job {job_id} was put back, and runs anew on {host}")
-        old = self._supervisors.pop(job_id, None)
-        if self._runs.take(peer.hello):
+        old = self.peers.supervisors.pop(job_id, None)
+        if self._job_runs.take(peer.hello):
             self._end_older_run(job_id, old, f"job {job_id} was put back, and runs anew on {peer.hello.host}")
         elif old is not None:
             old.comm.close("another connection of this supervisor has come")
-        self._supervisors[job_id] = peer
+        self.peers.supervisors[job_id] = peer
 
     def _end_older_run(self, job_id: str, supervisor: Peer | None, reason: str) -> None:
         """A new run of a job has come, and nobody may have ended the one before."""
         if supervisor is not None:
             supervisor.comm.send(m.StopWorkers(reason))
         for worker in self._workers_of(job_id):
-            peer = self._workers.pop(worker.name)
+            peer = self.peers.workers.pop(worker.name)
             peer.comm.close(reason)
-            self._questions.on_worker_gone(worker.name, reason)
-            self._relays.lose(peer)
+            self.requests.on_worker_gone(worker.name, reason)
+            self.relays.lose(peer)
             self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "nobody")
 
     def _on_frames(self, peer: Peer, frames: list[Frame]) -> None:
@@ -243,9 +250,9 @@ class SchedulerServer:
                 except Exception:  # no peer may harm the others
                     log.exception("%s %s sent what cannot be", role, peer.hello.name)
                     peer.comm.close(f"a {type(message).__name__} that cannot be")
-                    self.schedule_round()
+                    self.schedule_tick()
                     return
-        self.schedule_round()
+        self.schedule_tick()
 
     def _may_say(self, peer: Peer, message: m.Message) -> bool:
         """Say whether that is for a peer to say, of its own job if it is about workers; else tell the log once."""
@@ -275,25 +282,25 @@ class SchedulerServer:
         if handler is not None:
             handler(peer, message)
         elif type(message) is m.Data or type(message) is m.ActorReply:
-            self._relays.answer(peer, message, buffers)
+            self.relays.answer(peer, message, buffers)
         elif type(message) is m.Fetch:
-            self._relays.fetch(peer, message)
+            self.relays.fetch(peer, message)
         elif type(message) is m.Goodbye:
-            self._stopping.setdefault(peer.hello.job_id, message.reason) if message.final else None
+            self.peers.stopping.setdefault(peer.hello.job_id, message.reason) if message.final else None
 
     def _from_supervisor(self, peer: Peer, message: m.Message) -> None:
-        if self._supervisors.get(peer.hello.job_id) is not peer:
+        if self.peers.supervisors.get(peer.hello.job_id) is not peer:
             return  # of a run of its job that is over
         if type(message) is m.Heartbeat:
             peer.vitals = {v.name: v for v in message.workers}
-            self.silence.on_heartbeat(peer)
+            self.heartbeats.on_heartbeat(peer)
             peer.comm.send(m.Heartbeat())
         elif type(message) is m.WorkerDied:
             self._on_worker_died(peer, message)
         elif type(message) is m.JobEnding:
             self._on_job_ends(peer.hello.job_id, 0.0, message.signal)
         elif type(message) is m.Goodbye:
-            self._on_job_left(peer.hello.job_id, self._stopping.setdefault(peer.hello.job_id, message.reason))
+            self._on_job_left(peer.hello.job_id, self.peers.stopping.setdefault(peer.hello.job_id, message.reason))
 
     # --- messages
 
@@ -307,62 +314,17 @@ class SchedulerServer:
         """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
         small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
         if message.workers:  # by name, address, host or job
-            message.workers = self._questions.names(message.workers) or message.workers
-        worker = self._workers.get(client_events.on_data_put(self.reactor, peer.hello.name, message, small) or "")
+            message.workers = workers_named(self.reactor.state, message.workers) or message.workers
+        worker = self.peers.workers.get(
+            client_events.on_data_put(self.reactor.lifecycle, peer.hello.name, message, small) or ""
+        )
         if worker is not None:
             worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
         if small is None:
-            self._questions.room.on_come(peer, message.size)
-
-    def _on_control(self, peer: Peer, message: m.Request) -> None:
-        if self._questions.take(peer, message):
-            return
-        task = self._loop.create_task(self._answer(peer, message))
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-
-    async def _answer(self, peer: Peer, message: m.Request) -> None:
-        """Answer one control request; an error goes back to whoever asked."""
-        try:
-            params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
-            value = await self._questions.answer(peer, message.method, params)
-            reply = m.Reply(message.request, pack(value))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            if not isinstance(error, HPCLaunchError | TimeoutError):
-                log.exception("request %s failed", message.method)
-            reply = m.Reply(message.request, error=to_report(error))
-        if not peer.comm.is_closed:
-            peer.comm.send(reply)
-
-    async def ask_head(self, method: str, params: dict[str, Any]) -> Any:
-        """Pass a question on to the head around this scheduler."""
-        if self._on_request is None:
-            raise HandshakeError("this scheduler has no head to answer that")
-        return await self._on_request(method, params)
-
-    def supervisor_of(self, name: str) -> Peer | None:
-        """Return the connection to a worker's supervisor; None if it has none, or is gone itself."""
-        peer = self._workers.get(name)
-        return self._supervisors.get(peer.hello.job_id) if peer is not None else None
-
-    def client_peer(self, name: str) -> Peer | None:
-        """Return a client's connection; None if it is gone."""
-        return self._clients.get(name)
-
-    def worker_peer(self, name: str) -> Peer | None:
-        """Return a worker's connection; None if it is gone."""
-        return self._workers.get(name)
-
-    def _worker_at(self, address: str) -> Peer | None:
-        for name, peer in self._workers.items():
-            if address in peer.hello.addresses or address == f"worker:{name}":
-                return peer
-        return None
+            self.requests.admission.on_come(peer, message.size)
 
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
-        memory_pressure.on_worker_paused(self.reactor, peer.hello.name, message)
+        memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)
         self._patience.heard(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
@@ -371,28 +333,28 @@ class SchedulerServer:
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
         hello = peer.hello
-        if hello.role in CLIENTS and self._clients.get(hello.name) is peer:
-            del self._clients[hello.name]
+        if hello.role in CLIENTS and self.peers.clients.get(hello.name) is peer:
+            del self.peers.clients[hello.name]
             self.reactor.on_client_left(hello.name)
-            self._questions.on_client_left(hello.name)
+            self.requests.on_client_left(hello.name)
             self._on_client_left(hello.name)
-        elif hello.role == "worker" and self._workers.get(hello.name) is peer:
-            del self._workers[hello.name]
-            self._questions.on_worker_gone(hello.name, reason)
+        elif hello.role == "worker" and self.peers.workers.get(hello.name) is peer:
+            del self.peers.workers[hello.name]
+            self.requests.on_worker_gone(hello.name, reason)
             self._worker_gone(peer, reason)
-        elif hello.role == "supervisor" and self._supervisors.get(hello.job_id) is peer:
-            del self._supervisors[hello.job_id]
+        elif hello.role == "supervisor" and self.peers.supervisors.get(hello.job_id) is peer:
+            del self.peers.supervisors[hello.job_id]
             self._on_job_left(hello.job_id, "")
-        self.schedule_round()
+        self.schedule_tick()
 
     def _worker_gone(self, peer: Peer, reason: str) -> None:
         """A worker's connection is over. Its supervisor may say more; wait for that a moment."""
         name, job_id = peer.hello.name, peer.hello.job_id
-        self._relays.lose(peer)
+        self.relays.lose(peer)
         self.reactor.state.workers[name].refuses |= LOST
         self.reactor.state.index(self.reactor.state.workers[name])
-        if job_id in self._stopping:
-            self._lose(name, job_id, None, self._stopping[job_id], "nobody")
+        if job_id in self.peers.stopping:
+            self._lose(name, job_id, None, self.peers.stopping[job_id], "nobody")
             return
         how = f"worker {name} (job {job_id}, host {peer.hello.host}) was lost with its job: {reason}"
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
@@ -401,14 +363,14 @@ class SchedulerServer:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         by = "others" if message.is_by_others else "worker"
-        blame = "nobody" if peer.hello.job_id in self._stopping else by
+        blame = "nobody" if peer.hello.job_id in self.peers.stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
         guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
-        old = self._workers.pop(message.name, None)
+        old = self.peers.workers.pop(message.name, None)
         if old is not None:
             old.comm.close("its process has ended")
-            self._questions.on_worker_gone(message.name, how)
-            self._relays.lose(old)
+            self.requests.on_worker_gone(message.name, how)
+            self.relays.lose(old)
             self._lose(message.name, peer.hello.job_id, guilty, whole, blame)
         else:
             self._explain_loss(message.name, guilty, whole, blame)
@@ -419,8 +381,8 @@ class SchedulerServer:
         if timer is not None:
             timer.cancel()
             worker = self.reactor.state.workers[name]
-            if blame == "job" and worker.job_id in self._stopping:
-                blame, how = "nobody", self._stopping[worker.job_id]
+            if blame == "job" and worker.job_id in self.peers.stopping:
+                blame, how = "nobody", self.peers.stopping[worker.job_id]
             self._lose(name, worker.job_id, running, how, blame)
 
     def _lose(self, name: str, job_id: str, running: list[str] | None, how: str, blame: str) -> None:
@@ -429,16 +391,12 @@ class SchedulerServer:
         how = how.partition("\n")[0]  # without what it printed
         log.info("worker %s left: %s", name, how)
         self._on_worker_left(job_id, name, how)
-        self._news()
-        self.schedule_round()
+        self.peers.note_change()
+        self.schedule_tick()
 
-    def is_stopping(self, job_id: str) -> bool:
-        """Say whether a job was told to end."""
-        return job_id in self._stopping
+    # --- ticks
 
-    # --- rounds
-
-    def _round(self) -> None:
+    def _tick(self) -> None:
         """Send what there is to say, and place what is ready.
 
         In this order: a result must be freed before its task is sent to the same worker again.
@@ -449,46 +407,26 @@ class SchedulerServer:
             commands += place(state, time.monotonic())
             texts = complaints(state) if state.overlong else []
             if state.oversized:
-                texts += sizes.refuse_oversized(self.reactor, self._coming())
+                texts += oversized.refuse(self.reactor.lifecycle, self._coming())
                 commands += self.reactor.take_commands()
             for text in texts:
                 self.notices.warn(text)
         if commands:
-            self.carry_out(commands)
-            self.rounds.stay_awake(state)
+            self.peers.send(commands)
+            self.ticks.stay_awake(state)
 
-    def carry_out(self, commands: Sequence[Command]) -> None:
-        """Send what a reactor's part has to say."""
-        spoken_to: set[Comm] = set()
-        for command in commands:
-            if type(command) is ToClient:
-                peer = self._clients.get(command.client)
-            else:
-                peer = self._workers.get(command[0])
-            if peer is not None:
-                peer.comm.put(command.message)
-                spoken_to.add(peer.comm)
-                if type(command.message) is m.ExpectTask:
-                    peer.comm.flush()
-        for comm in spoken_to:  # now, not a tick later: a round trip has four of these
-            comm.flush()
-
-    def _on_tick(self) -> None:
+    def _on_timer(self) -> None:
         now = time.monotonic()
-        self.reactor.on_tick(now)
-        self.reactor.commands += forget_idle(self.reactor.state, now)
+        self.reactor.on_timer(now)
+        self.peers.send(forget_idle(self.reactor.state, now))
         if complaint := self._patience.complaint(self.reactor.state, now):
             self.notices.complain(MemoryFullError(complaint))
-        self.replacing.on_tick()
-        self._relays.on_tick()
-        self._questions.room.serve()
-        self.schedule_round()
-        self.silence.on_tick(now)
-        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
-
-    def _news(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.restarts.on_timer()
+        self.relays.on_timer()
+        self.requests.admission.serve()
+        self.schedule_tick()
+        self.heartbeats.on_timer(now)
+        self._timer = self._loop.call_later(TIMER_SECONDS, self._on_timer)
 
     # --- for the head
 
@@ -502,12 +440,14 @@ class SchedulerServer:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        vitals = {name: of for supervisor in self._supervisors.values() for name, of in supervisor.vitals.items()}
-        return infos_of(self._workers.values(), self.reactor.state, vitals, time.monotonic())
+        vitals = {
+            name: of for supervisor in self.peers.supervisors.values() for name, of in supervisor.vitals.items()
+        }
+        return infos_of(self.peers.workers.values(), self.reactor.state, vitals, time.monotonic())
 
     async def wait_for_change(self) -> None:
         """Return when a worker has joined or left."""
-        await self._changed.wait()
+        await self.peers.wait_for_change()
 
     async def retire_job(
         self, job_id: str, *, drain: bool, reason: str, timeout: float = 10.0, patience: float = 5.0
@@ -517,54 +457,52 @@ class SchedulerServer:
         :param drain: first let them finish what they run, and move what only they hold to others.
         :param patience: seconds to wait for somebody who can take that; without, it is made again when needed.
         """
-        self._stopping[job_id] = reason
+        self.peers.stopping[job_id] = reason
         until = time.monotonic() + timeout
         for worker in self._workers_of(job_id):
             self.reactor.on_worker_draining(worker.name)
-        self.schedule_round()
+        self.schedule_tick()
         if drain:
-            await empty(
+            await wait_until_drained(
                 self.reactor.state,
                 lambda: self._workers_of(job_id),
-                self.carry_out,
+                self.peers.send,
                 until=until,
                 patient_until=time.monotonic() + patience,
             )
         message = m.StopWorkers(reason, drain=drain)
         for worker in self._workers_of(job_id):
-            self._workers[worker.name].comm.send(message)
-        supervisor = self._supervisors.get(job_id)
+            self.peers.workers[worker.name].comm.send(message)
+        supervisor = self.peers.supervisors.get(job_id)
         if supervisor is not None:
             supervisor.comm.send(message)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1.0, until - time.monotonic())):
-                while any(p.hello.job_id == job_id for p in self._workers.values()):
-                    await self._changed.wait()
+                while any(p.hello.job_id == job_id for p in self.peers.workers.values()):
+                    await self.peers.wait_for_change()
 
     def _workers_of(self, job_id: str) -> list[Worker]:
         workers = self.reactor.state.workers
-        return [w for w in workers.values() if w.job_id == job_id and w.name in self._workers]
+        return [w for w in workers.values() if w.job_id == job_id and w.name in self.peers.workers]
 
     def stop_jobs(self, reason: str) -> None:
         """Have all workers end at once, and no more come."""
-        for job_id, supervisor in self._supervisors.items():
-            self._stopping[job_id] = reason
+        for job_id, supervisor in self.peers.supervisors.items():
+            self.peers.stopping[job_id] = reason
             supervisor.comm.send(m.StopWorkers(reason))
 
     async def close(self, reason: str) -> None:
         """Tell every peer to end, and close all connections."""
-        if self._tick is not None:
-            self._tick.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for timer in self._lost.values():
             timer.cancel()
         self._lost.clear()
-        for peer in self._supervisors.values():
-            self._stopping[peer.hello.job_id] = reason
+        for peer in self.peers.supervisors.values():
+            self.peers.stopping[peer.hello.job_id] = reason
             peer.comm.send(m.StopWorkers(reason))
-        for peer in [*self._workers.values(), *self._clients.values()]:
+        for peer in [*self.peers.workers.values(), *self.peers.clients.values()]:
             peer.comm.send(m.Goodbye(reason))
-        for peer in [*self._supervisors.values(), *self._workers.values(), *self._clients.values()]:
+        for peer in [*self.peers.supervisors.values(), *self.peers.workers.values(), *self.peers.clients.values()]:
             peer.comm.close(reason)
-        for task in self._requests:
-            if task is not asyncio.current_task():
-                task.cancel()
+        self.requests.close()

@@ -12,15 +12,16 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from hpclaunch.comm.messages import MAX_SETUP_BYTES
 from hpclaunch.errors import CommClosedError, HPCLaunchError, SetupError, UserError
-from hpclaunch.scheduler.state import DRAINING, UNREADY, Worker
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.requests import Questions
-    from hpclaunch.scheduler.server import SchedulerServer
+from hpclaunch.scheduler.notices import Notices
+from hpclaunch.scheduler.peers import Peers
+from hpclaunch.scheduler.restarts import Restarts
+from hpclaunch.scheduler.state import DRAINING, UNREADY, SchedulerState, Worker
+from hpclaunch.scheduler.worker_requests import WorkerRequests
 
 log = logging.getLogger("hpclaunch.scheduler")
 
@@ -54,11 +55,26 @@ _Answered = tuple[SetUp, list[Any]]
 
 
 class SetUps:
-    """The set-ups of one cluster, for a SchedulerServer; the questions to workers are Questions' affair."""
+    """The set-ups of one cluster.
 
-    def __init__(self, server: SchedulerServer, questions: Questions) -> None:
-        self._server = server
-        self._questions = questions
+    :param schedule_tick: has a tick at the end of this turn of the loop.
+    """
+
+    def __init__(
+        self,
+        state: SchedulerState,
+        peers: Peers,
+        worker_requests: WorkerRequests,
+        notices: Notices,
+        restarts: Restarts,
+        schedule_tick: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._peers = peers
+        self._worker_requests = worker_requests
+        self._notices = notices
+        self._restarts = restarts
+        self._schedule_tick = schedule_tick
         self._kept: dict[tuple[str, str], SetUp] = {}
         self._failed: dict[str, dict[tuple[str, str], str]] = {}  # worker -> what went wrong there
         self._deaths: Counter[tuple[str, str]] = Counter()
@@ -106,7 +122,7 @@ class SetUps:
             answered.append((setup, answer))
             if self._kept.get(setup.key) is setup:
                 self._note(worker.name, setup, answer)
-        self._settle(worker)
+        self._admit(worker)
         return answered
 
     def _next(self, answered: list[_Answered]) -> SetUp | None:
@@ -114,7 +130,7 @@ class SetUps:
         return next((one for one in self._kept.values() if all(one is not done for done, _ in answered)), None)
 
     async def _ask(self, name: str, setup: SetUp) -> list[Any]:
-        answer: list[Any] = await self._questions.ask_worker(
+        answer: list[Any] = await self._worker_requests.ask(
             name, "set_up", kind=setup.kind, name=setup.name, data=setup.data
         )
         return answer
@@ -126,9 +142,9 @@ class SetUps:
         else:
             failed[setup.key] = f"{setup} can't set up worker {name}: {answer[2]}"
 
-    def _settle(self, worker: Worker) -> None:
+    def _admit(self, worker: Worker) -> None:
         """Let a worker have tasks, or say why it gets none."""
-        state = self._server.reactor.state
+        state = self._state
         if state.workers.get(worker.name) is not worker:
             return
         failed = self._failed.pop(worker.name, None)
@@ -142,8 +158,8 @@ class SetUps:
             worker.unready = ""
             state.changed = None
             state.index(worker)
-            self._server.notices.forgive()
-            self._server.schedule_round()
+            self._notices.forgive()
+            self._schedule_tick()
 
     def _on_death(self, worker: Worker, setup: SetUp, how: str) -> None:
         if self._is_leaving(worker) or self._kept.get(setup.key) is not setup:
@@ -157,9 +173,9 @@ class SetUps:
 
     def _complain(self, text: str) -> None:
         """Tell all users; as the reason why nothing goes on, if no worker takes tasks."""
-        self._server.notices.warn(text)
-        if not any(not worker.refuses & UNREADY for worker in self._server.reactor.state.workers.values()):
-            self._server.notices.notify(SetupError(text))
+        self._notices.warn(text)
+        if not any(not worker.refuses & UNREADY for worker in self._state.workers.values()):
+            self._notices.notify(SetupError(text))
 
     # --- clients
 
@@ -219,7 +235,7 @@ class SetUps:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPLACED_SECONDS):
                 while not self._connected().keys() - known:
-                    await self._server.wait_for_change()
+                    await self._peers.wait_for_change()
 
     async def unregister(self, kind: str, name: str) -> dict[str, Any]:
         """Take a set-up down on all workers, and from those to come; return each worker's answer.
@@ -238,13 +254,13 @@ class SetUps:
 
     def _connected(self) -> dict[str, Worker]:
         """Return the workers that can be asked, also those that are about to end: they may still run tasks."""
-        known = self._server.reactor.state.workers
-        return {name: known[name] for name in self._questions.names(None) if self._server.worker_peer(name)}
+        known = self._state.workers
+        return {name: worker for name, worker in known.items() if name in self._peers.workers}
 
     def _is_leaving(self, worker: Worker) -> bool:
         """Say whether a worker ends, or has ended, for a reason that is not in its set-up."""
-        is_told = worker.refuses & DRAINING or worker.name in self._server.replacing.restarted
-        return bool(is_told) or self._server.is_stopping(worker.job_id)
+        is_told = worker.refuses & DRAINING or worker.name in self._restarts.restarted
+        return bool(is_told) or worker.job_id in self._peers.stopping
 
     def _check_room(self, setup: SetUp, before: SetUp | None) -> None:
         others = [one for one in self._kept.values() if one is not before]
@@ -257,13 +273,13 @@ class SetUps:
             )
 
     async def _set_up(self, names: list[str], setup: SetUp) -> dict[str, Any]:
-        answers = await self._questions.ask_workers(
+        answers = await self._worker_requests.ask_all(
             names, "set_up", kind=setup.kind, name=setup.name, data=setup.data
         )
         return {name: plain(answer) for name, answer in answers.items()}
 
     async def _take_down(self, names: list[str], setup: SetUp) -> dict[str, Any]:
-        answers = await self._questions.ask_workers(names, "take_down", kind=setup.kind, name=setup.name)
+        answers = await self._worker_requests.ask_all(names, "take_down", kind=setup.kind, name=setup.name)
         return {name: plain(answer) for name, answer in answers.items()}
 
     async def _take_back(self, setup: SetUp, before: SetUp | None) -> None:
@@ -277,11 +293,11 @@ class SetUps:
 
     def _recover(self, name: str, setup: SetUp) -> None:
         """What had failed on a worker when it joined has worked now, or is not registered any more."""
-        worker = self._server.reactor.state.workers.get(name)
+        worker = self._state.workers.get(name)
         failed = self._failed.get(name, {})
         if worker is not None and setup.key in failed:
             del failed[setup.key]
-            self._settle(worker)
+            self._admit(worker)
 
 
 def plain(answer: Any) -> Any:

@@ -16,26 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.eligibility import has_resources, is_named
+from hpclaunch.scheduler.function import AHEAD_SECONDS, LARGE_BYTES, Function
 from hpclaunch.scheduler.large_functions import bytes_in_use, is_coming
-from hpclaunch.scheduler.requirements import Terms, has_resources, is_named, read
-from hpclaunch.scheduler.state import (
-    AHEAD_SECONDS,
-    FAILED,
-    LARGE_BYTES,
-    READY,
-    Function,
-    SchedulerState,
-    Task,
-    Worker,
-)
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.reactor import Reactor
+from hpclaunch.scheduler.requirements import Terms, read
+from hpclaunch.scheduler.state import SchedulerState, Task, Worker
 
 #: Bytes that are not worth to be counted.
 _SMALL_BYTES = 1 << 16
@@ -65,19 +54,21 @@ def parts_of(
 
 def least_bytes(task: Task) -> int:
     """Return the bytes that a worker has at least at one time for what a task is given."""
-    return 2 * (len(task.args) + _bytes_of_function(task)) + sum(map(_bytes_of, task.inputs))
+    return 2 * (len(task.args) + bytes_of_function(task)) + sum(map(bytes_of, task.inputs))
 
 
 def most_bytes(task: Task) -> int:
     """Return the bytes that a worker may have at one time for what a task is given."""
-    return 2 * (len(task.args) + sum(map(_bytes_of, task.inputs)))
+    return 2 * (len(task.args) + sum(map(bytes_of, task.inputs)))
 
 
-def _bytes_of_function(task: Task) -> int:
+def bytes_of_function(task: Task) -> int:
+    """Return the bytes of a task's function if that is a large one, else 0."""
     return task.function.size if task.function.size >= LARGE_BYTES else 0
 
 
-def _bytes_of(source: Task) -> int:
+def bytes_of(source: Task) -> int:
+    """Return the bytes of a result."""
     return source.size or len(source.result or b"")
 
 
@@ -85,7 +76,7 @@ def much_of(state: SchedulerState, name: str, keys: Iterable[str]) -> list[str]:
     """Return those of some tasks on a worker that are given so much that its process may have ended for it."""
     worker = state.workers.get(name)
     here = worker.assigned if worker is not None else {}
-    most = {key: most_bytes(here[key]) + _bytes_of_function(here[key]) for key in keys if key in here}
+    most = {key: most_bytes(here[key]) + bytes_of_function(here[key]) for key in keys if key in here}
     return [key for key, size in most.items() if size >= LARGE_BYTES]
 
 
@@ -152,16 +143,8 @@ def why_no_room(workers: Sequence[Worker], size: int, what: str) -> str:
     if not workers or any(has_room_for(worker, size) for worker in workers):
         return ""
     return (
-        f"{what} of {_mb(size)} is to be put on a worker. {_most(workers)}. Scatter it in parts, read it in a "
-        "task, or give workers more memory (memory=)"
-    )
-
-
-def _most(workers: Sequence[Worker]) -> str:
-    most = max(workers, key=lambda worker: worker.room)
-    return (
-        f"No worker has room for that: {most.name} has a limit of {_mb(most.memory_limit)}, of which "
-        f"{_mb(most.room)} are free for what tasks are given, and none has more"
+        f"{what} of {format_mb(size)} is to be put on a worker. {describe_most(workers)}. Scatter it in parts, "
+        "read it in a task, or give workers more memory (memory=)"
     )
 
 
@@ -170,11 +153,11 @@ def _most(workers: Sequence[Worker]) -> str:
 
 def is_oversized(state: SchedulerState, task: Task) -> bool:
     """Say whether there are workers that may take a task, and none of them has room for it at all."""
-    able = _able(state, task)
+    able = able_workers(state, task)
     return bool(able) and not any(has_room_at_all(worker, task) for worker in able)
 
 
-def _able(state: SchedulerState, task: Task) -> list[Worker]:
+def able_workers(state: SchedulerState, task: Task) -> list[Worker]:
     """Return the workers that may take a task, as far as it is not about memory."""
     terms = task.terms or Terms()
     return [
@@ -185,58 +168,15 @@ def _able(state: SchedulerState, task: Task) -> list[Worker]:
     ]
 
 
-def refuse_oversized(reactor: Reactor, coming: Iterable[int]) -> list[str]:
-    """End tasks that the last pass has found to be oversized; return what users are to be told of the others.
-
-    :param coming: memory limits, in bytes, of the workers that the cluster may start; 0 is none. Tasks that one of
-        these would have room for wait.
-    """
-    state, limits = reactor.state, list(coming)
-    tasks, state.oversized = state.oversized, []
-    waiting: list[Task] = []
-    for task in tasks:
-        if task.state != READY:  # another group of workers has taken it, or it was refused with another one
-            continue
-        most = max(worker.memory_limit for worker in _able(state, task))
-        if any(not limit or (limit > most and least_bytes(task) <= limit) for limit in limits):
-            waiting += [] if task.function.is_awaited else [task]
-            task.function.is_awaited = True
-        else:
-            reactor.end_task(task, FAILED, m.Failure("TooLargeError", _refusal(state, task)))
-            state.changed = None  # there may be others behind it
-    return [
-        f"{_what(task)}. No worker that is connected has room for that; the task waits for one that has"
-        for task in waiting
-    ]
+def describe_most(workers: Sequence[Worker]) -> str:
+    """Say what the worker with the most memory for tasks has."""
+    most = max(workers, key=lambda worker: worker.room)
+    return (
+        f"No worker has room for that: {most.name} has a limit of {format_mb(most.memory_limit)}, of which "
+        f"{format_mb(most.room)} are free for what tasks are given, and none has more"
+    )
 
 
-def _mb(size: int) -> str:
+def format_mb(size: int) -> str:
+    """Return a size as text."""
     return f"{size / 1e6:.0f} MB"
-
-
-def _what(task: Task) -> str:
-    """Say what is so large."""
-    inputs = sum(map(_bytes_of, task.inputs))
-    parts = []
-    function = _bytes_of_function(task)
-    if function:
-        parts.append(f"a function that holds {_mb(function)}, which a worker has twice while it receives it")
-    if len(task.args) >= LARGE_BYTES or not (inputs or function):
-        parts.append(f"{_mb(len(task.args))} of arguments, which a worker has twice while it unpickles them")
-    if inputs:
-        largest = max(task.inputs, key=_bytes_of)
-        parts.append(
-            f"{len(task.inputs)} inputs of {_mb(inputs)} together (the largest is {largest.key}, "
-            f"{_mb(_bytes_of(largest))})"
-        )
-    return f"task {task.key} ({task.function.name}) has {' and '.join(parts)}"
-
-
-def _refusal(state: SchedulerState, task: Task) -> str:
-    if _bytes_of_function(task):
-        advice = "Make or read the data in the task, scatter it in parts and pass the futures"
-    elif task.inputs:
-        advice = "Combine the inputs in steps, a few per task, have tasks return less"
-    else:
-        advice = "Make or read the data in the task, pass it in parts"
-    return f"{_what(task)}. {_most(_able(state, task))}. {advice}, or give workers more memory (memory=)"

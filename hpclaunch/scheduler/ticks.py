@@ -1,9 +1,9 @@
-"""When the head goes round, and how it stays awake for a lone task.
+"""When the scheduler has a tick, and how it stays awake for a lone task.
 
-Whatever happens in one turn of the event loop, there is one round at its end.
+Whatever happens in one turn of the event loop, there is one tick at its end.
 
 A user who waits for one task before the next is submitted sends the head to sleep twice for each. Waking it is
-dear, on a virtual machine as dear as all that it does for the task. So after a round about a lone task it looks
+dear, on a virtual machine as dear as all that it does for the task. So after a tick about a lone task it looks
 for messages again and again for a moment, instead of sleeping. That takes a processor which has nothing else to do
 in such a cluster; where there is only one, or where there are more tasks, the head sleeps.
 """
@@ -21,15 +21,15 @@ from hpclaunch.scheduler.state import SchedulerState
 AWAKE_SECONDS = 300e-6
 
 
-class Rounds:
-    """Has rounds on a loop.
+class Ticks:
+    """Has ticks on a loop.
 
-    :param go_round: has one.
+    :param tick: what is done at the end of a turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, go_round: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick: Callable[[], None]) -> None:
         self._loop = loop
-        self._go_round = go_round
+        self._tick = tick
         self._is_due = False
         self._awake_until = 0.0
         self._is_awake = False
@@ -40,17 +40,17 @@ class Rounds:
         self._may_stay_awake = len(os.sched_getaffinity(0)) > 1
 
     def schedule(self) -> None:
-        """Have a round at the end of this turn of the loop."""
+        """Have a tick at the end of this turn of the loop."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._go)
 
     def _go(self) -> None:
         self._is_due = False
-        self._go_round()
+        self._tick()
 
     def stay_awake(self, state: SchedulerState) -> None:
-        """After a round that had something to say: do not sleep for a moment if it was about a lone task."""
+        """After a tick that had something to say: do not sleep for a moment if it was about a lone task."""
         if self._may_stay_awake and has_lone_task(state):
             self._awake_until = time.monotonic() + AWAKE_SECONDS
             if not self._is_awake:

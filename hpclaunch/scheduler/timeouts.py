@@ -2,34 +2,31 @@
 
 The time is kept here and not on the worker, whose loop stands still while a task holds the interpreter: a worker
 only says when such a task begins, before it begins. Once a task is over its time it has failed, whatever its
-worker does: it is told that nobody wants it any more, and after a grace its process is replaced, by
+worker does: it is told that it is not wanted any more, and after a grace its process is replaced, by
 :mod:`hpclaunch.scheduler.restarts`. An entry leaves when the worker has answered for the task, or is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToWorker
+from hpclaunch.scheduler.lifecycle import Lifecycle
 from hpclaunch.scheduler.state import ASSIGNED, FAILED, SchedulerState, Task, TimedRun, Worker, leave
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.reactor import Reactor
 
 #: Seconds that a task has to end by itself when it is over its time.
 GRACE_SECONDS = 3.0
 
 
-def on_task_begun(reactor: Reactor, name: str, key: str, now: float) -> None:
+def on_task_begun(lifecycle: Lifecycle, name: str, key: str, now: float) -> None:
     """A worker is about to run a task that has a time limit."""
-    task = reactor.state.workers[name].assigned.get(key)
+    task = lifecycle.state.workers[name].assigned.get(key)
     if task is not None and task.terms is not None and task.terms.timeout:
-        reactor.state.timed.setdefault(name, {})[key] = TimedRun(task, now + task.terms.timeout)
+        lifecycle.state.timed.setdefault(name, {})[key] = TimedRun(task, now + task.terms.timeout)
 
 
-def settle(state: SchedulerState, name: str, keys: Iterable[str]) -> None:
+def on_answered(state: SchedulerState, name: str, keys: Iterable[str]) -> None:
     """A worker has answered for these tasks."""
     runs = state.timed.get(name)
     if runs is not None:
@@ -39,15 +36,15 @@ def settle(state: SchedulerState, name: str, keys: Iterable[str]) -> None:
             del state.timed[name]
 
 
-def on_tick(reactor: Reactor, now: float) -> None:
+def on_timer(lifecycle: Lifecycle, now: float) -> None:
     """Fail the tasks that are over their time, or run them again if they have retries left."""
-    for name, runs in list(reactor.state.timed.items()):
-        worker = reactor.state.workers[name]
+    for name, runs in list(lifecycle.state.timed.items()):
+        worker = lifecycle.state.workers[name]
         for run in list(runs.values()):
             if run.until <= now and not run.is_over:
                 run.is_over = True
                 if run.task.state == ASSIGNED and run.task.worker is worker:
-                    _end(reactor, run.task, worker)
+                    _end(lifecycle, run.task, worker)
 
 
 def overdue(state: SchedulerState, now: float) -> dict[str, list[str]]:
@@ -59,16 +56,16 @@ def overdue(state: SchedulerState, now: float) -> dict[str, list[str]]:
     return {name: keys for name, keys in found.items() if keys}
 
 
-def _end(reactor: Reactor, task: Task, worker: Worker) -> None:
+def _end(lifecycle: Lifecycle, task: Task, worker: Worker) -> None:
     if task.retries > 0:
         task.retries -= 1
         leave(task)
-        reactor.commands.append(ToWorker(worker.name, m.DropTasks([task.key])))
-        reactor.requeue(task)
+        lifecycle.commands.append(ToWorker(worker.name, m.DropTasks([task.key])))
+        lifecycle.requeue(task)
         return
     assert task.terms is not None
     text = (
         f"task {task.key} ran for longer than its timeout of {task.terms.timeout:g} s on worker {worker.name} "
         f"(job {worker.job_id}, host {worker.host or 'unknown'}) and was ended"
     )
-    reactor.end_task(task, FAILED, m.Failure("TaskTimeoutError", text))
+    lifecycle.end_task(task, FAILED, m.Failure("TaskTimeoutError", text))

@@ -1,18 +1,15 @@
-"""What a client is to hear at the end of a round. Pure data."""
+"""What a client is told at the end of a tick. Pure data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from hpclaunch.comm import messages as m
-
-if TYPE_CHECKING:
-    from hpclaunch.scheduler.state import Task
+from hpclaunch.scheduler.state import Task
 
 
-class News:
-    """What one client is to hear after this round, in columns; behind its fence, if it has put one up."""
+class Updates:
+    """What one client is told after this tick, in columns; behind its fence, if it has put one up."""
 
     __slots__ = ("cancelled", "failed", "fence", "keys", "results", "retried", "stored")
 
@@ -23,11 +20,11 @@ class News:
         self.failed: list[tuple[str, m.Failure]] = []
         self.cancelled: list[str] = []
         self.fence = 0
-        self.retried: list[str] = []  # failed, and run once more: what follows is of that
+        self.retried: list[str] = []  # failed, and run once more: what follows is of the new run
 
     @property
     def is_empty(self) -> bool:
-        """True if there is nothing to hear but a fence."""
+        """True if there is nothing to tell but a fence."""
         return not (self.keys or self.stored or self.failed or self.cancelled or self.retried)
 
     def messages(self) -> Iterable[m.Message]:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 
 from hpclaunch.config.units import format_bytes, format_duration
-from hpclaunch.scheduler import requirements as t, sizes
+from hpclaunch.scheduler import eligibility as t, sizes
+from hpclaunch.scheduler.requirements import Terms
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -154,7 +155,7 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     """Return what keeps a worker from taking a task now; empty if nothing does. What lasts longest first."""
-    terms = task.terms or t.Terms()
+    terms = task.terms or Terms()
     if terms.workers and not terms.allow_others and not t.is_named(worker, terms.workers):
         return f"{_NOT_NAMED}{sorted(terms.workers)}"
     lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
@@ -182,7 +183,7 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     return _busy(worker, task, terms)
 
 
-def _busy(worker: Worker, task: Task, terms: t.Terms) -> str:
+def _busy(worker: Worker, task: Task, terms: Terms) -> str:
     used = [name for name, amount in terms.resources if worker.free[name] < amount]
     if used:
         return f"other tasks use its {', '.join(used)}"

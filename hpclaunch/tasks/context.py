@@ -98,11 +98,11 @@ class TaskFacts:
 
     @property
     def is_cancelled(self) -> bool:
-        """True once nobody wants the result any more: it was cancelled, or all its futures are gone."""
+        """True once the result is not wanted any more: it was cancelled, or all its futures are gone."""
         return self._executor.is_cancelled(self._key)
 
     def check(self) -> None:
-        """Raise CancelledError if nobody wants the result any more. Cheap enough for an inner loop."""
+        """Raise CancelledError once the result is not wanted any more. Cheap enough for an inner loop."""
         if self._executor.is_cancelled(self._key):
             raise CancelledError(f"task {self._key} was cancelled while it ran")
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hpclaunch.comm import serialize
 from hpclaunch.comm.class_copies import enter
 from hpclaunch.comm.connection import Comm
-from hpclaunch.comm.messages import ActorCall, ActorReply, Failure, SendAnswer
+from hpclaunch.comm.messages import INLINE_BYTES, ActorCall, ActorReply, Failure, SendAnswer
 from hpclaunch.tasks.actor import NewActor
 from hpclaunch.tasks.context import Place, here
 from hpclaunch.worker import shortage
@@ -31,8 +31,6 @@ from hpclaunch.worker.ownership import own
 if TYPE_CHECKING:
     from hpclaunch.worker.executor import Executor
 
-#: Bytes of an answer that go inside its message.
-_INLINE_BYTES = 1 << 16
 #: Seconds between two tries to say that there was no memory.
 _NO_MEMORY_SECONDS = 0.1
 
@@ -117,7 +115,7 @@ class Actors:
             if comm.is_closed:
                 continue
             size = sum(memoryview(buffer).nbytes for buffer in buffers)
-            if size > _INLINE_BYTES and comm is self._head():
+            if size > INLINE_BYTES and comm is self._head():
                 self._waiting[reply.request] = reply, buffers
                 comm.send(ActorReply(reply.request, waits=size))
             elif buffers:
@@ -194,7 +192,7 @@ class _Running:
         payload = serialize.dump_value(value)
         args = kwargs = value = None
         payload = own(payload, None)
-        if not payload.buffers and len(payload.pickle) <= _INLINE_BYTES:
+        if not payload.buffers and len(payload.pickle) <= INLINE_BYTES:
             return ActorReply(message.request, bytes(payload.pickle)), []
         buffers = [payload.pickle, *payload.buffers]
         return ActorReply(message.request, buffers=len(buffers)), buffers

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch.client.integrations import dask_in_tasks
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.comm.messages import Hello
 from hpclaunch.link.session import HeadSession
+from hpclaunch.worker import dask_imports
 from hpclaunch.worker.door import WorkerDoor
 from hpclaunch.worker.server import WorkerServer, make_hello
 
@@ -19,7 +19,7 @@ async def start_inprocess_worker(
     scheduler: SchedulerServer, *, name: str, threads: int, job_id: str = "inprocess"
 ) -> WorkerServer:
     """Start a worker whose tasks run in threads of this process, and join it to ``scheduler``."""
-    dask_in_tasks.register()
+    dask_imports.register()
     ours, theirs = memory_pair(name, "head")
     hello = make_hello(name, scheduler.cluster_id, threads=threads, job_id=job_id, head_address="memory")
     worker = WorkerServer(hello, door=_MemoryDoor(hello, scheduler))

@@ -17,9 +17,9 @@ from typing import Any
 
 import uvloop
 
-from hpclaunch.client.integrations import dask_in_tasks
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.errors import HPCLaunchError
+from hpclaunch.worker import dask_imports
 from hpclaunch.worker.deaths import LOST_HEAD, NO_MEMORY, TOLD_TO_END, WORN_OUT
 from hpclaunch.worker.server import WorkerServer, make_hello
 from hpclaunch.worker.shortage import give_up
@@ -53,7 +53,7 @@ def serve(
     end_with_parent(parent)
     faulthandler.enable(all_threads=False)  # a crash in native code leaves its Python lines in the job's output
     _leave_signals_to_supervisor(is_part_of_rank=is_part_of_rank)
-    dask_in_tasks.register(is_worker=True)
+    dask_imports.register(is_worker=True)
     on_no_memory = _end_without_memory(slots)
 
     async def run() -> int:

@@ -13,7 +13,8 @@ from hpclaunch.batch.base import BatchSystem, Completed, JobState, JobStatus
 from hpclaunch.batch.local import LocalProcesses
 from hpclaunch.batch.sge import GridEngine
 from hpclaunch.batch.slurm import Slurm
-from hpclaunch.directives import Directives, slurm_cluster
+from hpclaunch.dialects import SLURM, slurm_cluster
+from hpclaunch.directives import Directives
 from hpclaunch.errors import ScriptError, StatusError, SubmitError
 
 from .recorded import recorded
@@ -671,7 +672,7 @@ def test_jobs_cannot_be_sent_to_whichever_cluster(names: str) -> None:
     with pytest.raises(ScriptError, match="follows jobs on one cluster only"):
         slurm_cluster([], ["-M", names])
     with pytest.raises(ScriptError, match="follows jobs on one cluster only"):
-        Directives([f"--clusters={names}"], [], "slurm")
+        Directives([f"--clusters={names}"], [], SLURM)
 
 
 def test_every_command_names_the_cluster() -> None:

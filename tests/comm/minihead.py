@@ -18,7 +18,7 @@ from hpclaunch import trusted
 from hpclaunch.comm import tls
 from hpclaunch.comm.listener import Listener
 from hpclaunch.comm.loop_errors import on_loop_error
-from hpclaunch.scheduler import heartbeats as silences
+from hpclaunch.scheduler import heartbeats as silences, invariants
 from hpclaunch.scheduler.server import SchedulerServer
 
 
@@ -28,7 +28,7 @@ def work_of_clients(server: SchedulerServer) -> dict[str, int]:
     return {
         "tasks": len(state.tasks),
         "held": sum(len(worker.holds) for worker in state.workers.values()),
-        "relays": sum(len(peer.relays) for peer in server._workers.values()),
+        "relays": sum(len(peer.relays) for peer in server.peers.workers.values()),
     }
 
 
@@ -71,9 +71,9 @@ async def serve(directory: Path, ready: Any, until: Any) -> None:
         if method == "ping":  # clients ask whether it lives
             return None
         if method == "check":
-            return state.check()
+            return invariants.check(state)
         if method == "hide_workers":  # as if a firewall stood before them
-            for i, (name, peer) in enumerate(server._workers.items()):
+            for i, (name, peer) in enumerate(server.peers.workers.items()):
                 peer.hello.addresses = [f"127.1.0.{i}:{params['port']}"]
                 server.reactor.state.workers[name].address = peer.hello.addresses[0]
             return None
@@ -100,7 +100,7 @@ def main() -> None:
 
     async def stdin_closed(server: SchedulerServer) -> None:
         while await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
-            server.reactor.state.check()
+            invariants.check(server.reactor.state)
             print(json.dumps(work_of_clients(server)), flush=True)
 
     silences.HEARTBEAT_SECONDS, silences.SILENCE_SECONDS = map(float, sys.argv[2:])

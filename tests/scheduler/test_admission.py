@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from hpclaunch.scheduler.admission import Room
+from hpclaunch.scheduler.admission import Admission
 from hpclaunch.scheduler.relays import MOST_BYTES_IN_ALL
 
 
@@ -24,7 +24,7 @@ SIZES = st.sampled_from([1, MOST_BYTES_IN_ALL // 3, MOST_BYTES_IN_ALL, 3 * MOST_
 def test_whoever_asks_there_is_never_too_much_and_all_get_room(steps: list[tuple[str, int, int]]) -> None:
     async def scene() -> None:
         backlog = 0
-        room = Room(lambda: backlog)
+        room = Admission(lambda: backlog)
         peers: list[Any] = [FakePeer() for _ in range(3)]
         granted: list[tuple[Any, int]] = []  # and not sent yet
         tasks: list[asyncio.Task[None]] = []
@@ -75,7 +75,7 @@ def test_whoever_asks_there_is_never_too_much_and_all_get_room(steps: list[tuple
 
 def test_what_a_client_that_is_gone_was_promised_is_for_others() -> None:
     async def scene() -> None:
-        room = Room(lambda: 0)
+        room = Admission(lambda: 0)
         one, other = FakePeer(), FakePeer()
         await room.ask(one, MOST_BYTES_IN_ALL)  # type: ignore[arg-type]
         asking = asyncio.ensure_future(room.ask(other, 1))  # type: ignore[arg-type]

@@ -22,13 +22,13 @@ class WishingMachine(ClusterMachine):
     def task_steps_aside_or_is_back(self, who: int, which: int, away: bool) -> None:
         worker = self.a_worker(who)
         key = worker.running[which % len(worker.running)] if worker.running else KEYS[which % len(KEYS)]
-        client_events.on_task_seceded(self.world.reactor, worker.name, m.TaskSeceded(key, away))
+        client_events.on_task_seceded(self.world.reactor.lifecycle, worker.name, m.TaskSeceded(key, away))
         self.world.check()
 
     @rule(which=st.lists(st.sampled_from(KEYS), min_size=1, max_size=3))
     def what_has_not_begun_is_cancelled(self, which: list[str]) -> None:
         world = self.world
-        asked = client_events.on_unstarted_cancelled(world.reactor, which)
+        asked = client_events.on_unstarted_cancelled(world.reactor.lifecycle, which)
         world.check()
         for name, keys in asked.items():
             worker = world.workers[name]
@@ -38,7 +38,7 @@ class WishingMachine(ClusterMachine):
                 worker.owed.remove(key)
             world.reactor.on_tasks_returned(name, taken)
             world.check()
-        cancelled = client_events.on_recanting_ended(world.reactor, which)
+        cancelled = client_events.on_unstarted_settled(world.reactor.lifecycle, which)
         assert not world.state.recanted
         running = {key for worker in world.workers.values() for key in worker.running}
         assigned = {k for k, t in world.state.tasks.items() if t.state == ASSIGNED}
@@ -50,7 +50,7 @@ class WishingMachine(ClusterMachine):
         client = self.a_client(who)
         if which not in client.futures and which in self.world.state.tasks:
             client.futures[which] = PENDING
-            client_events.on_keys_wanted(self.world.reactor, client.name, [which])
+            client_events.on_keys_wanted(self.world.reactor.lifecycle, client.name, [which])
             self.world.check()
 
     @rule(who=pick, which=pick)
@@ -60,7 +60,7 @@ class WishingMachine(ClusterMachine):
         if failed:
             key = failed[which % len(failed)]
             client.futures[key] = PENDING
-            client_events.on_tasks_retried(self.world.reactor, client.name, [key])
+            client_events.on_tasks_retried(self.world.reactor.lifecycle, client.name, [key])
             self.world.check()
 
     @precondition(lambda self: self.world.workers)
@@ -101,7 +101,7 @@ def test_a_failed_task_is_retried_though_nobody_has_its_inputs(how: str) -> None
     assert client.futures == {"d": "failed"}
     assert not any(worker.holds for worker in world.state.workers.values()), "what nobody needs now is not kept"
     client.futures["d"] = PENDING
-    client_events.on_tasks_retried(world.reactor, client.name, ["d"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["d"])
     world.check()
     world.settle(how)
     assert client.futures["d"] != "failed"
@@ -121,12 +121,12 @@ def test_everybody_hears_that_a_task_is_run_once_more() -> None:
     world.settle()
     assert (one.futures, two.futures) == ({"a": "failed"}, {"b": "failed"})
     two.futures["b"] = PENDING
-    client_events.on_tasks_retried(world.reactor, two.name, ["b"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, two.name, ["b"])
     world.settle()
     assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
     two.futures["b"] = one.futures["a"] = PENDING
-    client_events.on_tasks_retried(world.reactor, two.name, ["b"])  # somebody was quicker
-    client_events.on_tasks_retried(world.reactor, one.name, ["a", "unknown"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, two.name, ["b"])  # somebody was quicker
+    client_events.on_tasks_retried(world.reactor.lifecycle, one.name, ["a", "unknown"])
     world.settle()
     assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
 
@@ -141,10 +141,10 @@ def test_a_retry_waits_for_an_input_that_is_not_known() -> None:
         assert client.futures == {"b": "failed"}
         assert "its input a is not known" in client.errors["b"].text
         client.futures["b"] = PENDING
-        client_events.on_tasks_retried(world.reactor, client.name, ["b"])
+        client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["b"])
     world.settle()
     world.submit(client, ["a"])
-    client_events.on_tasks_retried(world.reactor, client.name, ["b"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["b"])
     world.settle()
     assert client.futures == {"a": "done", "b": "done"}
 
@@ -154,7 +154,10 @@ def test_a_retry_that_needs_what_nobody_can_make_again() -> None:
     (client,) = world.clients.values()
     worker = world.join()
     client.futures["large"] = PENDING
-    assert client_events.on_data_put(world.reactor, client.name, m.Put("large", 100_000), None) == worker.name
+    assert (
+        client_events.on_data_put(world.reactor.lifecycle, client.name, m.Put("large", 100_000), None)
+        == worker.name
+    )
     worker.reactor.on_result_stored("large", Payload(value_of("large"), []))
     world.reactor.on_tasks_stored(worker.name, m.TasksStored(["large"], [100_000], [0.0]), 0.0)
     world.submit(client, ["use"], [["large"]])
@@ -162,7 +165,7 @@ def test_a_retry_that_needs_what_nobody_can_make_again() -> None:
     world.release(client, "large")
     world.settle()
     client.futures["use"] = PENDING
-    client_events.on_tasks_retried(world.reactor, client.name, ["use"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["use"])
     world.settle()
     assert client.futures == {"use": "failed"}
     assert "was scattered" in client.errors["use"].text
@@ -203,7 +206,7 @@ def test_a_task_that_is_aside_makes_room() -> None:
     world.round()
     first = len(world.state.workers[worker.name].assigned)
     for i in range(first):
-        client_events.on_task_seceded(world.reactor, worker.name, m.TaskSeceded(f"t{i}", True))
+        client_events.on_task_seceded(world.reactor.lifecycle, worker.name, m.TaskSeceded(f"t{i}", True))
     assert world.state.workers[worker.name].threads == 1 + first
     world.round()
     assert len(world.state.workers[worker.name].assigned) > first
@@ -215,17 +218,17 @@ def test_a_value_that_is_put() -> None:
     world = a_world()
     (client,) = world.clients.values()
     reactor = world.reactor
-    assert client_events.on_data_put(reactor, client.name, m.Put("small", 3), b"abc") is None
+    assert client_events.on_data_put(reactor.lifecycle, client.name, m.Put("small", 3), b"abc") is None
     client.futures["small"] = "done"
     worker = world.join(1)
     client.futures["large"] = PENDING
-    assert client_events.on_data_put(reactor, client.name, m.Put("large", 100_000), None) == worker.name
+    assert client_events.on_data_put(reactor.lifecycle, client.name, m.Put("large", 100_000), None) == worker.name
     world.check()
     world.submitted["large"] = {frozenset()}
     worker.reactor.on_result_stored("large", Payload(value_of("large"), []))
     reactor.on_tasks_stored(worker.name, m.TasksStored(["large"], [100_000], [0.0]), 0.0)
     world.check()
-    assert client_events.on_data_put(reactor, client.name, m.Put("large", 100_000), None) is None
+    assert client_events.on_data_put(reactor.lifecycle, client.name, m.Put("large", 100_000), None) is None
     world.submit(client, ["use"], [["large", "small"]])
     world.lose(worker)
     assert world.state.tasks["large"].state == FAILED
@@ -236,7 +239,7 @@ def test_a_value_that_is_put() -> None:
 def bring(world: World, name: str, key: str, client: str) -> bool:
     """A client brings a value to a worker; say whether that keeps it."""
     worker = world.workers[name]
-    chosen = scattered.places(world.state, [5], [name])
+    chosen = scattered.assign_values(world.state, [5], [name])
     if not chosen:
         return False
     ((_, order),) = chosen
@@ -283,20 +286,22 @@ def test_values_go_where_there_are_least() -> None:
     names = [worker.name for worker in workers]
     bring(world, names[0], "value", client.name)
     world.settle_clients()
-    chosen = scattered.places(world.state, [1] * 5, names)
+    chosen = scattered.assign_values(world.state, [1] * 5, names)
     addresses = [address for address, _ in chosen]
     assert [addresses.count(worker.address) for worker in workers] == [1, 2, 2]
     assert len({order for _, order in chosen}) == 5
-    assert {address for address, _ in scattered.places(world.state, [1] * 2, names[:1])} == {workers[0].address}
-    assert scattered.places(world.state, [1] * 2, []) == []
+    assert {address for address, _ in scattered.assign_values(world.state, [1] * 2, names[:1])} == {
+        workers[0].address
+    }
+    assert scattered.assign_values(world.state, [1] * 2, []) == []
     world.state.workers[names[1]].address = ""  # nobody can reach it
-    assert "" not in {address for address, _ in scattered.places(world.state, [1] * 9, names)}
+    assert "" not in {address for address, _ in scattered.assign_values(world.state, [1] * 9, names)}
 
 
 def test_a_value_that_nobody_can_keep() -> None:
     world = a_world()
     (client,) = world.clients.values()
-    assert client_events.on_data_put(world.reactor, client.name, m.Put("large", 100_000), None) is None
+    assert client_events.on_data_put(world.reactor.lifecycle, client.name, m.Put("large", 100_000), None) is None
     world.check()
     assert "no worker to keep" in world.state.tasks["large"].failure.text  # type: ignore[union-attr]
 
@@ -307,7 +312,7 @@ def test_everything_is_forgotten() -> None:
     world.join(1)
     world.submit(client, ["a", "b", "c"], [[], ["a"], ["b"]])
     world.round()
-    client_events.on_restarted(world.reactor)
+    client_events.on_restarted(world.reactor.lifecycle)
     world.check()
     assert not world.state.tasks
 
@@ -316,9 +321,9 @@ def test_functions_of_clients_that_are_gone_are_forgotten_and_their_tasks_run_on
     world = World()
     first, second = world.join_client(), world.join_client()
     for name, function in ((first.name, b"own"), (first.name, b"both"), (second.name, b"both")):
-        client_events.on_function_sent(world.reactor, name, m.DefineFunction(function, "f", b"bytes"))
+        client_events.on_function_sent(world.reactor.lifecycle, name, m.DefineFunction(function, "f", b"bytes"))
     world.submit(first, ["a"], function=b"own")
-    client_events.on_keys_wanted(world.reactor, second.name, ["a"])
+    client_events.on_keys_wanted(world.reactor.lifecycle, second.name, ["a"])
     second.futures["a"] = PENDING
     world.leave_client(first)
     assert b"own" not in world.state.functions
@@ -359,7 +364,7 @@ def test_what_was_retried_by_somebody_else_is_told() -> None:
         world.step("failed")
     for client in (one, other):
         client.futures["a"] = PENDING
-        client_events.on_tasks_retried(world.reactor, client.name, ["a"])
+        client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["a"])
         world.settle("small")
     assert one.futures == other.futures == {"a": "done"}
     assert worker.name in world.workers
@@ -369,12 +374,12 @@ def test_a_value_that_is_lost_is_not_run_when_it_is_retried() -> None:
     world = a_world()
     (client,) = world.clients.values()
     client_events.on_data_put(
-        world.reactor, client.name, m.Put("data", 100_000), None
+        world.reactor.lifecycle, client.name, m.Put("data", 100_000), None
     )  # there is nobody to keep it
     world.submit(client, ["use"], [["data"]])
     for key in ("data", "use", "unheard of"):
         client.futures[key] = PENDING
-    client_events.on_tasks_retried(world.reactor, client.name, ["use", "data", "unheard of"])
+    client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["use", "data", "unheard of"])
     world.join()
     world.settle_clients()
     assert set(client.futures.values()) == {"failed"}
@@ -392,5 +397,5 @@ def test_a_task_whose_inputs_are_gone_never_runs_without_them() -> None:
         world.settle_clients()
         assert client.errors.pop("use").kind == "LostResultError"
         client.futures["use"] = PENDING
-        client_events.on_tasks_retried(world.reactor, client.name, ["use"])
+        client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["use"])
         world.check()

@@ -6,9 +6,10 @@ import pytest
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.demand import UNKNOWN_SECONDS, Meter, ReadyWork
+from hpclaunch.scheduler.function import LARGE_BYTES
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import LARGE_BYTES, Worker
+from hpclaunch.scheduler.state import Worker
 from tests.scheduler.world import teach
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import client_events
 from hpclaunch.scheduler.commands import Command, ToWorker
+from hpclaunch.scheduler.function import LARGE_BYTES
 from hpclaunch.scheduler.large_functions import IDLE_SECONDS, forget_idle
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import LARGE_BYTES, Worker
+from hpclaunch.scheduler.state import Worker
 
 
 class Scene:
@@ -22,7 +23,9 @@ class Scene:
         self.count = 0
 
     def submit(self, function: bytes, size: int = LARGE_BYTES) -> str:
-        client_events.on_function_sent(self.reactor, "c", m.DefineFunction(function, "f", b"", [bytes(size)]))
+        client_events.on_function_sent(
+            self.reactor.lifecycle, "c", m.DefineFunction(function, "f", b"", [bytes(size)])
+        )
         self.count += 1
         key = f"k{self.count}"
         self.reactor.on_tasks_submitted("c", m.SubmitTasks(function, [key], [b""]))

@@ -7,19 +7,11 @@ import random
 import pytest
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler import invariants
+from hpclaunch.scheduler.function import Function
 from hpclaunch.scheduler.placement import BYTES_PER_SECOND, place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import (
-    CANCELLED,
-    PAUSED,
-    READY,
-    Client,
-    Function,
-    ReadyQueue,
-    SchedulerState,
-    Task,
-    Worker,
-)
+from hpclaunch.scheduler.state import CANCELLED, PAUSED, READY, Client, ReadyQueue, SchedulerState, Task, Worker
 from tests.scheduler.test_reactor import lines_run
 from tests.scheduler.world import World, teach
 
@@ -64,7 +56,7 @@ def place_on(reactor: Reactor, worker: Worker, task: Task) -> None:
         other.refuses = 0
         reactor.state.index(other)
     assert task.worker is worker
-    reactor.state.check()
+    invariants.check(reactor.state)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +80,7 @@ def test_a_worker_is_given_a_tenth_of_a_second_of_work_ahead(
     submit(reactor, 6000)
     place(reactor.state)
     assert abs(len(worker.assigned) - expected) <= 1  # rounding of a sum of floats
-    reactor.state.check()
+    invariants.check(reactor.state)
 
 
 def test_few_tasks_are_spread_over_all_workers() -> None:
@@ -198,7 +190,7 @@ def test_what_is_ahead_makes_no_more_than_so_many_bytes(size: int, ahead: int) -
     submit(reactor, 5000)
     place(reactor.state)
     assert ahead <= len(worker.assigned) / (1 if size == 1 << 30 else 2) <= ahead + 1
-    reactor.state.check()
+    invariants.check(reactor.state)
 
 
 def test_small_results_wear_off_what_is_known_of_large_ones() -> None:
@@ -234,7 +226,7 @@ def test_a_round_without_ready_tasks_or_idle_workers_does_nothing() -> None:
     submit(reactor, 200)
     place(reactor.state)
     assert reactor.state.ready.count
-    assert lines_run(lambda: reactor.on_tick(1.0)) < 10
+    assert lines_run(lambda: reactor.on_timer(1.0)) < 10
     assert all(len(w.assigned) == 2 for w in workers)
 
 
@@ -295,5 +287,5 @@ def test_the_queue_lets_go_of_cancelled_tasks_without_being_asked_for_any() -> N
 
 def test_a_fresh_state_is_in_order() -> None:
     state = SchedulerState()
-    state.check()
+    invariants.check(state)
     assert place(state) == []

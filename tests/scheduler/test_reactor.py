@@ -11,7 +11,7 @@ import pytest
 
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import IllegalTransitionError
-from hpclaunch.scheduler import client_events, reactor as reactor_module
+from hpclaunch.scheduler import client_events, lifecycle
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import (
@@ -334,7 +334,7 @@ def test_a_lost_worker_is_held_against_the_tasks_that_it_ran_only(world: World) 
 def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(world: World) -> None:
     client = world.join_client()
     world.submit(client, ["runs"])
-    for _ in range(reactor_module.EVICTION_LIMIT):
+    for _ in range(lifecycle.EVICTION_LIMIT):
         worker = world.join()
         world.round()
         while worker.inbox:
@@ -349,13 +349,13 @@ def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(world: 
 def test_a_task_that_waits_where_another_takes_workers_down_counts_that_lightly(world: World) -> None:
     client = world.join_client()
     world.submit(client, ["waits"])
-    for round_number in range(1, reactor_module.EVICTION_LIMIT + 2):
+    for round_number in range(1, lifecycle.EVICTION_LIMIT + 2):
         assert states(world) == {"waits": "ready"}
         worker = world.join()
         world.round()
         while worker.inbox:
             worker.receive()
-        client_events.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("waits", True))
+        client_events.on_task_seceded(world.reactor.lifecycle, worker.name, m.TaskSeceded("waits", True))
         world.lose(worker)  # which says that it ran nothing: a task of this one had not come
         assert [blame for blame, _ in world.state.tasks["waits"].deaths or ()] == ["waited"] * round_number
     world.settle()
@@ -375,7 +375,7 @@ def test_without_word_of_what_ran_the_first_tasks_are_blamed(world: World) -> No
     assert [key for key, task in world.state.tasks.items() if task.deaths] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("blame", "losses"), [("nobody", 50), ("job", reactor_module.EVICTION_LIMIT)])
+@pytest.mark.parametrize(("blame", "losses"), [("nobody", 50), ("job", lifecycle.EVICTION_LIMIT)])
 def test_losses_that_are_not_the_tasks_fault_are_forgiven(world: World, blame: str, losses: int) -> None:
     client = world.join_client()
     world.submit(client, ["x"])
@@ -429,7 +429,7 @@ def test_a_result_that_its_only_holder_does_not_give_is_freed_there_and_made_aga
 def test_asking_for_a_key_that_is_not_known_gets_an_error(world: World) -> None:
     client = world.join_client()
     client.futures["gone"] = PENDING
-    client_events.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone"], [["w9:1"]]))
+    client_events.on_results_not_found(world.reactor.lifecycle, client.name, m.LocateKeys(["gone"], [["w9:1"]]))
     world.round()
     client.receive()
     assert client.errors["gone"].kind == "LostResultError"
@@ -737,7 +737,7 @@ def test_losing_a_worker_costs_what_it_held_and_had(world: World) -> None:
     for i in range(20):
         world.submit(client, [f"other{i}"])
     world.lose(worker)
-    assert ToWorker(worker.name, m.FreeResults(["x"])) not in world.reactor.commands
+    assert ToWorker(worker.name, m.FreeResults(["x"])) not in world.reactor.lifecycle.commands
     world.settle()
 
 
@@ -745,5 +745,7 @@ def test_a_question_for_results_whose_columns_differ_changes_nothing(world: Worl
     client = world.join_client()
     client.futures["gone"] = PENDING
     with pytest.raises(ValueError, match="columns"):
-        client_events.on_results_not_found(world.reactor, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]]))
-    assert not world.reactor.news
+        client_events.on_results_not_found(
+            world.reactor.lifecycle, client.name, m.LocateKeys(["gone", "too"], [["w9:1"]])
+        )
+    assert not world.reactor.lifecycle.updates

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler import invariants
+from hpclaunch.scheduler.function import Function
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.rebalance import TOLERANCE, Move, let_go, plan
-from hpclaunch.scheduler.state import DONE, Function, SchedulerState, Task, Worker
+from hpclaunch.scheduler.rebalance import TOLERANCE, Move, free_moved, plan
+from hpclaunch.scheduler.state import DONE, SchedulerState, Task, Worker
 
 FUNCTION = Function(m.DefineFunction(b"f", "f", b""))
 
@@ -29,7 +31,7 @@ def state_of(*held: dict[str, int], memory: tuple[int, ...] = ()) -> SchedulerSt
             assert task.holders is not None
             task.holders[worker] = None
             worker.holds[key] = task
-    state.check()
+    invariants.check(state)
     return state
 
 
@@ -41,8 +43,8 @@ def apply(state: SchedulerState, moves: list[Move]) -> None:
         assert worker not in task.holders, "it was given what it had"
         task.holders[worker] = None
         worker.holds[key] = task
-    let_go(state, moves)
-    state.check()
+    free_moved(state, moves)
+    invariants.check(state)
 
 
 def held(state: SchedulerState) -> list[int]:
@@ -94,9 +96,9 @@ def test_actors_stay_and_a_paused_worker_gets_nothing() -> None:
 def test_who_has_no_copy_yet_leaves_the_old_holder_its_own() -> None:
     state = state_of({"a": 100, "b": 100}, {})
     (move,) = plan(state, names(state))
-    assert let_go(state, [move]) == []
+    assert free_moved(state, [move]) == []
     del state.workers[move.taker]
-    assert let_go(state, [move, Move("unknown", "w0", "w0")]) == []
+    assert free_moved(state, [move, Move("unknown", "w0", "w0")]) == []
     assert held(state) == [200]
 
 

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler import client_events
+from hpclaunch.scheduler import client_events, invariants
 from hpclaunch.scheduler.commands import ToWorker
+from hpclaunch.scheduler.function import AHEAD_SECONDS
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import AHEAD_SECONDS, DONE, Worker, has_room
+from hpclaunch.scheduler.state import DONE, Worker, has_room
 from tests.scheduler.world import FUNCTIONS, FakeWorker, World
 
 QUICK, MIB = 10e-6, 1 << 20
@@ -80,7 +81,7 @@ def test_what_was_given_ahead_by_mistake_comes_back(workers: int, seconds: float
             back = bench.answer(worker, [next(iter(worker.assigned))], seconds, size)
             bench.give_back(worker, back)
             bench.round()
-    bench.state.check()
+    invariants.check(bench.state)
     assert all(len(worker.assigned) <= 10 for worker in bench.workers)
     waiting = [task.key for task in bench.state.ready]
     assert len(waiting) > 900 * workers
@@ -99,7 +100,7 @@ def test_it_is_taken_back_once_and_what_is_left_counts_what_it_is() -> None:
     (back,) = filter(None, backs)  # it has not answered yet
     assert not has_room(worker)
     bench.give_back(worker, back)
-    bench.state.check()
+    invariants.check(bench.state)
     assert len(worker.assigned) < 200
 
 
@@ -216,7 +217,7 @@ def test_what_waits_for_others_is_no_work_of_its_worker() -> None:
     bench.round()
     (worker,) = bench.workers
     aside = next(iter(worker.assigned))
-    client_events.on_task_seceded(bench.reactor, worker.name, m.TaskSeceded(aside, True))
+    client_events.on_task_seceded(bench.reactor.lifecycle, worker.name, m.TaskSeceded(aside, True))
     back = 0
     while not back:
         back = bench.answer(worker, [list(worker.assigned)[1]], 0.5)

@@ -17,7 +17,7 @@ from tests.scheduler.world import PENDING, FakeClient, World
 
 def held_by_somebody(world: World) -> set[str]:
     """Return the tasks that can be reached: from clients, and from claims that are no task's result."""
-    state, known = world.state, world.reactor.claims
+    state, known = world.state, world.reactor.lifecycle.references
     clients = [client for client in state.clients.values() if client.name in world.clients]
     todo = [key for client in clients for key in client.wants]
     by_results = Counter(key for keys in known.named.values() for key in keys)
@@ -39,7 +39,7 @@ class WatchedWorld(World):
         before = held_by_somebody(self)
         super().tick()
         self.round()
-        while self.reactor.claims.suspects:  # that ring had kept another
+        while self.reactor.lifecycle.references.suspects:  # that ring had kept another
             super().tick()
             self.round()
         assert held_by_somebody(self) == before == self.state.tasks.keys()
@@ -71,7 +71,7 @@ class ClaimingMachine(ClusterMachine):
         keys = [held[n % len(held)] for n in which]
         self.ticket += 1
         self.under_way[client.name, self.ticket] = keys
-        references.on_given(self.world.reactor, client.name, self.ticket, keys)
+        references.on_given(self.world.reactor.lifecycle, client.name, self.ticket, keys)
         check(self.world)
 
     @precondition(lambda self: self.under_way)
@@ -85,8 +85,8 @@ class ClaimingMachine(ClusterMachine):
         assert self.world.state.tasks.keys() >= set(keys), "it was lost on the way"
         new = [key for key in dict.fromkeys(keys) if key not in client.futures] if is_read else []
         client.futures.update(dict.fromkeys(new, PENDING))
-        client_events.on_keys_wanted(self.world.reactor, name, new)
-        references.on_taken(self.world.reactor, name, ticket)
+        client_events.on_keys_wanted(self.world.reactor.lifecycle, name, new)
+        references.on_taken(self.world.reactor.lifecycle, name, ticket)
         check(self.world)
 
     @precondition(lambda self: self.held())
@@ -94,16 +94,16 @@ class ClaimingMachine(ClusterMachine):
     def a_result_names(self, whose: int, which: list[int]) -> None:
         held, known = self.held(), list(self.world.state.tasks)
         names = m.ResultNames(known[whose % len(known)], [held[n % len(held)] for n in which])
-        references.on_result_names(self.world.reactor, names)
+        references.on_result_names(self.world.reactor.lifecycle, names)
         check(self.world)
 
     def end(self) -> None:
         while self.under_way:
             self.a_value_is_taken(0, is_read=True)
         super().end()
-        assert not self.world.reactor.claims.kept
-        assert not self.world.reactor.claims.named
-        assert not self.world.reactor.claims.namers
+        assert not self.world.reactor.lifecycle.references.kept
+        assert not self.world.reactor.lifecycle.references.named
+        assert not self.world.reactor.lifecycle.references.namers
 
 
 TestClaims = ClaimingMachine.TestCase
@@ -122,7 +122,7 @@ def submit(world: World, client: FakeClient, *keys: str) -> None:
 
 def check(world: World) -> None:
     world.check()
-    world.reactor.claims.check()
+    world.reactor.lifecycle.references.check()
 
 
 def settled(world: World) -> None:
@@ -133,45 +133,45 @@ def settled(world: World) -> None:
 def test_what_was_given_out_outlives_an_earlier_reference_of_the_same_client(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x")
-    references.on_given(world.reactor, client.name, 7, ["x"])
+    references.on_given(world.reactor.lifecycle, client.name, 7, ["x"])
     world.release(client, "x")  # sent before the client saw what it was given
     check(world)
-    client_events.on_keys_wanted(world.reactor, client.name, ["x"])
+    client_events.on_keys_wanted(world.reactor.lifecycle, client.name, ["x"])
     client.futures["x"] = PENDING
-    references.on_taken(world.reactor, client.name, 7)
+    references.on_taken(world.reactor.lifecycle, client.name, 7)
     settled(world)
     assert client.futures == {"x": "done"}
     world.release(client, "x")
     world.check_empty()
-    assert not world.reactor.claims.kept
+    assert not world.reactor.lifecycle.references.kept
 
 
 def test_what_was_given_out_goes_with_who_does_not_take_it(world: World) -> None:
     one, two = world.join_client(), world.join_client()
     submit(world, one, "x")
-    references.on_given(world.reactor, two.name, 1, ["x", "x"])
+    references.on_given(world.reactor.lifecycle, two.name, 1, ["x", "x"])
     world.release(one, "x")
     assert "x" in world.state.tasks
     world.leave_client(two)
     settled(world)
     world.check_empty()
-    references.on_given(world.reactor, two.name, 2, ["x"])  # it is gone
-    references.on_taken(world.reactor, two.name, 2)
-    assert not world.reactor.claims.kept
+    references.on_given(world.reactor.lifecycle, two.name, 2, ["x"])  # it is gone
+    references.on_taken(world.reactor.lifecycle, two.name, 2)
+    assert not world.reactor.lifecycle.references.kept
 
 
 def test_it_may_be_taken_and_given_in_any_order(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x", "y")
     for ticket, keys in enumerate((["x"], ["x", "y"], ["y"])):
-        references.on_given(world.reactor, client.name, ticket, keys)
+        references.on_given(world.reactor.lifecycle, client.name, ticket, keys)
     world.release(client, "x", "y")
     for ticket in (1, 0):
         assert world.state.tasks.keys() == {"x", "y"}
-        references.on_taken(world.reactor, client.name, ticket)
+        references.on_taken(world.reactor.lifecycle, client.name, ticket)
         settled(world)
     assert world.state.tasks.keys() == {"y"}
-    references.on_taken(world.reactor, client.name, 2)
+    references.on_taken(world.reactor.lifecycle, client.name, 2)
     settled(world)
     world.check_empty()
 
@@ -180,8 +180,10 @@ def test_a_result_keeps_the_futures_in_it(world: World) -> None:
     outside, inside = world.join_client(), world.join_client()
     world.submit(outside, ["x"])
     submit(world, inside, "y", "z")
-    references.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
-    references.on_result_names(world.reactor, m.ResultNames("x", ["y", "x"]))  # pickled twice; and itself
+    references.on_result_names(world.reactor.lifecycle, m.ResultNames("x", ["y"]))
+    references.on_result_names(
+        world.reactor.lifecycle, m.ResultNames("x", ["y", "x"])
+    )  # pickled twice; and itself
     world.release(inside, "y", "z")
     settled(world)
     assert world.state.tasks.keys() == {"x", "y"}
@@ -196,7 +198,7 @@ def test_a_long_chain_of_results_that_name_each_other(world: World) -> None:
     for key in keys:
         world.reactor.on_tasks_submitted(client.name, m.SubmitTasks(b"function-1", [key], [b""]))
     for one, following in pairwise(keys):
-        references.on_result_names(world.reactor, m.ResultNames(one, [following]))
+        references.on_result_names(world.reactor.lifecycle, m.ResultNames(one, [following]))
     world.reactor.on_keys_released(client.name, keys[1:])
     world.round()
     assert len(world.state.tasks) == 3000
@@ -209,10 +211,10 @@ def test_a_long_chain_of_results_that_name_each_other(world: World) -> None:
 def test_a_result_of_a_task_that_is_not_known_keeps_nothing(world: World) -> None:
     client = world.join_client()
     submit(world, client, "y")
-    references.on_result_names(world.reactor, m.ResultNames("gone", ["y"]))
-    assert not world.reactor.claims.kept
+    references.on_result_names(world.reactor.lifecycle, m.ResultNames("gone", ["y"]))
+    assert not world.reactor.lifecycle.references.kept
     submit(world, client, "x")
-    references.on_result_names(world.reactor, m.ResultNames("x", ["unknown"]))
+    references.on_result_names(world.reactor.lifecycle, m.ResultNames("x", ["unknown"]))
     settled(world)
     world.release(client, "x", "y")
     settled(world)
@@ -224,7 +226,7 @@ def test_a_key_that_is_used_again_does_not_keep_what_its_old_result_named(world:
     submit(world, client, "y")
     world.submit(client, ["x"])
     world.submit(other, ["x"])
-    references.on_result_names(world.reactor, m.ResultNames("x", ["y"]))
+    references.on_result_names(world.reactor.lifecycle, m.ResultNames("x", ["y"]))
     world.release(client, "y")
     world.cancel(client, "x")
     world.release(client, "x")
@@ -236,19 +238,19 @@ def test_a_key_that_is_used_again_does_not_keep_what_its_old_result_named(world:
 def test_what_is_claimed_is_forgotten_by_a_restart(world: World) -> None:
     client = world.join_client()
     submit(world, client, "x")
-    references.on_given(world.reactor, client.name, 1, ["x"])
-    client_events.on_restarted(world.reactor)
+    references.on_given(world.reactor.lifecycle, client.name, 1, ["x"])
+    client_events.on_restarted(world.reactor.lifecycle)
     world.round()
     check(world)
     assert not world.state.tasks
     client.futures.clear()
     submit(world, client, "x")
-    references.on_given(world.reactor, client.name, 2, ["x"])
+    references.on_given(world.reactor.lifecycle, client.name, 2, ["x"])
     world.release(client, "x")
-    references.on_taken(world.reactor, client.name, 1)
+    references.on_taken(world.reactor.lifecycle, client.name, 1)
     settled(world)
     assert world.state.tasks.keys() == {"x"}
-    references.on_taken(world.reactor, client.name, 2)
+    references.on_taken(world.reactor.lifecycle, client.name, 2)
     settled(world)
     world.check_empty()
 
@@ -279,14 +281,14 @@ def test_after_each_step_all_that_can_be_reached_is_there_and_nothing_else(
         world.submit(client, [f"t{i}"], [[f"t{j}" for j in sorted(some) if j < i]])
     world.settle(how)
     for ticket, i in enumerate(given_out):
-        references.on_given(world.reactor, other.name, ticket, [f"t{i}"])
+        references.on_given(world.reactor.lifecycle, other.name, ticket, [f"t{i}"])
     for one, following in naming:
         names(world, f"t{one}", f"t{following}")
     for do, i, j in steps:
         if do == "release" and f"t{i}" in client.futures:
             world.release(client, f"t{i}")
         elif do == "take":
-            references.on_taken(world.reactor, other.name, i)
+            references.on_taken(world.reactor.lifecycle, other.name, i)
         elif f"t{j}" in world.state.tasks:
             names(world, f"t{i}", f"t{j}")
         world.tick()
@@ -297,7 +299,7 @@ def test_after_each_step_all_that_can_be_reached_is_there_and_nothing_else(
 
 
 def names(world: World, task: str, *keys: str) -> None:
-    references.on_result_names(world.reactor, m.ResultNames(task, list(keys)))
+    references.on_result_names(world.reactor.lifecycle, m.ResultNames(task, list(keys)))
 
 
 def ticked(world: World) -> None:
@@ -312,15 +314,15 @@ def test_results_that_only_name_each_other_go(world: World) -> None:
         names(world, one, following)
     names(world, "c", "apart")
     world.release(client, "a", "b", "c")
-    references.on_given(world.reactor, other.name, 1, ["b"])
+    references.on_given(world.reactor.lifecycle, other.name, 1, ["b"])
     ticked(world)
     assert world.state.tasks.keys() == {"a", "b", "c", "apart"}
-    references.on_taken(world.reactor, other.name, 1)  # it has not read what it was given
+    references.on_taken(world.reactor.lifecycle, other.name, 1)  # it has not read what it was given
     ticked(world)
     assert world.state.tasks.keys() == {"apart"}
     world.release(client, "apart")
     world.check_empty()
-    assert not world.reactor.claims.kept
+    assert not world.reactor.lifecycle.references.kept
 
 
 def test_a_result_that_names_a_task_which_uses_it_goes_with_that(world: World) -> None:
@@ -372,10 +374,10 @@ def test_looking_for_rings_is_no_work_where_there_can_be_none(world: World) -> N
     client = world.join_client()
     submit(world, client, "x", "y")
     world.release(client, "x")
-    assert not world.reactor.claims.suspects
+    assert not world.reactor.lifecycle.references.suspects
     names(world, "y", "unknown")
     world.tick()
-    assert not world.reactor.claims.suspects
+    assert not world.reactor.lifecycle.references.suspects
     world.release(client, "y")
     world.tick()
     world.check_empty()
@@ -395,7 +397,7 @@ def test_a_long_ring_is_looked_through_once(world: World, ends: str) -> None:
     world.tick()
     check(world)
     assert len(world.state.tasks) == 3000
-    assert world.reactor.claims.next_look <= world.now + 1.0
+    assert world.reactor.lifecycle.references.next_look <= world.now + 1.0
     world.reactor.on_keys_released(client.name, kept)
     world.tick()
     world.round()

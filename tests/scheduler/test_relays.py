@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler.peers import Peer
 from hpclaunch.scheduler.relays import LEAST_BYTES, MOST_BYTES, MOST_BYTES_IN_ALL, Relays
 
 
@@ -25,10 +26,9 @@ class FakeComm:
         self.backlog_bytes += sum(len(one) for one in buffers)
 
 
-class FakePeer:
+class FakePeer(Peer):
     def __init__(self) -> None:
-        self.comm = FakeComm()
-        self.relays: dict[int, Any] = {}
+        super().__init__(FakeComm(), m.Hello(m.PROTOCOL_VERSION, "client", "c", "cluster"), 0.0)
 
     def asked(self) -> list[m.Fetch]:
         """Return the questions that it got, and has not answered."""
@@ -99,7 +99,7 @@ def test_large_results_come_by_their_bytes(relays: Relays, asker: Any, holder: A
     answer(relays, holder, third)  # it waits here until the asker takes it
     assert asked(holder) == ["k1", "k2"]
     asker.comm.backlog_bytes = 0
-    relays.on_tick()
+    relays.on_timer()
     assert asked(holder) == ["k1", "k2", "k3"]
 
 
@@ -115,7 +115,7 @@ def test_what_is_larger_than_all_that_may_wait_comes_alone(
         answer(relays, holder)
         for peer in (asker, other):
             peer.comm.backlog_bytes = 0
-        relays.on_tick()
+        relays.on_timer()
     assert len(asker.comm.sent) == len(other.comm.sent) == 3
     assert is_settled(relays)
 
@@ -146,10 +146,10 @@ def test_who_does_not_take_what_it_asked_for_gets_no_more_until_it_does(
     while holder.asked():
         answer(relays, holder, LEAST_BYTES)
     assert asker.comm.backlog_bytes == MOST_BYTES
-    relays.on_tick()
+    relays.on_timer()
     assert not holder.asked()
     asker.comm.backlog_bytes = 0
-    relays.on_tick()
+    relays.on_timer()
     assert len(holder.asked()) == AT_ONCE
 
 
@@ -168,7 +168,7 @@ def test_a_holder_that_is_lost_has_answered_everything(asker: Any, holder: Any) 
     relays.call(asker, m.ActorCall(10, "actor", "add", None, "h"))
     holder.comm.is_closed = True
     relays.lose(holder)
-    relays.on_tick()
+    relays.on_timer()
     answers = {one.request: one for one in asker.comm.sent}
     assert sorted(answers) == list(range(11))
     assert all(answers[i].buffers == -1 for i in range(10))
@@ -187,7 +187,7 @@ def test_an_asker_that_is_gone_is_forgotten(relays: Relays, asker: Any, holder: 
     asker.comm.is_closed = True
     while holder.asked():
         answer(relays, holder)
-    relays.on_tick()
+    relays.on_timer()
     assert is_settled(relays)
     assert not asker.comm.sent
 
@@ -222,7 +222,7 @@ def test_large_answers_of_actors_wait_where_they_are_until_there_is_room(
         relays.answer(holder, m.ActorReply(wanted(holder)[0], buffers=1), [range(half)])  # type: ignore[list-item]
         assert len(wanted(holder)) * half + asker.comm.backlog_bytes <= MOST_BYTES
         asker.comm.backlog_bytes = 0
-        relays.on_tick()
+        relays.on_timer()
     assert [one.request for one in asker.comm.sent] == [0, 1, 2, 3, 4, 5]
     assert is_settled(relays)
 
@@ -233,7 +233,7 @@ def test_an_answer_that_waits_for_somebody_who_is_gone_is_let_go(relays: Relays,
     (number,) = calls(holder)
     relays.answer(holder, m.ActorReply(number, waits=5 * LEAST_BYTES), [])
     asker.comm.is_closed = True
-    relays.on_tick()
+    relays.on_timer()
     assert holder.comm.sent[-1] == m.SendAnswer(number, is_wanted=False)
     assert is_settled(relays)
 
@@ -249,7 +249,7 @@ def test_an_answer_that_waits_is_lost_with_its_worker(
     holder.comm.is_closed = True
     relays.lose(holder)
     asker.comm.backlog_bytes = 0
-    relays.on_tick()
+    relays.on_timer()
     assert [(one.request, one.is_lost) for one in asker.comm.sent] == [(1, True)]
     assert is_settled(relays)
 
@@ -293,7 +293,7 @@ def test_whatever_comes_all_are_answered_and_the_head_keeps_little(steps: list[t
             relays.call(askers[who], m.ActorCall(number, "actor", "all", None, "h"))
         elif what == "t":
             askers[who].comm.backlog_bytes = 0
-            relays.on_tick()
+            relays.on_timer()
         elif what == "a":
             respond()
         elif what == "l":
@@ -302,7 +302,7 @@ def test_whatever_comes_all_are_answered_and_the_head_keeps_little(steps: list[t
     for _ in range(4 * len(steps)):
         for asker in askers:
             asker.comm.backlog_bytes = 0
-        relays.on_tick()
+        relays.on_timer()
         respond()
         check()
     assert is_settled(relays)

@@ -16,7 +16,7 @@ from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.errors import HandshakeError, JobsFailedError
-from hpclaunch.scheduler import heartbeats, server as server_module
+from hpclaunch.scheduler import heartbeats, invariants, server as server_module
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.inprocess import start_inprocess_worker
 from hpclaunch.worker.server import WorkerServer
@@ -95,7 +95,7 @@ def run() -> Run:
             server = SchedulerServer("ours", on_request=_answer)
             try:
                 await asyncio.wait_for(scene(server), 20)
-                server.reactor.state.check()
+                invariants.check(server.reactor.state)
             finally:
                 await server.close("the test is over")
                 await ticks()
@@ -312,7 +312,7 @@ def test_a_client_that_says_what_cannot_be_is_dropped_and_leaves_nothing(run: Ru
         bad.comm.send(message)
         await bad.end()
         await ticks()
-        server.reactor.state.check()
+        invariants.check(server.reactor.state)
         assert not server.reactor.state.tasks
         good.submit(work.inc, (1,))
         await start_inprocess_worker(server, name="w", threads=1)
@@ -343,7 +343,7 @@ def test_a_worker_that_answers_for_what_it_never_had(run: Run) -> None:
         worker.comm.send(m.CopiesHeld(["never"], [1]))
         freed = await worker.hear(m.FreeResults, 2)
         assert freed.keys == ["never"]
-        server.reactor.state.check()
+        invariants.check(server.reactor.state)
 
     run(scene)
 
@@ -498,14 +498,14 @@ def test_workers_of_a_quiet_job_are_silent_before_they_are_lost(run: Run, monkey
         supervisor = Peer(server, "supervisor", "s", job_id="j", pid=1)
         Peer(server, "worker", "w", job_id="j", threads=1)
         Peer(server, "worker", "o", job_id="other", threads=1)
-        await until(lambda: "w" in server.silence.reasons())
-        assert list(server.silence.reasons()) == ["w"]
-        assert "nothing has been heard of its job" in server.silence.reasons()["w"]
+        await until(lambda: "w" in server.heartbeats.silent())
+        assert list(server.heartbeats.silent()) == ["w"]
+        assert "nothing has been heard of its job" in server.heartbeats.silent()["w"]
         monkeypatch.setattr(heartbeats, "QUIET_SECONDS", 60.0)
-        assert server.silence.reasons() == {}
+        assert server.heartbeats.silent() == {}
         supervisor.comm.send(m.Heartbeat([m.WorkerVitals("w", 2, 0, 0.0, stopped=True)]))
-        await until(lambda: "w" in server.silence.reasons())
-        assert "its process has been stopped (SIGSTOP" in server.silence.reasons()["w"]
+        await until(lambda: "w" in server.heartbeats.silent())
+        assert "its process has been stopped (SIGSTOP" in server.heartbeats.silent()["w"]
 
     run(scene)
 

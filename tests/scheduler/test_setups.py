@@ -15,7 +15,7 @@ from hpclaunch.scheduler.setups import FILE, MAX_COUNT, PLUGIN, SetUp
 def test_all_set_ups_together_are_bounded() -> None:
     async def main() -> None:
         server = SchedulerServer("some-cluster")
-        setups = server._questions.setups
+        setups = server.requests.setups
         large = bytes(MAX_SETUP_BYTES // 2)
         await setups.register(SetUp(FILE, "a.zip", large))
         await setups.register(SetUp(FILE, "b.zip", large))
@@ -33,7 +33,7 @@ def test_all_set_ups_together_are_bounded() -> None:
 def test_the_number_of_set_ups_is_bounded() -> None:
     async def main() -> None:
         server = SchedulerServer("some-cluster")
-        setups = server._questions.setups
+        setups = server.requests.setups
         for i in range(MAX_COUNT):
             await setups.register(SetUp(PLUGIN, str(i), b""))
         with pytest.raises(UserError, match=f"it would have {MAX_COUNT + 1}"):

@@ -173,7 +173,7 @@ class Simulation:
         return self.rng.choice(list(self.world.workers.values())) if self.world.workers else None
 
     def tick(self) -> None:
-        self.world.reactor.on_tick(self.now)
+        self.world.reactor.on_timer(self.now)
         self.world.check()
 
     def join(self) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import TooLargeError
 from hpclaunch.scheduler import client_events, scattered
-from hpclaunch.scheduler.state import LARGE_BYTES, READY
+from hpclaunch.scheduler.function import LARGE_BYTES
+from hpclaunch.scheduler.state import READY
 from hpclaunch.scheduler.why import why
 from tests.scheduler.world import FUNCTIONS, PENDING, FakeClient, FakeWorker, World
 
@@ -205,7 +206,7 @@ def test_a_task_that_waits_for_others_leaves_its_room_to_them(world: World, clie
     worker = world.join(memory=3 * LARGE_BYTES)
     world.submit(client, ["parent"], args=LARGE)
     world.round()
-    client_events.on_task_seceded(world.reactor, worker.name, m.TaskSeceded("parent", away=True))
+    client_events.on_task_seceded(world.reactor.lifecycle, worker.name, m.TaskSeceded("parent", away=True))
     world.submit(client, ["child"], args=LARGE)
     world.round()
     assert assigned(world, worker) == ["parent", "child"]
@@ -255,13 +256,13 @@ def test_a_loss_counts_for_a_task_that_received_much(world: World, client: FakeC
 def test_values_go_to_workers_that_have_room_for_them(world: World, client: FakeClient) -> None:
     small, large = world.join(memory=100), world.join(memory=1000)
     names = [small.name, large.name]
-    chosen = scattered.places(world.state, [500, 50, 500], names)
+    chosen = scattered.assign_values(world.state, [500, 50, 500], names)
     assert [address for address, _ in chosen] == [large.address, small.address, large.address]
     with pytest.raises(TooLargeError, match="a value of 0 MB is to be put on a worker"):
-        scattered.places(world.state, [50, 5000], names)
+        scattered.assign_values(world.state, [50, 5000], names)
     client.futures["value"] = PENDING
-    assert client_events.on_data_put(world.reactor, client.name, m.Put("value", 5000), None) is None
+    assert client_events.on_data_put(world.reactor.lifecycle, client.name, m.Put("value", 5000), None) is None
     world.settle_clients()
     assert client.errors["value"].kind == "TooLargeError"
     client.futures["other"] = PENDING
-    assert client_events.on_data_put(world.reactor, client.name, m.Put("other", 500), None) == large.name
+    assert client_events.on_data_put(world.reactor.lifecycle, client.name, m.Put("other", 500), None) == large.name

@@ -11,7 +11,7 @@ import pytest
 
 from hpclaunch.scheduler import ticks
 from hpclaunch.scheduler.state import SchedulerState
-from hpclaunch.scheduler.ticks import Rounds, has_lone_task
+from hpclaunch.scheduler.ticks import Ticks, has_lone_task
 from tests.scheduler.world import World
 
 
@@ -24,10 +24,10 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def test_one_round_for_all_that_happens_in_a_turn(loop: asyncio.AbstractEventLoop) -> None:
     went: list[int] = []
-    rounds_ = Rounds(loop, lambda: went.append(1))
+    ticks_ = Ticks(loop, lambda: went.append(1))
     for _ in range(3):
-        rounds_.schedule()
-        rounds_.schedule()
+        ticks_.schedule()
+        ticks_.schedule()
         assert not went
         loop.run_until_complete(asyncio.sleep(0))
         assert went == [1]
@@ -40,10 +40,10 @@ def test_a_round_may_have_another_one(loop: asyncio.AbstractEventLoop) -> None:
     def go() -> None:
         went.append(1)
         if len(went) < 3:
-            rounds_.schedule()
+            ticks_.schedule()
 
-    rounds_ = Rounds(loop, go)
-    rounds_.schedule()
+    ticks_ = Ticks(loop, go)
+    ticks_.schedule()
     for _ in range(5):
         loop.run_until_complete(asyncio.sleep(0))
     assert len(went) == 3
@@ -54,17 +54,17 @@ def test_it_stays_awake_for_a_moment_where_that_takes_nobody_his_processor(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch, processors: set[int], stays: bool
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: processors)
-    rounds_ = Rounds(loop, lambda: None)
-    rounds_.stay_awake(SchedulerState())
-    assert not rounds_._is_awake, "nobody has allowed it"
-    rounds_.allow_staying_awake()
-    rounds_.stay_awake(SchedulerState())
-    assert rounds_._is_awake is stays
+    ticks_ = Ticks(loop, lambda: None)
+    ticks_.stay_awake(SchedulerState())
+    assert not ticks_._is_awake, "nobody has allowed it"
+    ticks_.allow_staying_awake()
+    ticks_.stay_awake(SchedulerState())
+    assert ticks_._is_awake is stays
     if stays:
         start = time.monotonic()
-        until = rounds_._awake_until
+        until = ticks_._awake_until
         assert start < until + ticks.AWAKE_SECONDS
-        while rounds_._is_awake:
+        while ticks_._is_awake:
             loop.run_until_complete(asyncio.sleep(0))
         assert time.monotonic() >= until
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpclaunch.comm import messages as m
+from hpclaunch.scheduler import invariants
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import Worker
@@ -28,7 +29,7 @@ def one_task(reactor: Reactor, workers: list[Worker], key: str, *, size: int | N
         reactor.on_tasks_done(name, m.TasksDone([key], [b"result"], [0.001]), 0.0)
     else:
         reactor.on_tasks_stored(name, m.TasksStored([key], [size], [0.001]), 0.0)
-    reactor.state.check()
+    invariants.check(reactor.state)
     return number
 
 

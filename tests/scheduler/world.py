@@ -15,12 +15,13 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
-from hpclaunch.scheduler import client_events, memory_pressure, scattered, sizes, timeouts
+from hpclaunch.scheduler import client_events, invariants, memory_pressure, oversized, scattered, sizes, timeouts
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.evacuation import Asked, moves
+from hpclaunch.scheduler.function import Function
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
-from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Function, Worker
+from hpclaunch.scheduler.state import CANCELLED, DONE, FAILED, PAUSED, RELEASED, Worker
 from hpclaunch.worker.commands import DeleteFile, Execute, FetchInput, TakeBack, ToHead, WriteResult
 from hpclaunch.worker.memory import Limits
 from hpclaunch.worker.reactor import WorkerReactor
@@ -276,7 +277,7 @@ class World:
         self._count = 0
 
     def check(self) -> None:
-        self.state.check()
+        invariants.check(self.state)
 
     # --- clients
 
@@ -292,11 +293,15 @@ class World:
     def define(self, client: FakeClient, function: bytes) -> None:
         """Have a client send a function if the head does not know it from this client."""
         if function not in self.state.clients[client.name].functions:
-            client_events.on_function_sent(self.reactor, client.name, m.DefineFunction(function, "f", b"bytes"))
+            client_events.on_function_sent(
+                self.reactor.lifecycle, client.name, m.DefineFunction(function, "f", b"bytes")
+            )
 
     def forget(self, client: FakeClient, *functions: bytes) -> None:
         """Have a client say that it will send these again if it needs them."""
-        client_events.on_functions_forgotten(self.reactor, client.name, m.ForgetFunctions(list(functions)))
+        client_events.on_functions_forgotten(
+            self.reactor.lifecycle, client.name, m.ForgetFunctions(list(functions))
+        )
         self.check()
 
     def leave_client(self, client: FakeClient) -> None:
@@ -364,7 +369,7 @@ class World:
             assert bytes(payload.pickle) == value_of(key)
             return True
         client.futures[key] = PENDING
-        client_events.on_results_not_found(self.reactor, client.name, m.LocateKeys([key], [holders]))
+        client_events.on_results_not_found(self.reactor.lifecycle, client.name, m.LocateKeys([key], [holders]))
         self.check()
         return False
 
@@ -425,7 +430,7 @@ class World:
         """Send what there is to say, and place what is ready."""
         commands = self.reactor.take_commands() + place(self.state, self.now)
         self.check()
-        self.warnings += sizes.refuse_oversized(self.reactor, self.coming)
+        self.warnings += oversized.refuse(self.reactor.lifecycle, self.coming)
         commands += self.reactor.take_commands()
         self.check()
         for command in commands:
@@ -438,7 +443,7 @@ class World:
 
     def tick(self) -> None:
         self.now += 1.0
-        self.reactor.on_tick(self.now)
+        self.reactor.on_timer(self.now)
         self.check()
 
     def hear(self, worker: FakeWorker) -> None:
@@ -453,11 +458,11 @@ class World:
         elif isinstance(message, m.TasksReturned):
             self.reactor.on_tasks_returned(name, message.keys)
         elif isinstance(message, m.TaskBegun):
-            timeouts.on_task_begun(self.reactor, name, message.key, self.now)
+            timeouts.on_task_begun(self.reactor.lifecycle, name, message.key, self.now)
         elif isinstance(message, m.WorkerPaused):
-            memory_pressure.on_worker_paused(self.reactor, name, message)
+            memory_pressure.on_worker_paused(self.reactor.state, name, message)
         elif isinstance(message, m.Brought):
-            scattered.on_data_brought(self.reactor, worker.name, message)
+            scattered.on_data_brought(self.reactor.lifecycle, worker.name, message)
         elif isinstance(message, m.CopiesHeld):
             self.reactor.on_copies_held(name, message)
         else:
@@ -496,7 +501,7 @@ class World:
             while worker.outbox:
                 self.hear(worker)
                 moved = True
-        return moved or bool(self.reactor.commands)
+        return moved or bool(self.reactor.lifecycle.commands)
 
     def settle_clients(self) -> None:
         """Let the clients hear all that there is to hear."""

@@ -26,7 +26,17 @@ from hpclaunch.comm import fetch as fetch_module, messages as m
 from hpclaunch.errors import CommClosedError, PeerError
 from hpclaunch.link import head_link
 from hpclaunch.link.session import HeadSession
-from hpclaunch.scheduler import admission, draining, relays, requests, restarts, server, state
+from hpclaunch.scheduler import (
+    admission,
+    draining,
+    function,
+    inspection,
+    invariants,
+    relays,
+    restarts,
+    server,
+    state,
+)
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
@@ -233,13 +243,13 @@ class VirtualCluster:
         self.pressure = 0  # bytes that a process has beside its results
         self.files = 0  # on disk
         self.head = SchedulerServer(CLUSTER_ID, allowed_failures=50, on_request=self._on_request)
-        self._round = self.head._round
-        self.head.rounds._go_round = self._checked_round
+        self._round = self.head._tick
+        self.head.ticks._tick = self._checked_round
 
     def _checked_round(self) -> None:
         self._round()
         try:
-            self.head.reactor.state.check()
+            invariants.check(self.head.reactor.state)
         except AssertionError as error:
             self.wrong.append(f"check: {error}")
 
@@ -256,15 +266,15 @@ class VirtualCluster:
         assert not (state.waiting)
         assert not (state.recanted)
         assert not (state.timed)
-        assert not self.head.replacing._doomed
-        assert not self.head._relays._waiting
-        assert not self.head._relays._under_way
-        requests = self.head._questions
-        assert not requests.room.waiting
-        assert not (requests._asked)
-        assert not (requests._tickets)
-        assert not (requests._named.things)
-        assert not (requests._named.kept)
+        assert not self.head.restarts.to_end
+        assert not self.head.relays._waiting
+        assert not self.head.relays._under_way
+        requests = self.head.requests
+        assert not requests.admission.waiting
+        assert not requests.workers.pending
+        assert not requests.coordination.tickets
+        assert not requests.coordination.named.things
+        assert not requests.coordination.named.kept
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
         assert not self.files
@@ -308,13 +318,13 @@ class _Errors(logging.Handler):
 def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     """Put what is made up in the place of what is real."""
     loop = cluster.loop
-    for module in (server, requests, restarts, draining):
+    for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
     patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
-    patch.setattr(client_data, "_SMALL_BYTES", INLINE_BYTES)
-    patch.setattr(state, "AHEAD_BYTES", 10 * INLINE_BYTES)
+    patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)
+    patch.setattr(function, "AHEAD_BYTES", 10 * INLINE_BYTES)
     patch.setattr(functions, "_MOST_FUNCTIONS", 5)
     patch.setattr(fetch_module, "dial", cluster.dial)
     patch.setattr(fetch_module, "node_id", lambda: "")

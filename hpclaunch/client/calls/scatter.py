@@ -14,14 +14,13 @@ from hpclaunch.client.futures.future import Future
 from hpclaunch.comm import messages as m, serialize
 from hpclaunch.comm.bulk import LEAST_BYTES
 from hpclaunch.comm.keys import Key, text_of_key
+from hpclaunch.comm.messages import INLINE_BYTES
 from hpclaunch.errors import HPCLaunchError, UserError
 
 #: Bytes of one value: a frame holds no more.
 _MAX_VALUE = (1 << 34) - (1 << 24)
 #: Values that one call brings to workers at the same time.
 _AT_ONCE = 4
-#: Bytes of one piece up to which the head keeps a value; for others it is asked whether it has room.
-_SMALL_BYTES = 1 << 16
 #: Bytes of values that are sent to the head together.
 _BATCH_BYTES = 1 << 20
 #: Seconds to wait for the head's word that a value is there, before it is sent through the head.
@@ -99,11 +98,11 @@ class _Value(NamedTuple):
     @property
     def is_small(self) -> bool:
         """True if the head will keep it."""
-        return self.payload.size <= _SMALL_BYTES and not self.payload.buffers
+        return self.payload.size <= INLINE_BYTES and not self.payload.buffers
 
 
 async def _send(core: ClientCore, values: list[_Value]) -> None:
-    """Send values to the head, which keeps small ones, and passes others on. It has to have room for these."""
+    """Send values to the head, which keeps small ones and relays large ones. It has to admit these before."""
     needed = sum(value.payload.size for value in values if not value.is_small)
     if needed:
         await core.link.request("room", size=needed)

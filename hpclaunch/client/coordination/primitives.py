@@ -139,7 +139,7 @@ class Semaphore(_Acquired):
 
     @blocking
     def close(self) -> None:
-        """Take all places back, whoever has them, and forget how many there are."""
+        """Take all places back from their holders, and forget how many there are."""
         self._leases.clear()
         self._ask("close")
 

@@ -1,4 +1,4 @@
-"""Which futures are meant by a future, a list of them, or a collection whose parts are on the cluster."""
+"""The futures in what users give for futures: one, a list of them, or a collection with parts on the cluster."""
 
 from __future__ import annotations
 

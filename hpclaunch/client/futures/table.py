@@ -57,9 +57,7 @@ class FutureTable:
         self._fences = Fences()  # guarded by the link's condition
         self._kept: set[Future[Any]] = set()  # pending, with callbacks: their callers may keep no reference
         self._callbacks: CallbackThread | None = None
-        self._lock = (
-            threading.Lock()
-        )  # guards the forgetting of futures against the making of others of their keys
+        self._lock = threading.Lock()  # no future is forgotten while another of its key is made
         link.forget_released = self._forget_released
 
     # --- making

@@ -21,14 +21,24 @@ from hpclaunch.tasks.context import here
 _USERS_OF_LOOP = ("dask.local", "dask.threaded", "dask.multiprocessing")
 
 
-def register(*, is_worker: bool = False) -> None:
-    """Prepare Dask, now or as soon as it is imported; again is no error.
+def register() -> None:
+    """Prepare Dask, now or as soon as it is imported; again is no error."""
+    for name in ("dask.utils", "dask.local", "dask.base"):
+        when_imported(name, prepare)
+
+
+def prepare(module: ModuleType, *, is_worker: bool = False) -> None:
+    """Prepare one of Dask's modules.
 
     :param is_worker: this process runs nothing but tasks: data frames are shuffled by tasks here.
     """
-    when_imported("dask.utils", lock_between_processes)
-    when_imported("dask.local", _resolve_futures)
-    when_imported("dask.base", functools.partial(_follow_tasks, is_worker=is_worker))
+    match module.__name__:
+        case "dask.utils":
+            lock_between_processes(module)
+        case "dask.local":
+            _resolve_futures(module)
+        case "dask.base":
+            _follow_tasks(module, is_worker=is_worker)
 
 
 def _follow_tasks(base: ModuleType, *, is_worker: bool) -> None:

@@ -30,9 +30,9 @@ _INSTEAD = {
     "set_metadata": "Variable, Queue and datasets keep values by name",
     "start_ipython_workers": "",
     "story": "why(future) says how a task stands and why",
-    "subscribe_topic": "Queue, Event and Variable carry news between tasks and clients",
+    "subscribe_topic": "Queue, Event and Variable carry messages between tasks and clients",
     "sync": "make the client with asynchronous=False and call its methods",
-    "unsubscribe_topic": "Queue, Event and Variable carry news between tasks and clients",
+    "unsubscribe_topic": "Queue, Event and Variable carry messages between tasks and clients",
     "write_scheduler_file": "cluster.directory holds the cluster's file; Client(name) finds it by the name",
 }
 

@@ -18,7 +18,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.client.futures.future import Future
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.serialize import dump_inline, load_call
-from hpclaunch.scheduler import client_events
+from hpclaunch.scheduler import client_events, invariants
 from hpclaunch.scheduler.commands import ToClient
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -87,7 +87,7 @@ class Head:
         message = self.session.comm.sent.popleft()
         reactor, name = self.reactor, self.name
         if isinstance(message, m.DefineFunction):
-            client_events.on_function_sent(reactor, name, message)
+            client_events.on_function_sent(reactor.lifecycle, name, message)
         elif isinstance(message, m.SubmitTasks):
             reactor.on_tasks_submitted(name, message)
         elif isinstance(message, m.ReleaseKeys):
@@ -95,13 +95,13 @@ class Head:
         elif isinstance(message, m.CancelKeys):
             reactor.on_keys_cancelled(message.keys)
         elif isinstance(message, m.WantKeys):
-            client_events.on_keys_wanted(reactor, name, message.keys)
+            client_events.on_keys_wanted(reactor.lifecycle, name, message.keys)
         elif isinstance(message, m.Fence):
-            client_events.on_fence(reactor, name, message.number)
+            client_events.on_fence(reactor.lifecycle, name, message.number)
         else:
             assert isinstance(message, m.RetryKeys)
-            client_events.on_tasks_retried(reactor, name, message.keys)
-        reactor.state.check()
+            client_events.on_tasks_retried(reactor.lifecycle, name, message.keys)
+        invariants.check(reactor.state)
 
     def round(self) -> None:
         for command in self.reactor.take_commands() + place(self.reactor.state, 0.0):
@@ -115,7 +115,7 @@ class Head:
                 for item in [item for item in self.queue if item[0] in command.message.keys]:
                     self.queue.remove(item)
                     self.reactor.on_tasks_returned("w", [item[0]])
-        self.reactor.state.check()
+        invariants.check(self.reactor.state)
 
     def run(self, *, well: bool = True) -> None:
         """The worker runs a task: it returns its argument, or fails with that."""
@@ -126,7 +126,7 @@ class Head:
         else:
             failure = m.Failure("TaskError", str(value))
             self.reactor.on_tasks_failed("w", m.TasksFailed([key], [failure], [0.001]), 0.0)
-        self.reactor.state.check()
+        invariants.check(self.reactor.state)
 
     def tell(self) -> None:
         """The client hears the next news."""
@@ -214,13 +214,13 @@ def test_a_key_is_used_again_while_others_still_have_the_cancelled_future(head: 
     head.reactor.on_client_joined("other")
     first = head.client.submit(work.same, "first", key="k")
     arrive(head)
-    client_events.on_keys_wanted(head.reactor, "other", ["k"])
+    client_events.on_keys_wanted(head.reactor.lifecycle, "other", ["k"])
     first.cancel()
     second = head.client.submit(work.same, "second", key="k")
     head.settle()
     assert second.result(0) == "second"
     head.reactor.on_client_left("other")
-    head.reactor.state.check()
+    invariants.check(head.reactor.state)
 
 
 def test_one_call_of_map_may_name_a_task_twice(head: Head) -> None:

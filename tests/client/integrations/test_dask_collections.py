@@ -112,10 +112,10 @@ def test_the_newest_client_is_dasks_default(client: Client, cluster: MiniCluster
     pids = set(client.gather(client.map(lambda _: work.pid(), range(50))))
     assert set(x.compute()) <= pids
     with Client(cluster.directory, set_as_default=False) as other:
-        assert not other._futures
+        assert not other.futures
         with other.as_default():
             kept = x.persist()
-            assert other._futures
+            assert other.futures
             del kept
         y = x.persist()
         assert set(y.compute()) <= pids

@@ -164,7 +164,7 @@ def test_the_default_scheduler_is_the_tasks_client(client: Client) -> None:
             dask.base.get_scheduler(scheduler="threads").__module__,
         ]
 
-    assert client.submit(names).result(30) == ["_MeantClient", "get_sync", "dask.threaded"]
+    assert client.submit(names).result(30) == ["_CurrentClient", "get_sync", "dask.threaded"]
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])

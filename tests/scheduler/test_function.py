@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.state import AHEAD_SECONDS, UNKNOWN_SECONDS, Function
+from hpclaunch.scheduler.function import AHEAD_SECONDS, UNKNOWN_SECONDS, Function
 
 MIB = 1 << 20
 
