@@ -6,7 +6,7 @@ PYTEST := .venv/bin/python -m pytest
 # Several tests at a time, for those that share nothing but the machine; see pytest_xdist_auto_num_workers.
 SPREAD := --numprocesses=auto --dist=worksteal
 
-# Where this is set, every process of the tests compiles all modules anew.
+# Where this is set, every process of the tests compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help

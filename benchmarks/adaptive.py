@@ -57,7 +57,7 @@ BENCHMARK = Benchmark(
         Contestant("clairvoyant", lambda: play(clairvoyant), "knows the work and the queue; local search"),
         Contestant("fixed jobs", lambda: play(fixed), "the best number in hindsight, for each trace"),
         Contestant("Dask's policy", dask, "its arithmetic written again, whole jobs"),
-        Contestant("lower bound", bound, "nobody can take less"),
+        Contestant("lower bound", bound, "no policy can take less"),
     ],
     text=(
         "A virtual clock: the numbers are the same in every round. The workloads of `benchmarks/mix.yaml`, all "

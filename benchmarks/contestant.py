@@ -1,4 +1,4 @@
-"""Runs one contestant of one benchmark once and prints what it measured: what each round starts anew.
+"""Runs one contestant of one benchmark once and prints what it measured: what each round starts again.
 
 ``python -m benchmarks.contestant noop hpclaunch``
 """

@@ -85,7 +85,7 @@ BENCHMARK = Benchmark(
         Contestant("hpclaunch", ours, "TLS between all processes; N = 200,000", {"rate": "≥ 100,000"}),
         Contestant("dask.distributed", dask, "plain TCP, its default; N = 3,000", {"rate": "≥ 100"}),
         Contestant("Ray", ray, "shared memory and loopback; N = 2,000", most_rounds=3),
-        Contestant("Parsl HTEX", parsl, "plain TCP, its default; N = 2,000", most_rounds=3),
+        Contestant("Parsl HTEX", parsl, "CurveZMQ, its default; N = 2,000", most_rounds=3),
         Contestant("ipyparallel", ipyparallel, "plain TCP, its default, chunksize=1; N = 1,000", most_rounds=3),
         Contestant("ProcessPoolExecutor", executor, "pipes of one machine; N = 10,000"),
         Contestant("multiprocessing.Pool", pool, "pipes of one machine, chunksize=1; N = 50,000", {"rate": "≥ 2"}),

@@ -1,7 +1,7 @@
-"""What adaptive scaling is compared with: the best fixed plan, a clairvoyant's, and what nobody can beat.
+"""What adaptive scaling is compared with: the best fixed plan, a clairvoyant's, and what no policy can beat.
 
 The clairvoyant knows the work, and how long each job will wait and live. Its plan says of each job when it is
-submitted and when it is let go, also before the work comes that it is for. It is found by local search from the
+submitted and when it is released, also before the work comes that it is for. It is found by local search from the
 runs of the fixed plans and of our own policy, so it is no worse than these; it may not be the best there is.
 """
 

@@ -82,7 +82,7 @@ class Dask:
 
     Written again for this simulator, with dask-jobqueue's whole jobs (its ``worker_key``) and one cluster for each
     kind of jobs, since it has no groups. Tasks hold no memory here, so its rules for memory say nothing. Jobs that
-    are let go lose their tasks, as there.
+    are released lose their tasks, as there.
     """
 
     target_seconds = 5.0

@@ -1,10 +1,11 @@
 """A batch system, its jobs and a workload on a virtual clock, for policies of adaptive scaling to be tried on.
 
 Seconds are whole. Jobs of one or several kinds wait in a queue (each its own time, and no more run at once than
-the site allows), start, run as many tasks as they have slots, and end when they are let go, at their walltime, or
-by pre-emption, which some sites follow by putting the job back into the queue; some fail before they start. What a
-task was doing when its job ended is done again. Everything follows from a seed: the n-th job that is submitted has
-the same fate whoever submits it. The clock goes from event to event, or to where the policy wants to look.
+the site allows), start, run as many tasks as they have slots, and end when they are released, at their walltime,
+or by pre-emption, which some sites follow by putting the job back into the queue; some fail before they start.
+What a task was doing when its job ended is done again. Everything follows from a seed: the n-th job that is
+submitted has the same fate whichever policy submits it. The clock goes from event to event, or to where the
+policy wants to look.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class SimJob:
 
 
 class Chooser(Protocol):
-    """A policy: looks at the world, and submits and lets go by its methods."""
+    """A policy: looks at the world, and submits and releases jobs by its methods."""
 
     def step(self, world: World) -> None:
         """Decide; called when something has happened, and at ``next_look``."""
@@ -164,7 +165,7 @@ class World:
         return [job for job in self._alive if kind is None or job.kind.name == kind]
 
     def live(self, kind: str | None = None) -> list[SimJob]:
-        """Return those of them that have not been let go."""
+        """Return those of them that have not been released."""
         return [job for job in self.alive(kind) if not job.is_leaving]
 
     def waiting(self, kind: str) -> int:
@@ -182,7 +183,7 @@ class World:
         return len(self.jobs)
 
     def submit(self, count: int, kind: str = "cpu") -> None:
-        """Submit jobs. The n-th job waits as long whoever submits it."""
+        """Submit jobs. The n-th job waits as long whichever policy submits it."""
         self.submissions += count > 0
         site = self.trace.site
         whole = next(one for one in self.trace.kinds if one.name == kind)
@@ -323,7 +324,7 @@ class World:
     # --- what came of it
 
     def pieces(self) -> dict[int, list[int]]:
-        """Return the pieces of work that somebody waits for: the first burst's number, and those of all in it."""
+        """Return the pieces of work that a client waits for: the first burst's number, and those of all in it."""
         found: dict[int, list[int]] = {}
         first: list[int] = []
         for number, burst in enumerate(self.trace.bursts):

@@ -168,5 +168,5 @@ def _end_rest(mark: str) -> None:
         try:
             if process.environ().get(_MARK) == mark:
                 process.kill()
-        except psutil.Error:  # it has just ended, or belongs to somebody else
+        except psutil.Error:  # it has just ended, or belongs to another user
             continue

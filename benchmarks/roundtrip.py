@@ -85,7 +85,7 @@ BENCHMARK = Benchmark(
         ),
         Contestant("dask.distributed", dask, "plain TCP, its default", {"median": "≥ 20"}),
         Contestant("Ray", ray, "shared memory and loopback", most_rounds=3),
-        Contestant("Parsl HTEX", parsl, "plain TCP, its default", most_rounds=3),
+        Contestant("Parsl HTEX", parsl, "CurveZMQ, its default", most_rounds=3),
         Contestant("ipyparallel", ipyparallel, "plain TCP, its default", most_rounds=3),
         Contestant("ProcessPoolExecutor", executor, "two processes and pipes; no third one between them"),
     ],

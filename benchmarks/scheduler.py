@@ -64,7 +64,7 @@ class _Timed:
             self.reactor.on_timer(self.now)
         commands = self.reactor.take_commands()
         state = self.reactor.state
-        if (state.ready.count or state.held) and (state.idle or state.open):
+        if (state.ready.count or state.restricted) and (state.idle or state.open):
             commands += place(state, self.now)
         self.seconds += time.thread_time() - start
         sent = [(one.worker, one.message) for one in commands if isinstance(one, ToWorker)]

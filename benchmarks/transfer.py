@@ -42,7 +42,7 @@ def ours_far() -> Measured:
 
 
 def be_far() -> None:
-    """Have this process believe that it shares its host with nobody."""
+    """Have this process believe that it shares its host with no process."""
     from hpclaunch.comm import fetch
 
     fetch.node_id = lambda: ""  # type: ignore[assignment]

@@ -39,7 +39,7 @@ class ControlGroup:
         return 0
 
     def limit(self) -> int:
-        """Return the bytes that the group may have; 0 if there is no limit, or nobody knows."""
+        """Return the bytes that the group may have; 0 if there is no limit, or none is known."""
         limits = []
         for directory in self._directories:
             for name in ("memory.max", "memory.limit_in_bytes"):

@@ -31,7 +31,7 @@ def slurm_cluster(extra: Sequence[str], submit_words: Sequence[str] = ()) -> str
 
     :param extra: the user's own directives.
     :param submit_words: the user's own words for sbatch, which win as they do there.
-    :raises ScriptError: several are named, and nobody would know which of them has the jobs.
+    :raises ScriptError: several are named, and it would not be known which of them has the jobs.
     """
     words = [
         word for one in submit_words for word in (["-M", one[2:]] if re.match("-M.", one) else one.split("=", 1))

@@ -199,7 +199,7 @@ class LostResultError(TaskError):
 
 
 class UnknownTaskError(LostResultError):
-    """The cluster knows no task of this key: nobody has submitted it, or all its futures were let go."""
+    """The cluster knows no task of this key: it was never submitted, or all its futures were released."""
 
 
 class CancelledError(TaskError, concurrent.futures.CancelledError):

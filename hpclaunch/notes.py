@@ -15,7 +15,7 @@ def warn_from_afar(text: str) -> None:
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn about something in the code or the files of whoever called hpclaunch."""
+    """Warn about something in the code or the files of hpclaunch's caller."""
     level = 1
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

@@ -1,4 +1,4 @@
-"""Do something as soon as a module of somebody else is imported, without importing it for that."""
+"""Do something as soon as another package's module is imported, without importing it for that."""
 
 from __future__ import annotations
 

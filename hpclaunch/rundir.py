@@ -4,9 +4,10 @@ One private directory per cluster, on a file system that login and compute nodes
 
     <base>/<cluster id>/
         ca.pem head.pem client.pem worker.pem   who may talk to the cluster
-        head.json                               what the head is to do; written by whoever starts it
+        head.json                               what the head is to do; written by the process that starts it
         cluster.json                            what the head says of itself: addresses, process, host
         head.log
+        head-gone                               the head is gone; left by a worker that has made sure of it
         job.sh                                  the job script as it is submitted; job-gpu.sh that of the group gpu
         jobs/                                   start tickets, exit codes and reasons of jobs, by job id; jobs-gpu/
         logs/                                   the jobs' output, unless log-directory says otherwise
@@ -23,17 +24,20 @@ import os
 import re
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpclaunch import trusted
+from hpclaunch import file_errors, homes, trusted
 from hpclaunch.errors import ClusterNotFoundError, ConfigError, SiteError
 from hpclaunch.trusted import write_file as write_file  # what is in a run directory is written whole, and private
 
+#: Says that the head is gone, and who has made sure of that; then each host believes it.
+GONE = "head-gone"
 _SAFE = re.compile(r"[^A-Za-z0-9_.]+")
 #: Seconds after which a run directory without a head is taken as one that never got a head.
 _BIRTH_SECONDS = 600.0
-#: Tries to remove a directory in which somebody may still write his last words, and seconds between them.
+#: Tries to remove a directory in which a process may still write its last words, and seconds between them.
 _REMOVALS, _REMOVAL_PAUSE = 5, 0.05
 
 
@@ -52,17 +56,15 @@ class ClusterFacts(NamedTuple):
     @property
     def has_owner(self) -> bool:
         """True while the process lives that the head was to end with, here."""
-        owner = self.facts.get("owner_pid")
-        start = process_start(owner) if isinstance(owner, int) and owner else ""
-        return start != "" and start == self.facts.get("owner_start", start)
+        return is_owned_here(self.facts)
 
 
 def base_directory(configured: str | None = None) -> Path:
     """Return where run directories lie: configured, ``$HPCLAUNCH_RUN_DIRECTORY``, or ``~/.hpclaunch/run``."""
     chosen = configured or os.environ.get("HPCLAUNCH_RUN_DIRECTORY") or "~/.hpclaunch/run"
     try:
-        return Path(chosen).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no home, or a current directory that is gone
+        return homes.expanded(chosen, "shared-temp-directory (or HPCLAUNCH_RUN_DIRECTORY)").absolute()
+    except OSError as error:  # a current directory that is gone
         raise ConfigError(
             f"no directory {chosen} can be found for the cluster's files: {error}. Set shared-temp-directory (or "
             "HPCLAUNCH_RUN_DIRECTORY) to the whole path of a directory of yours that the nodes share",
@@ -72,7 +74,7 @@ def base_directory(configured: str | None = None) -> Path:
 
 def choose(base: Path, name: str) -> Path:
     """Return the path of a new run directory for a cluster of this name; nothing is made."""
-    import secrets  # it takes a while to import, and whoever joins a cluster makes no directory
+    import secrets  # it takes a while to import, and a client that joins a cluster makes no directory
 
     return base / f"{_SAFE.sub('-', name).strip('-')[:40] or 'cluster'}-{secrets.token_hex(4)}"
 
@@ -93,8 +95,8 @@ def create(directory: Path, *, is_listed: bool = True) -> Path:
         remove(directory)
         trusted.unmake(made)
         raise ConfigError(
-            f"the cluster's files can't be put into {base}: {error.strerror}. Set shared-temp-directory to a "
-            "directory of yours on a file system that the nodes share",
+            f"the cluster's files can't be put into {base}: {file_errors.told(error, error.filename or base)} Set "
+            "shared-temp-directory to a directory of yours on a file system that the nodes share",
             key="shared-temp-directory",
         ) from None
     except SiteError as error:
@@ -177,21 +179,38 @@ def read_facts(directory: Path) -> dict[str, Any]:
 def all_clusters(base: Path | None = None) -> list[ClusterFacts]:
     """Return the clusters of this user, by age, also those whose head has died."""
     found = []
-    for path in (base or base_directory()).glob("*/cluster.json"):
-        directory = path.parent.resolve()
+    for entry in _entries(base or base_directory()):
+        path = entry / "cluster.json"
+        directory = entry.resolve()
         try:
             facts = json.loads(trusted.read_file(directory / path.name))
         except (OSError, ValueError, SiteError):
             continue
         if isinstance(facts, dict):
-            found.append(ClusterFacts(directory, facts, _is_alive(facts)))
+            found.append(ClusterFacts(directory, facts, _is_alive(directory, facts)))
     return sorted(found, key=lambda one: one.facts.get("started", 0))
+
+
+def _entries(base: Path) -> list[Path]:
+    """Return what is in a base directory; nothing, if no cluster was ever started there.
+
+    :raises SiteError: it can't be read, so that no cluster can be found.
+    """
+    try:
+        return [base / name for name in os.listdir(base)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SiteError(
+            f"the directory of your clusters can't be read: {file_errors.told(error, base)} Or set "
+            "HPCLAUNCH_RUN_DIRECTORY to where they are"
+        ) from None
 
 
 def abandoned(base: Path | None = None) -> list[Path]:
     """Return run directories of this user that never got a head, and links to clusters that are gone."""
     found = []
-    for path in (base or base_directory()).glob("*"):
+    for path in _entries(base or base_directory()):
         if path.is_symlink() and not path.exists():
             found.append(path)
         elif (path / "head.json").is_file() and not (path / "cluster.json").exists():
@@ -201,11 +220,25 @@ def abandoned(base: Path | None = None) -> list[Path]:
     return found
 
 
-def _is_alive(facts: dict[str, Any]) -> bool | None:
-    if facts.get("host") != socket.gethostname():
-        return None
-    start = process_start(int(facts.get("pid", 0)))
-    return bool(start) and start == facts.get("process_start")
+def _is_alive(directory: Path, facts: dict[str, Any]) -> bool | None:
+    if facts.get("host") == socket.gethostname():
+        return is_head_process(facts)
+    return False if (directory / GONE).exists() else None
+
+
+def is_head_process(facts: Mapping[str, Any]) -> bool:
+    """Say whether a head's process is one of this host, by what ``cluster.json`` says of it."""
+    pid = facts.get("pid")
+    start = process_start(pid) if isinstance(pid, int) else ""
+    return start != "" and start == facts.get("process_start")
+
+
+def is_owned_here(facts: Mapping[str, Any]) -> bool:
+    """Say whether the process lives on this host that a head was to end with."""
+    owner = facts.get("owner_pid")
+    is_here = facts.get("host", socket.gethostname()) == socket.gethostname()
+    start = process_start(owner) if is_here and isinstance(owner, int) and owner else ""
+    return start != "" and start == facts.get("owner_start", start)
 
 
 def _told_directory(path: Path) -> Path:

@@ -26,7 +26,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from hpclaunch import rundir
+from hpclaunch import homes, rundir
 from hpclaunch.batch.base import BatchSystem
 from hpclaunch.batch.systems import codec
 from hpclaunch.config import paths, shellwords
@@ -163,7 +163,7 @@ def render_ranks(
     values: dict[str, Any] = {
         **_values(config, system, directives, _resources(config, config.cores) if asks_for_memory else ""),
         "cluster_id": "",
-        "logs": str(Path(config.log_directory).expanduser().absolute()) if config.log_directory else "",
+        "logs": str(log_directory(config, Path())) if config.log_directory else "",
         "count": count,
         "slots": needed,
         "command": [launch, *command],
@@ -217,7 +217,7 @@ def log_directory(config: JobConfig, directory: Path) -> Path:
     """Return where the jobs' output goes."""
     if config.log_directory is None:
         return directory / "logs"
-    return Path(config.log_directory).expanduser().absolute()
+    return homes.expanded(config.log_directory, "log-directory").absolute()
 
 
 def _fill_in(config: JobConfig, system: type[BatchSystem], name: str, values: dict[str, Any]) -> str:
@@ -244,7 +244,7 @@ def _fill_in(config: JobConfig, system: type[BatchSystem], name: str, values: di
 def _environment(config: JobConfig, system: type[BatchSystem]) -> SandboxedEnvironment:
     if not config.template_directory:
         return _environment_of(system, None)
-    own = Path(config.template_directory).expanduser()
+    own = homes.expanded(config.template_directory, "template-directory")
     if not own.is_dir():
         raise ScriptError(f"template-directory {own} is not a directory")
     return _environment_of(system, own.absolute())

@@ -8,7 +8,7 @@ user, which act on them. Wherever another user can write, he could put his own i
   not theirs.
 * A *private* directory is this user's and has mode 0700. It is opened once, and its files are opened below that
   descriptor: a path could lead elsewhere a moment later.
-* A *private* file is a regular file of this user's that nobody else can read or write, and no link.
+* A *private* file is a regular file of this user's that no other user can read or write, and no link.
 
 Every refusal names what to do.
 """
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from hpclaunch import file_errors
 from hpclaunch.errors import SiteError
 
 #: Symbolic links on the way to a base directory.
@@ -136,7 +137,7 @@ def _check_step(where: str, info: os.stat_result) -> None:
     if writers == stat.S_IWGRP and _is_own_group(info.st_gid):
         return
     if writers and not info.st_mode & stat.S_ISVTX:
-        who = "everybody" if writers & stat.S_IWOTH else f"group {_group_name(info.st_gid)}"
+        who = "all users" if writers & stat.S_IWOTH else f"group {_group_name(info.st_gid)}"
         mine = info.st_uid == os.geteuid()
         fix = f"Run: chmod +t {where}" if mine else f"Have {_user_name(info.st_uid)} run: chmod +t {where}"
         raise SiteError(
@@ -156,7 +157,7 @@ def _check_owner(where: str, info: os.stat_result) -> None:
 
 @cache
 def _system_users() -> tuple[int, ...]:
-    """Return who may own directories above ours: root, also where a container shows root's files as nobody's."""
+    """Return who may own directories above ours: root, whose files a container may show with another owner."""
     try:
         first, _, count = Path("/proc/self/uid_map").read_text().split()[:3]
         if int(first) or int(count) < 65536:  # not all users are to be seen here
@@ -287,7 +288,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, below: int | None 
         os.unlink(unfinished, dir_fd=below)
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=below)
     try:
-        with os.fdopen(fd, "wb") as file:
+        with file_errors.naming(path), os.fdopen(fd, "wb") as file:
             file.write(data)
         os.rename(unfinished, final, src_dir_fd=below, dst_dir_fd=below)
     except BaseException:  # such as a full disk

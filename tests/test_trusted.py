@@ -43,7 +43,7 @@ def test_a_base_that_others_can_write_is_refused_at_every_ancestor(tmp_path: Pat
     base.mkdir(parents=True)
     open_one = [base, *base.parents][depth]
     open_one.chmod(mode)
-    with pytest.raises(SiteError, match=rf"{open_one} can be written by everybody.*Run: chmod \+t {open_one}"):
+    with pytest.raises(SiteError, match=rf"{open_one} can be written by all users.*Run: chmod \+t {open_one}"):
         trusted.make_base(base)
     with pytest.raises(SiteError, match="sticky"):
         trusted.make_base(base / "new")

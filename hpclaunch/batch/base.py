@@ -20,6 +20,7 @@ import msgspec
 
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.directives import Dialect
+from hpclaunch.transport.base import Completed as Completed
 
 
 class JobState(enum.StrEnum):
@@ -55,16 +56,6 @@ class JobUsage(msgspec.Struct, frozen=True):
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     max_memory_bytes: int | None = None  # resident (Slurm MaxRSS) or virtual (SGE maxvmem)
-
-
-class Completed(msgspec.Struct, frozen=True):
-    """A command that a transport has run. exit_code is None if it could not start or ran out of time."""
-
-    argv: tuple[str, ...]
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    is_late: bool = False  # it ran out of time and was killed: nobody knows what it has done
 
 
 #: How sites' own checks of submissions say that there are too many jobs.

@@ -49,8 +49,9 @@ class LocalProcesses(BatchSystem):
         return (*self._command, "submit", str(count or 1), str(self._walltime), str(script))
 
     def parse_submit(self, done: Completed, count: int | None) -> list[str]:
-        number = done.stdout.strip()
-        if done.exit_code != 0 or not number.isdigit():
+        lines = [line for line in done.stdout.split() if line.isdigit() and line.isascii()]
+        number = lines[-1] if lines else ""
+        if done.exit_code != 0 or not number:
             raise SubmitError("not submitted", output=(done.stderr + done.stdout).strip())
         return [f"{number}.{i}" for i in range(1, (count or 1) + 1)]
 
@@ -71,7 +72,7 @@ class LocalProcesses(BatchSystem):
 
     def parse_status(self, done: Completed, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         found: dict[str, JobStatus] = {}
-        for row in self._rows(done):
+        for row in self._rows(done, "state"):
             state = JobState(row["state"])
             found[row["id"]] = JobStatus(row["id"], state, row.get("reason", ""), row.get("host", ""))
         return {job_id: found[job_id] for job_id in job_ids if job_id in found}
@@ -98,14 +99,17 @@ class LocalProcesses(BatchSystem):
                 cpu_seconds=row["cpu_seconds"],
                 max_memory_bytes=row["max_memory_bytes"],
             )
-            for row in self._rows(done)
+            for row in self._rows(done, "reason", "exit_code", "signal", "host")
             if row["id"] in wanted
         }
 
-    def _rows(self, done: Completed) -> list[dict[str, Any]]:
+    def _rows(self, done: Completed, *keys: str) -> list[dict[str, Any]]:
+        wanted = {"id", *keys}
         try:
             if done.exit_code == 0:
-                return [json.loads(line) for line in done.stdout.splitlines()]
+                rows = [json.loads(line) for line in done.stdout.splitlines()]
+                if all(isinstance(row, dict) and wanted <= row.keys() for row in rows):
+                    return rows
         except ValueError:
             pass
         raise StatusError(

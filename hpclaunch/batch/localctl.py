@@ -1,7 +1,7 @@
 """A batch system for one machine, as a program: ``localctl.py SPOOL COMMAND ...``.
 
 It has no daemon. Each job has a directory ``SPOOL/<number>/<element>`` and a *shepherd*, a small process in a
-session of its own that runs the job's script, waits for it and writes down how it ended. Whoever may write the
+session of its own that runs the job's script, waits for it and writes down how it ended. A user who may write the
 spool directory owns the jobs. Commands:
 
     submit COUNT SECONDS SCRIPT   start COUNT elements, each for at most SECONDS (0: no limit); prints the number
@@ -9,12 +9,13 @@ spool directory owns the jobs. Commands:
     status|usage JOB...           a JSON object for each job that there is (or for each that has ended)
     cancel JOB...                 end jobs; those that are not there or have ended are passed over
 
-Uses the standard library's quickest modules only: it is started anew for every command.
+Uses the standard library's quickest modules only: it is started for every command.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # typing takes longer to import than all the rest
 
 #: Seconds between SIGTERM and SIGKILL when a job is cancelled or its time is up.
 GRACE_SECONDS = 5
+FULL = os.strerror(errno.ENOSPC)
+#: Bytes in which it is written how a job ended.
+RESERVED_BYTES = 1000
 
 
 def submit(spool: str, count: int, seconds: int, script: str) -> None:
@@ -39,23 +43,34 @@ def submit(spool: str, count: int, seconds: int, script: str) -> None:
         try:
             os.mkdir(os.path.join(spool, str(number)), 0o700)
             break
-        except FileExistsError:  # somebody else submitted at the same time
+        except FileExistsError:  # another process submitted at the same time
             number += 1
-    for element in range(1, count + 1):
-        directory = os.path.join(spool, str(number), str(element))
-        os.mkdir(directory, 0o700)
-        start_shepherd(directory, f"{number}.{element}", seconds, script)
+    try:
+        for element in range(1, count + 1):
+            directory = os.path.join(spool, str(number), str(element))
+            os.mkdir(directory, 0o700)
+            start_shepherd(directory, f"{number}.{element}", seconds, script)
+    except OSError:  # all of them or none
+        for element in range(1, count + 1):
+            cancel(os.path.join(spool, str(number), str(element)))
+        raise
     print(number)
 
 
 def start_shepherd(directory: str, job_id: str, seconds: int, script: str) -> None:
-    """Start a job's shepherd; return when both can be told to end."""
+    """Start a job's shepherd; return when both can be told to end.
+
+    Raise OSError if the shepherd could not write down who it is: the job has not begun.
+    """
     ready_read, ready_write = os.pipe()
     if os.fork():
         os.close(ready_write)
-        os.read(ready_read, 1)  # until the shepherd and the job have closed their ends, or died
-        os.close(ready_read)
+        with open(ready_read) as pipe:
+            failure = pipe.read()  # ends when the shepherd and the job have closed their ends, or died
         os.wait()
+        if failure:
+            number, _, path = failure.partition(" ")
+            raise OSError(int(number), os.strerror(int(number)), path)
         return
     os.setsid()
     if os.fork():
@@ -72,6 +87,9 @@ def start_shepherd(directory: str, job_id: str, seconds: int, script: str) -> No
         os.closerange(3, ready_write)
         os.closerange(ready_write + 1, 4096)
         code = shepherd(directory, job_id, seconds, script, ready_write)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # it is closed: the job has begun
+            os.write(ready_write, f"{error.errno} {error.filename or directory}".encode())
     except BaseException as error:
         os.write(2, f"localctl: {error!r}\n".encode())
     finally:
@@ -104,7 +122,14 @@ def shepherd(directory: str, job_id: str, seconds: int, script: str, ready: int)
         signal.alarm(GRACE_SECONDS)
 
     os.close(go_read)
-    write(os.path.join(directory, "child"), f"{child} {start_time(child)}")
+    try:
+        write(os.path.join(directory, "child"), f"{child} {start_time(child)}")
+        reserve(os.path.join(directory, "end"))
+    except OSError:  # what can't be written down is not started
+        kill_group(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     os.close(go_write)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGALRM, end)
@@ -147,9 +172,24 @@ def start_time(pid: int) -> str:
 def write(path: str, text: str) -> None:
     """Write a private file whole."""
     part = path + ".part"
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
+    flags = os.O_WRONLY | os.O_CREAT  # not truncated: what was reserved is written over
+    try:
+        with open(os.open(part, flags, 0o600), "w") as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = error.filename or path  # a full disk is told of by no file's name
+        raise
     os.rename(part, path)
+
+
+def reserve(path: str) -> None:
+    """Have room for what :func:`write` will write there: how a job ended is known also when the disk is full."""
+    try:
+        with open(os.open(path + ".part", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(" " * RESERVED_BYTES)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def read(directory: str, name: str) -> str:
@@ -193,7 +233,10 @@ def describe(directory: str, end: dict[str, Any]) -> str:
     if read(directory, "late"):
         return "walltime reached"
     if end["wall_seconds"] is None:
-        return "its shepherd was killed"
+        info = os.statvfs(directory)
+        if info.f_bavail and (info.f_favail or not info.f_files):
+            return "its shepherd was killed"
+        return f"how it ended could not be written down: {complain(OSError(errno.ENOSPC, FULL), directory)}"
     if end["signal"]:
         return f"killed by {signal.Signals(end['signal']).name}"
     return f"exit code {end['exit_code']}" if end["exit_code"] else "finished (exit code 0)"
@@ -201,7 +244,8 @@ def describe(directory: str, end: dict[str, Any]) -> str:
 
 def cancel(directory: str) -> None:
     """End a running job; at once, if it has no shepherd who would see to its end."""
-    write(os.path.join(directory, "cancelled"), "yes")
+    with contextlib.suppress(OSError):  # a full disk must not save the job, nor a directory that was never made
+        write(os.path.join(directory, "cancelled"), "yes")
     with contextlib.suppress(ProcessLookupError):  # it ended this very moment
         if shepherd_pid := find_process(directory, "pid"):
             os.kill(shepherd_pid, signal.SIGTERM)
@@ -243,5 +287,18 @@ def main() -> None:
             cancel(directory)
 
 
+def complain(error: OSError, spool: str) -> str:
+    """Return what an error of the file system means: which file, and how much room there is."""
+    text = f"{error.strerror}: {error.filename or spool}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            info = os.statvfs(os.path.dirname(spool))
+            text += f" ({info.f_bavail * info.f_frsize} bytes and {info.f_favail} inodes are free)"
+    return text
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as problem:
+        sys.exit(complain(problem, sys.argv[1]))

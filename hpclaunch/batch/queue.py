@@ -35,7 +35,7 @@ _LOOK_SECONDS = (0.1, 1.0)
 _AGAIN_SECONDS = 5.0
 #: Jobs in these states need not be cancelled any more.
 _GONE = (JobState.ENDED, JobState.UNKNOWN)
-#: Exit codes of shells for commands that were killed: nobody knows what these have done.
+#: Exit codes of shells for commands that were killed: what these have done is not known.
 _KILLED = frozenset({128 + number for number in (1, 2, 9, 13, 15)})
 #: Seconds in which a master that was busy or down may yet take a submission whose answer was lost.
 _UNSURE_SECONDS = 900.0
@@ -114,7 +114,7 @@ class BatchQueue:
             ) from None
 
     async def strays(self, script: Path) -> list[str]:
-        """Return the jobs of a script that nobody knows of: its submission's answer was lost, and they came late.
+        """Return the unknown jobs of a script: its submission's answer was lost, and they came late.
 
         Asks only if there was such a submission.
 

@@ -4,8 +4,8 @@ What one has to know:
 
 * State letters are case-sensitive and come in sets: ``t`` is "about to run", ``T`` is "suspended by a threshold".
 * ``qsub`` can exit with 1 and have submitted the job: standard error then says so.
-* Requests that no host can fulfil are accepted, and wait for ever; the reason is in ``qstat -j``.
-* A job in an error state (``Eqw``) stays there until somebody acts. Accounting may have a record of it already.
+* Requests that no host can fulfil are accepted, and wait for good; the reason is in ``qstat -j``.
+* A job in an error state (``Eqw``) stays there until a person acts. Accounting may have a record of it already.
 * An array's waiting elements share one line of the listing, as ranges: ``3-10:1,15``.
 """
 
@@ -186,7 +186,7 @@ class GridEngine(BatchSystem):
             return {}
         try:
             root = ElementTree.fromstring(done.stdout)  # noqa: S314 - it comes from qstat
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, UnicodeError) as error:
             raise StatusError(
                 f"qstat's answer is not XML: {error}", argv=done.argv, output=done.stdout[:500]
             ) from None
@@ -196,7 +196,7 @@ class GridEngine(BatchSystem):
         for row in root.iter("job_list"):
             number, letters = row.findtext("JB_job_number", ""), row.findtext("state", "")
             if number not in numbers:
-                continue  # perhaps somebody's array of 75,000
+                continue  # perhaps another user's array of 75,000
             queue = row.findtext("queue_name") or ""
             host = _short(queue.partition("@")[2])
             for element in _elements(row.findtext("tasks") or "1"):

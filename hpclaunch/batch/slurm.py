@@ -373,9 +373,7 @@ def _status(job_id: str, word: str, host: str, reason: str) -> JobStatus:
         elif word == "FAILED" and reason not in ("None", "NonZeroExitCode"):
             text = f"failed: {reason}"
         return JobStatus(job_id, state, text, host)
-    if (
-        state is JobState.QUEUED and "held" in reason
-    ):  # "launch failed requeued held": nobody but a person frees it
+    if state is JobState.QUEUED and "held" in reason:  # "launch failed requeued held": only a person frees it
         state = JobState.STUCK
     return JobStatus(job_id, state, _in_words(reason), host)
 

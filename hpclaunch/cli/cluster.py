@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from hpclaunch import rundir
-from hpclaunch.batch.environment import inherit
+from hpclaunch import heartbeat, remains, rundir
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.cluster.table import JobTable, count_states
 from hpclaunch.config.layers import load
 from hpclaunch.errors import ConfigError, HPCLaunchError, PeerError, SiteError, UserError
 from hpclaunch.head.launch import HeadProcess, prepare, prepare_group
+from hpclaunch.inherited import inherit
 from hpclaunch.link.session import HeadSession
 from hpclaunch.scheduler.why import WAITS_FOR_WORKER
 
@@ -175,7 +176,11 @@ def clean() -> None:
     from hpclaunch.head.sweep import sweep
 
     clusters = rundir.all_clusters()
-    dead = [one.directory for one in clusters if one.is_alive is False]
+    elsewhere = [one for one in clusters if one.is_alive is None]
+    gone = heartbeat.find_dead(elsewhere)
+    for one in gone:
+        remains.note_gone(one.directory, f"hpclaunch clean on {socket.gethostname()}")
+    dead = [one.directory for one in clusters if one.is_alive is False or one in gone]
     failed = 0
     for directory in dead:
         try:
@@ -191,10 +196,11 @@ def clean() -> None:
     for path in abandoned:
         rundir.remove(path)
         click.echo(f"{path.name}: never had a head; files removed")
-    for one in clusters:
-        if one.is_alive is None:
+    for one in elsewhere:
+        if one not in gone:
             click.echo(
-                f"{one.directory.name}: its head ran on {one.facts.get('host')}; clean up there if it is dead"
+                f"{one.directory.name}: its head on {one.facts.get('host')} lives, or may live; clean up there if "
+                "it is dead"
             )
     if not dead and not abandoned:
         click.echo("nothing to clean up")

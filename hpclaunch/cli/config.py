@@ -11,7 +11,7 @@ from typing import Any
 import click
 import yaml
 
-from hpclaunch.batch.environment import interference
+from hpclaunch import file_errors, homes
 from hpclaunch.config import schema
 from hpclaunch.config.documents import Value
 from hpclaunch.config.layers import (
@@ -27,6 +27,7 @@ from hpclaunch.config.layers import (
 )
 from hpclaunch.data_files import data_path
 from hpclaunch.errors import ConfigError, ScriptError, SiteError
+from hpclaunch.inherited import interference
 
 #: What a file may leave open, for its scripts to be rendered.
 _STAND_INS = {"cores": 1, "memory": "1 GB"}
@@ -87,7 +88,7 @@ def init(section: str) -> None:
     """Write a commented starter file for SECTION (sge, slurm or local); an existing file is left alone."""
     if section not in schema.BATCH_SYSTEMS:
         raise ConfigError(f"there is no starter for {section!r}; there are {', '.join(schema.BATCH_SYSTEMS)}")
-    path = user_file(os.environ)
+    path = homes.expanded(user_file(os.environ), "XDG_CONFIG_HOME")
     text = (data_path("configs") / "starters" / f"{section}.yaml").read_text(encoding="utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def init(section: str) -> None:
     except OSError as error:
         if os.path.lexists(path):
             raise ConfigError(f"{path} exists and was left as it is; edit it, or move it away first") from None
-        raise SiteError(f"{path} can't be written: {error.strerror}") from None
+        raise SiteError(f"the file can't be written: {file_errors.told(error, path)}") from None
     click.echo(f"Wrote {path}. Edit it, then run: hpclaunch config check {path}")
     old = path.parents[1] / "dask" / "jobqueue.yaml"
     if old.exists():

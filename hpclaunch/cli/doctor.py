@@ -18,7 +18,6 @@ import click
 import msgspec
 
 from hpclaunch import rundir, scripts, trusted
-from hpclaunch.batch.environment import inherit
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.config.layers import load, user_file
 from hpclaunch.config.schema import JobConfig
@@ -29,6 +28,7 @@ from hpclaunch.doctor.page import is_well, page
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HPCLaunchError, SiteError, UserError
 from hpclaunch.head.addresses import host_addresses, interfaces
+from hpclaunch.inherited import inherit
 from hpclaunch.transport.local import LocalTransport
 
 #: What is asked for where the configuration leaves it open, and what the page advises then.

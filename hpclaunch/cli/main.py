@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hpclaunch import __version__
+from hpclaunch import __version__, file_errors
 from hpclaunch.errors import HPCLaunchError, UserError
 
 #: Subcommand -> "module:name"; what each does is its own docstring.
@@ -31,6 +31,8 @@ COMMANDS = {
     "up": "hpclaunch.cli.cluster:up",
     "why": "hpclaunch.cli.cluster:why",
 }
+#: Those that look at the user's clusters; the others have other things to do.
+_ABOUT_CLUSTERS = {"adapt", "clean", "down", "jobs", "logs", "ps", "scale", "up", "why"}
 
 
 class _LazyGroup(click.Group):
@@ -57,6 +59,16 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="hpclaunch")
 def cli() -> None:
     """Run Python functions on the batch cluster that you have an account on."""
+
+
+@cli.result_callback()
+@click.pass_context
+def _after(ctx: click.Context, *args: Any, **options: Any) -> None:
+    """Remove what has died with its owner, once a command about clusters has done its work."""
+    if ctx.invoked_subcommand in _ABOUT_CLUSTERS:
+        from hpclaunch.cli.leftovers import remove_leftovers
+
+        remove_leftovers()
 
 
 def main() -> None:
@@ -87,6 +99,8 @@ def main() -> None:
 def _in_words(error: Exception) -> str:
     if isinstance(error, HPCLaunchError):
         return str(error)
+    if isinstance(error, OSError) and file_errors.advice(error):
+        return file_errors.told(error)
     what = f"{type(error).__name__}: {error}"
     return (
         f"{what}\n  This should not happen. HPCLAUNCH_DEBUG=1 shows where it did; please report it with that text."

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from hpclaunch import batch, rundir, scripts
+from hpclaunch import batch, homes, rundir, scripts
 from hpclaunch.batch.base import JobState, JobUsage
-from hpclaunch.batch.environment import inherit
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.cli.keys import config_options, given
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import StatusError, UserError
+from hpclaunch.inherited import inherit
 from hpclaunch.safepath import run_module
 from hpclaunch.transport.local import LocalTransport
 
@@ -148,7 +148,7 @@ async def _submit(config: JobConfig, path: Path, *, follow: bool) -> int:
 
 def _log_path(config: JobConfig, job_id: str) -> Path:
     """Return where the templates have the batch system put a job's output."""
-    return Path(config.log_directory or "").expanduser() / f"{config.name}.{_number(job_id)}.log"
+    return homes.expanded(config.log_directory or "", "log-directory") / f"{config.name}.{_number(job_id)}.log"
 
 
 async def _follow(queue: BatchQueue, job_id: str, log: Path) -> int:
@@ -176,7 +176,7 @@ async def _follow(queue: BatchQueue, job_id: str, log: Path) -> int:
     usage = await _usage(queue, job_id)
     _show(log, shown)
     click.echo(
-        f"hpclaunch: job {_number(job_id)} has ended: {usage.reason if usage else 'nobody knows how'}", err=True
+        f"hpclaunch: job {_number(job_id)} has ended: {usage.reason if usage else 'it is not known how'}", err=True
     )
     return _exit_code(usage)
 

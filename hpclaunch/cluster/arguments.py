@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch.batch.environment import inherit
 from hpclaunch.config.layers import load
-from hpclaunch.config.schema import JobConfig, check_group_name
+from hpclaunch.config.schema import JobConfig
+from hpclaunch.config.values import check_group_name
 from hpclaunch.errors import ConfigError
+from hpclaunch.inherited import inherit
 
 #: Constructor arguments that go into scheduler_options.
 _SCHEDULER_ARGUMENTS = ("host", "port", "dashboard_address")

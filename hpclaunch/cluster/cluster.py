@@ -2,7 +2,7 @@
 
 A cluster object is a handle. Making one reads the configuration, renders the job script (so that a bad value is
 found now) and starts the head, to which everything else is a request. The head ends with the object: at
-:meth:`~JobQueueCluster.close`, when Python lets go of it, or when this process ends in whatever way.
+:meth:`~JobQueueCluster.close`, when Python collects it, or when this process ends in whatever way.
 
 The arguments are those of dask-jobqueue's classes; they and the configuration's keys are the same names.
 """
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from hpclaunch import rundir
-from hpclaunch.batch.environment import inherit
 from hpclaunch.client.futures.outstanding import wait_for_calls
 from hpclaunch.cluster.arguments import group_config, whole, with_scheduler_options
 from hpclaunch.cluster.shutdown import end_head, end_unclosed
@@ -34,6 +33,7 @@ from hpclaunch.config.units import parse_bytes
 from hpclaunch.current_cluster import enter, leave
 from hpclaunch.errors import ConfigError, HeadError, HPCLaunchError, PeerError, PeerSilentError
 from hpclaunch.head.launch import HeadProcess, log_tail, prepare, prepare_group
+from hpclaunch.inherited import inherit
 from hpclaunch.jobs.policy import read_policy
 from hpclaunch.link.facade import allowing_to_block, blocking, in_thread
 from hpclaunch.link.loop import LoopThread, loop_thread
@@ -128,7 +128,8 @@ class JobQueueCluster:
         self._finalizer = weakref.finalize(self, end_unclosed, self._head, self.directory)
         try:
             self.facts = rundir.read_facts(self.directory)
-            self._connect(self.open_session(name=f"cluster-{os.getpid()}"))
+            on_lost = self._head.keep_last_words
+            self._connect(self.open_session(name=f"cluster-{os.getpid()}", on_lost=on_lost))
         except BaseException:
             self._finalizer()
             raise
@@ -253,7 +254,7 @@ class JobQueueCluster:
         """Wait until that many workers are connected.
 
         :param n_workers: None is all that :meth:`scale` has asked for.
-        :param timeout: seconds; None is for ever.
+        :param timeout: seconds; None is without limit.
         :raises JobsFailedError: no more jobs are submitted since they die early; the text says why.
         :raises TimeoutError: the workers were not there in time; the text says where each job stands.
         """
@@ -326,10 +327,11 @@ class JobQueueCluster:
     def _head_gone(self, error: PeerError) -> HeadError:
         self._head.wait(2.0)
         code = self._head.exit_code()
+        log = self._head.last_words or log_tail(self.directory)
         what = f"ended with exit code {code}" if code is not None else f"does not answer ({error})"
         return HeadError(
             f"the head of cluster {self.name} {what}. Its workers end by themselves within "
-            f"{self.config.death_timeout:g} s. The end of its log:\n{log_tail(self.directory)}"
+            f"{self.config.death_timeout:g} s. The end of its log:\n{log}"
         )
 
     def _on_notice(self, error: HPCLaunchError | None) -> None:

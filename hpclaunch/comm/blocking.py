@@ -144,7 +144,7 @@ class BlockingConnection:
             self._sock.close()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the descriptor without a word on the wire; the parent goes on using it."""
+        """In a forked child: close the descriptor without a word on the wire; the parent goes on using it."""
         with contextlib.suppress(OSError):
             socket.close(self._sock.detach())
 
@@ -155,7 +155,7 @@ def dial_blocking(
     """Connect to ``host:port`` and greet.
 
     :raises HandshakeError: the other side is not who it should be, or sent us away.
-    :raises CommClosedError: nobody is there, or it took longer than ``timeout`` seconds.
+    :raises CommClosedError: no peer is there, or it took longer than ``timeout`` seconds.
     """
     host, _, port = address.rpartition(":")
     sock: socket.socket | None = None

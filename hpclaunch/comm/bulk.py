@@ -2,7 +2,7 @@
 
 A holder *offers* a large result: it answers a question with the port of its :class:`BulkServer`, a ticket and the
 lengths of the pieces. Who asked dials that port in a thread, shows the ticket, and receives the raw bytes straight
-into the memory where they stay. So each byte is moved by the kernel and by TLS, and by nobody else, and neither
+into the memory where they stay. So each byte is moved by the kernel and by TLS, and by nothing else, and neither
 side's event loop is kept from its other work. On a loop the same takes twice as long: bytes are copied into TLS,
 out of it, into the frame, and from there for each task.
 
@@ -82,7 +82,7 @@ def read_offer(place: str, lengths: Sequence[int]) -> Offer | None:
 
 
 class _Expected(NamedTuple):
-    """What somebody may bring, and who is told when it is here."""
+    """What a peer may bring, and who is told when it is here."""
 
     lengths: Sequence[int]
     on_brought: Callable[[Payload], bool]
@@ -116,7 +116,7 @@ class BulkServer:
         self._host = host
 
     def offer(self, payload: Payload) -> Offer | None:
-        """Offer a result to whoever asked for it; None if it is better sent the ordinary way."""
+        """Offer a result to the peer that asked for it; None if it is better sent the ordinary way."""
         port = self._port() if payload.size >= LEAST_BYTES else 0
         if not port:
             return None

@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
     TLS that arrives, and gives it back: a third of what a small message cost the head.
 
     :param on_frames: called with (connection, frames) for all that arrives.
-    :param on_lost: called once with (connection, reason) when it is over, whoever ended it.
+    :param on_lost: called once with (connection, reason) when it is over, by either side.
     """
 
     def __init__(
@@ -337,7 +337,7 @@ async def dial(
     Frames that come right behind the welcome are passed to ``on_frames`` before this returns.
 
     :raises HandshakeError: the other side is not who it should be, or sent us away.
-    :raises CommClosedError: nobody is there, or it took longer than ``timeout`` seconds.
+    :raises CommClosedError: no peer is there, or it took longer than ``timeout`` seconds.
     """
     loop = asyncio.get_running_loop()
     greeting = _Greeting(address, on_frames, on_lost)

@@ -2,7 +2,7 @@
 
 Used by clients and workers. One connection per holder, kept; questions that are asked at once share it. Where
 the network lets us not reach a holder, the head passes question and answer on, and that holder is asked
-through the head from then on. A holder that has died can't be reached either, and nobody is to be told to look at
+through the head from then on. A holder that has died can't be reached either, and no peer is to be told to look at
 the network for that: what is said waits until the holder has answered through the head.
 """
 

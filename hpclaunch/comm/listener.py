@@ -176,7 +176,7 @@ class Listener:
         stranger.task = self._loop.create_task(self._shake_hands(self._last, stranger))
 
     async def _shake_hands(self, number: int, stranger: _Stranger) -> None:
-        """Take part in the TLS handshake; its failure is told to nobody: the connection is just closed."""
+        """Take part in the TLS handshake; its failure is not told: the connection is just closed."""
         seconds = {"ssl_handshake_timeout": connections.HANDSHAKE_SECONDS} if self._context is not None else {}
 
         def factory() -> Connection:
@@ -205,7 +205,7 @@ class Listener:
         self.refused += 1
         if str(self.refused).rstrip("0") == "1":  # the 1st, 10th, 100th, ...: a scanner does not fill the log
             log.warning(
-                "port %d: a connection was refused before anything was read from it: whoever it was has no "
+                "port %d: a connection was refused before anything was read from it: its peer has no "
                 "certificate of this cluster, or does not speak TLS (%d so far)",
                 self.port,
                 self.refused,

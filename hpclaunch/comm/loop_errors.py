@@ -1,4 +1,4 @@
-"""What the event loop reports of itself, where nobody else hears of it.
+"""What the event loop reports of itself, which no other code hears.
 
 Nearly all of that is a bug, and is printed. One thing is not: uvloop's TLS goes on writing to a connection that
 has just broken while it was read, and reports what comes of it. The connection's owner is told of the end anyway.

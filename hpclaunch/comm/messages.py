@@ -52,7 +52,7 @@ class Hello(_Message, tag=1):
     memory_limit: int = 0  # bytes; 0 is no limit
     addresses: list[str] = []  # where this worker can be asked for results
     head_address: str = ""  # which of the head's addresses was reached
-    seconds_left: float = 0.0  # until its job ends; 0 if nobody knows an end
+    seconds_left: float = 0.0  # until its job ends; 0 if no end is known
     lifetime: float = 0.0  # such seconds when the job was new, if this is a later process of it
     resources: dict[str, float] = {}  # of each worker, by name: what tasks can ask for
     time: float = 0.0  # unix time by its clock; 0 is not told
@@ -121,7 +121,7 @@ class SubmitTasks(_Message, tag=11):
     retries: int = 0
     priority: int = 0
     terms: Terms | None = None
-    actor: int = -1  # the results are actors, to be made anew so often when they are lost
+    actor: int = -1  # the results are actors, to be re-created so often when they are lost
 
 
 class ReleaseKeys(_Message, tag=12):
@@ -131,7 +131,7 @@ class ReleaseKeys(_Message, tag=12):
 
 
 class CancelKeys(_Message, tag=13):
-    """Nobody shall wait for these tasks any longer; those that run are left to end, or not."""
+    """These tasks are cancelled; those that run are left to end, or not."""
 
     keys: list[str]
     force: bool = False  # those that run are ended with their worker's process
@@ -218,7 +218,7 @@ class ResultNames(_Message, tag=70):
 
 
 class SeeThrough(_Message, tag=65):
-    """Run these tasks to their ends, whoever lets go of them meanwhile."""
+    """Run these tasks to their ends, also when all clients release them meanwhile."""
 
     keys: list[str]
 
@@ -298,7 +298,7 @@ class TaskSeceded(_Message, tag=60):
 
 
 class FreeResults(_Message, tag=19):
-    """The results of these tasks are wanted by nobody; or just copies of those of certain tasks of these keys."""
+    """The results of these tasks are not needed any more; or just copies of those of certain tasks."""
 
     keys: list[str]
     orders: list[int] = []  # the copies' tasks; empty: whatever there is
@@ -424,7 +424,7 @@ class ActorReply(_Message, tag=33):
 
 
 class SendAnswer(_Message, tag=34):
-    """The head has room for an answer that waits at a worker; or nobody wants it any more."""
+    """The head has room for an answer that waits at a worker; or it is not wanted any more."""
 
     request: int
     is_wanted: bool = True
@@ -461,7 +461,7 @@ class WorkerDied(_Message, tag=41):
     detail: str = ""
     log: str = ""  # the last lines of the job's output, and where it is
     advice: str = ""  # what to do about it
-    is_by_others: bool = False  # somebody has killed it; its tasks are hardly to blame
+    is_by_others: bool = False  # it was killed from outside; its tasks are hardly to blame
     receiving: list[str] = []  # tasks whose arguments or inputs it received, which may have ended it
 
 

@@ -2,7 +2,7 @@
 
 A registered type is taken apart into a small header, which is pickled, and buffers, which travel as they are and
 are not copied. What puts it together again travels with each value, and registers the type where it arrives: so
-whoever has been given a value can pass it on. Pickling elsewhere (``pickle.dumps``, ``copy``) is not changed.
+a process that was given a value can pass it on. Pickling elsewhere (``pickle.dumps``, ``copy``) is not changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who may say what to whom: one row for each message type. Pure.
 
-A peer's role is in its certificate (:mod:`hpclaunch.comm.tls`) and in its Hello. Whoever receives messages looks
+A peer's role is in its certificate (:mod:`hpclaunch.comm.tls`) and in its Hello. A receiver of messages looks
 here before it acts on them (:func:`permitted`); what a role may not say is dropped, and told in the log.
 
 "task" is a client inside a task, "peer" a client or worker that asks a worker for a result. A stranger, who has no

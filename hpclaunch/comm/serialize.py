@@ -58,7 +58,7 @@ class Payload(NamedTuple):
 
 
 class PrivatePayload(Payload):
-    """One whose buffers belong to whoever loads it, and may be changed: they are read back from disk."""
+    """One whose buffers belong to the code that loads it, and may be changed: they are read back from disk."""
 
     __slots__ = ()
 
@@ -239,7 +239,7 @@ def dump_referring(value: Any) -> tuple[bytes, list[str]]:
 
 
 def note_reference(key: str) -> bool:
-    """Note that a Future was pickled to stay a future; False: nobody wants to know."""
+    """Note that a Future was pickled to stay a future; False: it need not be known."""
     keys = _referring.get()
     if keys is None:
         return False

@@ -69,7 +69,7 @@ class Shared:
         return os.fstat(self._fd).st_ino
 
     def read(self) -> Payload:
-        """Map it into memory, for whoever asks alone.
+        """Map it into memory, for the caller alone.
 
         :raises OSError: there is no room for it.
         """
@@ -82,7 +82,7 @@ class Shared:
 
 
 def share(payload: Payload) -> Shared:
-    """Write a result into a file in memory that nobody can change any more.
+    """Write a result into a file in memory that can't be changed any more.
 
     :raises OSError: there is no memory for it, or there are too many files.
     """
@@ -132,7 +132,7 @@ def write_payload(fd: int, payload: Payload) -> tuple[int, ...]:
 
 
 def map_payload(fd: int, lengths: Sequence[int]) -> PrivatePayload:
-    """Map a file that :func:`write_payload` wrote; what is changed in it is seen by nobody else.
+    """Map a file that :func:`write_payload` wrote; what is changed in it is not seen by others.
 
     :raises OSError: it can't be mapped, or was cut short.
     """

@@ -1,9 +1,9 @@
 """Who may talk to this cluster: a certificate authority made for it alone, and TLS 1.3 both ways.
 
 Each cluster has a directory (0700) with the authority's certificate and one certificate and key per role (0600).
-The authority's own key is thrown away as soon as the three certificates are signed, so nobody can make more.
+The authority's own key is thrown away as soon as the three certificates are signed, so there are never more.
 The role ("head", "client", "worker") is the certificate's common name, and is checked against what a peer says
-it is. Nobody but the owner of the directory can read a key; whoever can, is the owner or root.
+it is. Only the owner of the directory, and root, can read a key.
 
 This does not defend against root, against the same user account, or against a compromised compute node.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpclaunch import trusted
+from hpclaunch import file_errors, trusted
 from hpclaunch.errors import HandshakeError, SiteError
 
 if TYPE_CHECKING:
@@ -124,9 +124,11 @@ def _opened(directory: Path) -> Iterator[int]:
     try:
         with trusted.private_directory(directory) as below:
             yield below
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SiteError(f"the cluster's directory {directory} can't be read: {why}") from None
+    except OSError as error:
+        why = file_errors.told(error, error.filename or directory)
+        raise SiteError(f"the cluster's keys in {directory} can't be used: {why}") from None
+    except UnicodeError as error:
+        raise SiteError(f"the cluster's keys in {directory} can't be used: {error}") from None
 
 
 def peer_role(tls: ssl.SSLObject | ssl.SSLSocket | None) -> str:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hpclaunch import file_errors
 from hpclaunch.errors import ConfigError
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
-#: Plain words for which YAML has a meaning that nobody wants here.
+#: Plain words for which YAML has a meaning that is not wanted here.
 _AS_WRITTEN = (_MERGE, f"{_TAG}value", f"{_TAG}timestamp")
 _QUICK_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -48,7 +49,8 @@ def compose(path: Path, errors: list[ConfigError], *, is_ours: bool = False) -> 
     try:
         return yaml.compose(path.read_text(encoding="utf-8"), Loader=_QUICK_LOADER if is_ours else yaml.SafeLoader)
     except OSError as error:
-        errors.append(ConfigError(f"can't be read: {error.strerror}", origin=str(path)))
+        why = error.strerror if isinstance(error, FileNotFoundError) else file_errors.told(error, path)
+        errors.append(ConfigError(f"can't be read: {why}", origin=str(path)))
     except UnicodeDecodeError as error:
         text = f"is not UTF-8 text: {error.reason} at byte {error.start}"
         errors.append(ConfigError(text, origin=str(path)))
@@ -88,7 +90,7 @@ def entries(node: yaml.Node, path: str, errors: list[ConfigError]) -> Iterator[E
         for entry in entries(other, path, errors):
             same = entry.key.replace("_", "-")
             if same not in first:
-                first[same] = 0  # nobody asks for its line: the next one is no mistake
+                first[same] = 0  # its line is not asked for: the next one is no mistake
                 yield entry
 
 
@@ -111,7 +113,7 @@ def parse_text(text: str) -> Any:
     """Return what a text means that stands outside of a file, in an environment variable or an option.
 
     It is read as YAML, but a number with a point stays a text, which every number's reader takes: a queue may be
-    called 1.10, and nobody can put quotes around it there.
+    called 1.10, and there is no way to put quotes around it there.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

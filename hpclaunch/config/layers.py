@@ -13,6 +13,7 @@ import difflib
 import os
 import re
 import shlex
+import stat
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hpclaunch import extensions
+from hpclaunch import extensions, file_errors, homes
 from hpclaunch.config import paths as paths_, readings, schema, worker_options
 from hpclaunch.config.documents import Value, compose, construct, entries, parse_text
 from hpclaunch.config.machine import Machine, this_machine
@@ -106,25 +107,55 @@ def check_file(path: Path) -> list[ConfigError]:
 
 def find_files(env: Mapping[str, str]) -> list[Path]:
     """Return the configuration files of the machine and the user, lowest layer first."""
-    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~")).expanduser() / ".config")
-    files = _yaml_files(Path("/etc/hpclaunch")) + _yaml_files(home / "hpclaunch")
+    own = _own_directory(env)
+    files = _yaml_files(Path("/etc/hpclaunch")) + (_yaml_files(own) if own is not None else [])
     extra = env.get("HPCLAUNCH_CONFIG")
     if extra:
-        path = Path(extra).expanduser()
-        if not path.exists():
-            raise ConfigError(f"there is no {path}", origin="$HPCLAUNCH_CONFIG")
-        files += _yaml_files(path) if path.is_dir() else [path]
+        path = homes.expanded(extra, "HPCLAUNCH_CONFIG")
+        try:
+            is_directory = stat.S_ISDIR(path.stat().st_mode)
+        except FileNotFoundError:
+            raise ConfigError(f"there is no {path}", origin="$HPCLAUNCH_CONFIG") from None
+        except OSError as error:
+            raise ConfigError(
+                f"can't be read: {file_errors.told(error, path)}", origin="$HPCLAUNCH_CONFIG"
+            ) from None
+        files += _yaml_files(path) if is_directory else [path]
     return files
 
 
+def _own_directory(env: Mapping[str, str]) -> Path | None:
+    """Return where the user's own configuration is; None for a user who has no home directory."""
+    if chosen := env.get("XDG_CONFIG_HOME"):
+        return Path(chosen) / "hpclaunch"
+    home = homes.home(env)
+    return home / ".config" / "hpclaunch" if home is not None else None
+
+
 def _yaml_files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.yaml")) + sorted(directory.glob("*.yml"))
+    """Return the configuration files in a directory, which may not exist.
+
+    :raises ConfigError: it can't be read, so what the user has set can't be known.
+    """
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError(
+            f"the configuration can't be read: {file_errors.told(error, directory)} If yours is elsewhere, set "
+            "HOME or XDG_CONFIG_HOME"
+        ) from None
+    return [directory / name for suffix in (".yaml", ".yml") for name in names if name.endswith(suffix)]
 
 
 def user_file(env: Mapping[str, str]) -> Path:
-    """Return the path of the user's own configuration file, which may not exist."""
-    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~")).expanduser() / ".config")
-    return home / "hpclaunch" / "jobqueue.yaml"
+    """Return the path of the user's own configuration file, which may not exist.
+
+    It begins with ``~`` if there is no home directory.
+    """
+    own = _own_directory(env)
+    return (own or Path("~/.config/hpclaunch")) / "jobqueue.yaml"
 
 
 # --- reading the layers -------------------------------------------------------------------------------------

@@ -15,21 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hpclaunch.config import shellwords
-from hpclaunch.config.units import format_bytes, format_duration, parse_bytes, parse_duration
+from hpclaunch.config import values as v
+from hpclaunch.config.units import format_duration
 
 BATCH_SYSTEMS = ("sge", "slurm", "local")
 #: What a section may say of its batch system: one of these, or that it is for the ranks of a running parallel job.
 KINDS = (*BATCH_SYSTEMS, "mpi")
-#: Sections that dask-jobqueue's own file has and we do not: skipped unless somebody asks for them.
+#: Sections that dask-jobqueue's own file has and we do not: skipped unless they are asked for.
 FOREIGN_SECTIONS = ("oar", "pbs", "moab", "lsf", "htcondor")
-
-
-# No value is larger than these: beyond are slips of the pen.
-MOST = 1_000_000
-LARGEST_SIZE = 10**18
-LONGEST_NAME = 200
-LONGEST_TIME = 10 * 366 * 86400
 
 
 class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,247 +96,6 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
 # --- reading one value: each of these returns it typed, or raises ValueError with what to write instead ------
 
 
-def _text(value: Any) -> str:
-    """Read a text; a whole number is one too, but not what YAML has already changed: on, 1.10."""
-    if isinstance(value, bool | float):
-        raise ValueError(f"must be a text, not {_kind(value)}; put quotes around it if it is meant as one")
-    if not isinstance(value, str | int):
-        raise ValueError(f"must be a text, not {_kind(value)}")
-    text = str(value)
-    if not text.strip():
-        raise ValueError("must not be empty; write null to leave it open")
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise ValueError(f"must be one line without control characters, not {text!r}")
-    return text
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, not {_kind(value)}")
-    if not 1 <= value <= MOST:
-        raise ValueError(
-            f"must be at least 1, not {value}" if value < 1 else f"must be at most {MOST}, not {value}"
-        )
-    return value
-
-
-def _count_or_zero(value: Any) -> int:
-    if isinstance(value, bool | float):
-        return _count(value)  # which says what is wrong with it
-    if isinstance(value, int) and value < 0:
-        raise ValueError(f"must be 0 or more, not {value}")
-    return 0 if value in (0, "0") else _count(value)
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_kind(value)}")
-    return value
-
-
-def _security(value: Any) -> bool:
-    """Read a switch; an object with certificates, as Dask's Security, is refused in so many words."""
-    if not isinstance(value, bool | int | float | str | list | tuple | Mapping):
-        raise ValueError(
-            "must be true or false: hpclaunch makes the certificates of each cluster itself, "
-            f"so leave out the {type(value).__name__} object"
-        )
-    return _bool(value)
-
-
-def _silence_logs(value: Any) -> str | None:
-    """Read what dask-jobqueue takes: the name or number of a logging level, or false."""
-    return None if value is False else _text(value)
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f'must be a size such as "24 GB", not {_kind(value)}')
-    size = parse_bytes(value)
-    if size < 1 << 20:
-        raise ValueError(
-            f'{value!r} is less than 1 MiB; did you forget the unit? Write "{value} MB" or "{value} GB"'
-        )
-    if size > LARGEST_SIZE:
-        raise ValueError(f"{value!r} is more than {format_bytes(LARGEST_SIZE)}")
-    return size
-
-
-def _most_bytes(value: Any) -> int | None:
-    return None if value is False else _bytes(value)
-
-
-def _slurm_size(value: Any) -> str:
-    """Read a size as sbatch's --mem takes it: a whole number and a letter; 0 is all that the node has."""
-    text = _text(value).strip()
-    if not re.fullmatch(r"[0-9]+[KMGT]?", text, re.IGNORECASE):
-        raise ValueError(f'{text!r} is no size for Slurm\'s --mem; write "4G", "500M" or 0 for the whole node')
-    return text
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f'must be a time such as "01:00:00", not {_kind(value)}')
-    seconds = parse_duration(value)
-    if seconds <= 0:
-        raise ValueError("must be more than 0 seconds")
-    if seconds > LONGEST_TIME:
-        raise ValueError(f"{value!r} is more than ten years")
-    return seconds
-
-
-def _walltime(value: Any) -> int:
-    seconds = _seconds(value)
-    if seconds != int(seconds):
-        raise ValueError("must be whole seconds")
-    return int(seconds)
-
-
-def _lines(value: Any) -> tuple[str, ...]:
-    if value is None or (isinstance(value, str | Mapping) and not value):
-        return ()  # what older files have for "nothing": "", {}
-    if isinstance(value, str):
-        raise ValueError(f"must be a list, so write [{value!r}]")
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list of texts, not {_kind(value)}")
-    return tuple(_line(one) for one in value)
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"must be a list of texts; one of them is {_kind(value)}")
-    if "\0" in str(value):
-        raise ValueError("must not contain a null character")
-    return str(value)
-
-
-def _arguments(value: Any) -> tuple[str, ...]:
-    """Read arguments for the worker: a list, or all of them in one text, as in the oldest files."""
-    lines = value.splitlines() if isinstance(value, str) else _lines(value)
-    return tuple(line for line in lines if line.strip())
-
-
-def _command(value: Any) -> str:
-    """Read the words of a command, which may be several (``apptainer exec IMAGE python``) and have variables."""
-    text = _text(value)
-    shellwords.split(text)
-    return text
-
-
-def _directives(value: Any) -> tuple[str, ...]:
-    lines = _lines(value)
-    for line in lines:
-        if "\n" in line:
-            raise ValueError(f"must have one directive per item, not two lines in {line!r}")
-    return lines
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping, not {_kind(value)}")
-    for key, one in value.items():
-        if not isinstance(key, str):
-            raise ValueError(f"must have texts as keys, not {_kind(key)}")
-        if not _is_plain(one):
-            raise ValueError(f"{key} must be a plain value, as a file could have it, not {_kind(one)}")
-    return dict(value)
-
-
-def _resources(value: Any) -> dict[str, float]:
-    """Read what each worker has that tasks can ask for."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping of names and amounts, such as {{GPU: 1}}, not {_kind(value)}")
-    for name, amount in value.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[^\s,=]+", name):
-            raise ValueError(f"{name!r} can't be the name of a resource: it must have no blank, comma or '='")
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount <= LARGEST_SIZE:
-            raise ValueError(f"{name} must be a number above 0, not {_kind(amount)}")
-    return {name: float(amount) for name, amount in value.items()}
-
-
-def _adaptive(value: Any) -> dict[str, Any]:
-    return {key.replace("-", "_"): one for key, one in _mapping(value).items()}
-
-
-def _groups(value: Any) -> dict[str, Any]:
-    groups = _mapping(value)
-    for name, keys in groups.items():
-        check_group_name(name)
-        if not isinstance(keys, Mapping):
-            raise ValueError(f"{name} must have a mapping of keys, not {_kind(keys)}")
-    return groups
-
-
-def check_group_name(name: Any) -> None:
-    """Raise ValueError if a group of jobs can't have this name: it is part of file names."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,30}", name):
-        raise ValueError(f"the name of a group must be of up to 31 letters, digits and _, not {name!r}")
-
-
-def _is_plain(value: Any) -> bool:
-    """Say whether a value can go to the head, another process, as it is."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(one) for one in value)
-    if isinstance(value, int):
-        return abs(value) < 1 << 63
-    return value is None or isinstance(value, str | float)
-
-
-def _fraction(value: Any) -> float | None:
-    if value is False:
-        return None
-    if isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"must be false or a fraction of the memory above 0 and up to 1, not {value!r}")
-    return float(value)
-
-
-def _shebang(value: Any) -> str:
-    text = _text(value)
-    if not text.startswith("#!") or not text[2:].strip():
-        raise ValueError(f'must begin with "#!" and name a shell, such as "#!/usr/bin/env bash", not {text!r}')
-    return text
-
-
-def _interface(value: Any) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9._:@-]{1,15}", text):
-        raise ValueError(f"{text!r} is not the name of a network interface (`ip addr` lists them)")
-    return text
-
-
-def _choice(*words: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError(f"must be one of {', '.join(words)}, not {_kind(value)}")
-        return value
-
-    return read
-
-
-def _protocol(value: Any) -> str:
-    text = _text(value).removesuffix("://")
-    if text not in ("tcp", "tls"):
-        raise ValueError(f"must be tls:// or tcp://, not {value!r}: others are not spoken here")
-    return text
-
-
-def _kind(value: Any) -> str:
-    """Say what a value is in the words of a YAML file."""
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if value is not None else "null"
-
-
 class Key(NamedTuple):
     """How a key is read. ``optional``: null is a value of its own; else null means the default."""
 
@@ -352,55 +104,55 @@ class Key(NamedTuple):
 
 
 KEYS: dict[str, Key] = {
-    "batch_system": Key(_choice(*KINDS)),
-    "name": Key(_text),
-    "cores": Key(_count, optional=True),
-    "memory": Key(_bytes, optional=True),
-    "processes": Key(_count, optional=True),
-    "python": Key(_command, optional=True),
-    "interface": Key(_interface, optional=True),
-    "death_timeout": Key(_seconds),
-    "local_directory": Key(_text, optional=True),
-    "shared_temp_directory": Key(_text, optional=True),
-    "worker_extra_args": Key(_arguments),
-    "resources": Key(_resources),
-    "shebang": Key(_shebang),
-    "queue": Key(_text, optional=True),
-    "account": Key(_text, optional=True),
-    "walltime": Key(_walltime, optional=True),
-    "job_script_prologue": Key(_lines),
-    "job_script_epilogue": Key(_lines),
-    "job_extra_directives": Key(_directives),
-    "job_directives_skip": Key(_directives),
-    "log_directory": Key(_text, optional=True),
-    "resource_spec": Key(_text, optional=True),
-    "parallel_environment": Key(_text, optional=True),
-    "memory_resource": Key(_text, optional=True),
-    "job_cpu": Key(_count, optional=True),
-    "job_mem": Key(_slurm_size, optional=True),
-    "max_submit_rate": Key(_count),
-    "submit_command_extra": Key(_directives),
-    "cancel_command_extra": Key(_directives),
-    "template_directory": Key(_text, optional=True),
-    "drain_margin": Key(_seconds, optional=True),
-    "walltime_limit": Key(_walltime, optional=True),
-    "nanny": Key(_bool),
-    "protocol": Key(_protocol, optional=True),
-    "security": Key(_security),
-    "n_workers": Key(_count_or_zero),
-    "exclusive_workers": Key(_bool),
-    "start_timeout": Key(_seconds),
-    "silence_logs": Key(_silence_logs, optional=True),
-    "scheduler_options": Key(_mapping),
-    "adaptive": Key(_adaptive),
-    "groups": Key(_groups),
-    "engine": Key(_choice("embedded", "dask", "ray")),
-    "result_memory": Key(_fraction),
-    "memory_target": Key(_fraction),
-    "memory_spill": Key(_fraction),
-    "memory_pause": Key(_fraction),
-    "memory_terminate": Key(_fraction),
-    "memory_max_spill": Key(_most_bytes),
+    "batch_system": Key(v.read_text),  # layers.py knows which there are
+    "name": Key(v.read_text),
+    "cores": Key(v.read_count, optional=True),
+    "memory": Key(v.read_bytes, optional=True),
+    "processes": Key(v.read_count, optional=True),
+    "python": Key(v.read_command, optional=True),
+    "interface": Key(v.read_interface, optional=True),
+    "death_timeout": Key(v.read_seconds),
+    "local_directory": Key(v.read_text, optional=True),
+    "shared_temp_directory": Key(v.read_text, optional=True),
+    "worker_extra_args": Key(v.read_arguments),
+    "resources": Key(v.read_resources),
+    "shebang": Key(v.read_shebang),
+    "queue": Key(v.read_text, optional=True),
+    "account": Key(v.read_text, optional=True),
+    "walltime": Key(v.read_walltime, optional=True),
+    "job_script_prologue": Key(v.read_lines),
+    "job_script_epilogue": Key(v.read_lines),
+    "job_extra_directives": Key(v.read_directives),
+    "job_directives_skip": Key(v.read_directives),
+    "log_directory": Key(v.read_text, optional=True),
+    "resource_spec": Key(v.read_text, optional=True),
+    "parallel_environment": Key(v.read_text, optional=True),
+    "memory_resource": Key(v.read_text, optional=True),
+    "job_cpu": Key(v.read_count, optional=True),
+    "job_mem": Key(v.read_slurm_size, optional=True),
+    "max_submit_rate": Key(v.read_count),
+    "submit_command_extra": Key(v.read_directives),
+    "cancel_command_extra": Key(v.read_directives),
+    "template_directory": Key(v.read_text, optional=True),
+    "drain_margin": Key(v.read_seconds, optional=True),
+    "walltime_limit": Key(v.read_walltime, optional=True),
+    "nanny": Key(v.read_bool),
+    "protocol": Key(v.read_protocol, optional=True),
+    "security": Key(v.read_security),
+    "n_workers": Key(v.read_count_or_zero),
+    "exclusive_workers": Key(v.read_bool),
+    "start_timeout": Key(v.read_seconds),
+    "silence_logs": Key(v.read_silence_logs, optional=True),
+    "scheduler_options": Key(v.read_mapping),
+    "adaptive": Key(v.read_adaptive),
+    "groups": Key(v.read_groups),
+    "engine": Key(v.choice_of("embedded", "dask", "ray")),
+    "result_memory": Key(v.read_fraction),
+    "memory_target": Key(v.read_fraction),
+    "memory_spill": Key(v.read_fraction),
+    "memory_pause": Key(v.read_fraction),
+    "memory_terminate": Key(v.read_fraction),
+    "memory_max_spill": Key(v.read_most_bytes),
 }
 
 #: Keys that stand under ``distributed: worker: memory:`` in a file, as in Dask's.
@@ -487,8 +239,8 @@ def written(key: str) -> str:
 
 def _name_rules(name: str, batch_system: str | None) -> list[tuple[str, str]]:
     bad = sorted(set(re.findall(r"[\s/:@*?\\\"'`$;|&<>()!]|[^\x20-\x7e]", name)))
-    if len(name) > LONGEST_NAME:
-        return [("name", f"a job's name must have at most {LONGEST_NAME} characters, not {len(name)}")]
+    if len(name) > v.LONGEST_NAME:
+        return [("name", f"a job's name must have at most {v.LONGEST_NAME} characters, not {len(name)}")]
     if bad:
         shown = " ".join(repr(one) for one in bad)
         return [("name", f"a job's name must not contain {shown}")]

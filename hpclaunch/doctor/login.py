@@ -13,16 +13,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from hpclaunch import batch
-from hpclaunch.batch.base import Completed
-from hpclaunch.batch.environment import Fate, interference
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.config.units import format_duration
 from hpclaunch.dialects import sge_seconds, slurm_seconds
 from hpclaunch.directives import options
 from hpclaunch.doctor.findings import LEAST_SPACE, Finding, Grade, of_umask
 from hpclaunch.errors import HPCLaunchError, StatusError
+from hpclaunch.inherited import Fate, interference
 from hpclaunch.jobs.reasons import about
-from hpclaunch.transport.base import Transport
+from hpclaunch.transport.base import Completed, Transport
 
 _ASK_SECONDS = 20.0
 _WRITTEN_BYTES = 1_000_000
@@ -258,7 +257,7 @@ def _time(config: JobConfig, where: str, limit: int | None) -> Iterator[Finding]
         yield Finding("limits", Grade.BAD, text, "Such jobs never start.", {"walltime": allowed})
     elif config.walltime_limit is None:
         text = f"{where} allows {allowed}"
-        advice = "With walltime-limit, a longer walltime is an error and not a job that waits for ever."
+        advice = "With walltime-limit, a longer walltime is an error and not a job that never starts."
         yield Finding("limits", Grade.NOTE, text, advice, {"walltime-limit": allowed})
     else:
         yield Finding("limits", Grade.OK, f"{where} allows {allowed}")

@@ -71,7 +71,7 @@ class _Seen(NamedTuple):
 
 
 class Trial:
-    """Runs the job. ``say`` gets a line for whoever waits.
+    """Runs the job. ``say`` gets a line for the person who waits.
 
     :param config: as the user has it; the trial's own is made from it.
     :param seconds: how long the job may take to start.

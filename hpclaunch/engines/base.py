@@ -70,10 +70,10 @@ class RunningEngine(Protocol):
         """Have all workers end at once: the batch system is about to be told to cancel their jobs."""
 
     def notify(self, error: HPCLaunchError | None) -> None:
-        """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
+        """Tell clients that the cluster cannot work, and why; None: another try is made."""
 
     async def close(self, reason: str) -> None:
-        """End all workers and let go of all clients."""
+        """End all workers and disconnect all clients."""
 
 
 class Engine(Protocol):

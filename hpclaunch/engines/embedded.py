@@ -133,14 +133,14 @@ class RunningEmbedded:
         self.server.stop_jobs(reason)
 
     def notify(self, error: HPCLaunchError | None) -> None:
-        """Tell clients that the cluster cannot work, and why; None: somebody tries again."""
+        """Tell clients that the cluster cannot work, and why; None: another try is made."""
         if error is None:
             self.server.notices.forgive()
         else:
             self.server.notices.notify(error)
 
     async def close(self, reason: str) -> None:
-        """End all workers, let go of all clients, stop listening."""
+        """End all workers, disconnect all clients, stop listening."""
         await self.server.close(reason)
         if self._listener is not None:
             await self._listener.close()

@@ -93,7 +93,7 @@ class Groups:
         return self._groups[name]
 
     def _of_job(self, job_id: str) -> Group:
-        """Return the group of a job; one that nobody has named yet has left a ticket."""
+        """Return the group of a job; one that is not named yet has left a ticket."""
         for group in self._groups.values():
             if group.manager.has(job_id):
                 return group

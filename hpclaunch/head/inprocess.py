@@ -149,7 +149,7 @@ class InProcessHead:
         return dict.fromkeys(jobs, "(this worker is a thread of your own process and prints there)")
 
     async def close_all(self, reason: str) -> None:
-        """End the workers and let go of the clients."""
+        """End the workers and disconnect the clients."""
         if self._closed:
             return
         self._closed = True

@@ -43,13 +43,13 @@ class Queue(Protocol):
         """Return why a job waits or is stuck."""
 
     async def why_put_back(self, job_id: str) -> str:
-        """Return why a job's run before this one ended; empty if nobody knows. Raise StatusError."""
+        """Return why a job's run before this one ended; empty if that is not known. Raise StatusError."""
 
     async def cancel(self, ids: Iterable[str], *, timeout: float = 30.0) -> None:
         """Cancel jobs and see that they are gone. Raise CancelError."""
 
     async def strays(self, script: Path) -> list[str]:
-        """Return jobs that nobody knows of, since their submission's answer was lost. Raise StatusError."""
+        """Return jobs that are not known here, since their submission's answer was lost. Raise StatusError."""
 
 
 class JobRequests:

@@ -6,6 +6,7 @@ everything here blocks. A file that is only half written is taken as not there y
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from hpclaunch import file_errors, remains
 from hpclaunch.jobs.job import JobFiles
 
 #: Bytes of a log that are read for an error, and for a person who asks for it.
@@ -39,6 +41,7 @@ class RunFiles:
         self._seen: dict[str, int] = {}  # file name: time of change in ns
         self._known: dict[str, JobFiles] = {}
         self._has_written = False
+        self._unwritten = ""  # lines for which there was no room
 
     # --- tickets
 
@@ -94,8 +97,12 @@ class RunFiles:
         return self._logs / f"{job_id}.log"
 
     def log_tail(self, job_id: str) -> str:
-        """Return the end of a job's log; empty if there is none."""
-        return _read_end(self.log_path(job_id), TAIL_BYTES) or ""
+        """Return the end of a job's log, and that the disk is full if it is; empty if there is none of both."""
+        text = _read_end(self.log_path(job_id), TAIL_BYTES) or ""
+        for place in dict.fromkeys((self._logs, self._jobs)):
+            if note := file_errors.note_of_full_disk(place):
+                return f"{text.rstrip()}\nhpclaunch: {note}".lstrip()
+        return text
 
     def log_text(self, job_id: str, limit: int = LOG_BYTES) -> str:
         """Return a job's log (of a huge one the end), or a sentence that says why there is none."""
@@ -111,28 +118,35 @@ class RunFiles:
     # --- the journal
 
     def write_journal(self, word: str, ids: Iterable[str]) -> None:
-        """Write down that jobs were submitted or have ended."""
-        line = json.dumps({word: list(ids)}) + "\n"
-        self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-            if not self._has_written and file.tell():
-                file.write("\n")  # an earlier head may have been killed within a line
-            self._has_written = True
-            file.write(line)
+        """Write down that jobs were submitted or have ended, and what could not be written before.
+
+        :raises OSError: the disk is full, or the like; the next call writes these ids too.
+        """
+        self._unwritten += json.dumps({word: list(ids)}) + "\n"
+        self.finish_journal()
+
+    def finish_journal(self) -> None:
+        """Write what earlier calls of :meth:`write_journal` could not.
+
+        :raises OSError: it still can't be written.
+        """
+        if not self._unwritten:
+            return
+        with file_errors.naming(self._journal):
+            self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "ab", buffering=0) as file:
+                if not self._has_written and file.tell():
+                    self._unwritten = "\n" + self._unwritten  # an earlier write may have ended within a line
+                self._has_written = False
+                data = self._unwritten.encode()
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._has_written, self._unwritten = True, ""
 
     def leftovers(self) -> list[str]:
         """Return the jobs that the journal has as submitted and not as ended, in order of submission."""
-        left: dict[str, None] = {}
-        for line in _read_text(self._journal).splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # the last line of a head that was killed while it wrote
-            left |= dict.fromkeys(entry.get("submitted", ()))
-            for job_id in entry.get("ended", ()):
-                left.pop(job_id, None)
-        return list(left)
+        return remains.read_journal(self._journal)
 
 
 def _absorb(known: JobFiles, kind: str, text: str) -> JobFiles | None:

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from hpclaunch import rundir
+from hpclaunch import file_errors, homes, rundir
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import (
     CancelError,
@@ -84,7 +84,9 @@ class JobManager:
         self._idle_jobs = idle_jobs
         self._on_failure = on_failure
         self._clock = clock
-        log_directory = Path(config.log_directory).expanduser() if config.log_directory else directory / "logs"
+        log_directory = directory / "logs"
+        if config.log_directory:
+            log_directory = homes.expanded(config.log_directory, "log-directory")
         self._group = config.group
         self._files = RunFiles(rundir.tickets_path(directory, config.group), log_directory)
         self._files.skip()
@@ -124,7 +126,7 @@ class JobManager:
                     raise error
 
     def adapted(self, submit: int, release: Iterable[str], reason: str, *, worth: int = 0) -> None:
-        """Adaptive scaling wants so many jobs more, and these let go. Ends what :meth:`scale` has promised.
+        """Adaptive scaling wants so many jobs more, and these released. Ends what :meth:`scale` has promised.
 
         :param worth: so many jobs the work is worth.
         """
@@ -132,7 +134,7 @@ class JobManager:
             self._feed(self._ledger.on_adapted(submit, release, reason, self._clock(), worth=worth))
 
     def forgive(self) -> None:
-        """Forget failures: somebody asked to try again."""
+        """Forget failures: a client asked to try again."""
         self._ledger.verdict.reset()
 
     @property
@@ -185,7 +187,7 @@ class JobManager:
         return job_id in self._ledger.jobs
 
     def has_ticket(self, job_id: str) -> bool:
-        """Say whether a job that nobody has named yet has left its start ticket among these jobs'."""
+        """Say whether a job that is not named yet has left its start ticket among these jobs'."""
         return self._files.has_ticket(job_id)
 
     def start_of(self, job_id: str) -> object:
@@ -260,6 +262,7 @@ class JobManager:
         while not self._ledger.is_closing:
             self._wake.clear()
             self._do(self._ledger.on_clock(self._clock()))
+            self._finish_journal()
             if self._bug is not None:
                 raise self._bug
             with contextlib.suppress(TimeoutError):
@@ -335,7 +338,7 @@ class JobManager:
     # --- running commands
 
     def _feed(self, commands: Iterable[c.Command]) -> None:
-        """A fact was applied: run what follows, and look at the clock anew."""
+        """A fact was applied: run what follows, and look at the clock again."""
         self._do(commands)
         self._wake.set()
 
@@ -377,7 +380,7 @@ class JobManager:
         return task
 
     async def _submit(self, command: c.Submit, wish: int | None) -> HPCLaunchError | None:
-        """Submit, and return the error if it was refused. ``wish`` is given if somebody waits for that."""
+        """Submit, and return the error if it was refused. ``wish`` is given if a client waits for that."""
         try:
             ids = await self._queue.submit(self._script, command.jobs)
         except LimitReachedError as error:
@@ -413,7 +416,12 @@ class JobManager:
             if ids:
                 self._files.write_journal(word, ids)
         except OSError as error:
-            log.warning("the journal of jobs cannot be written: %s", error)
+            log.warning("the journal of jobs can't be written now: %s", file_errors.told(error))
+
+    def _finish_journal(self) -> None:
+        """Try again to write what there was no room for; that it still fails was told."""
+        with contextlib.suppress(OSError):
+            self._files.finish_journal()
 
     def _wait_seconds(self) -> float | None:
         wake_at = self._ledger.wake_at()
@@ -429,7 +437,7 @@ class JobManager:
 
 def _terms(config: JobConfig) -> Terms:
     title = _TITLES.get(config.batch_system, config.batch_system)
-    walltime = None if config.batch_system == "local" else config.walltime  # nobody enforces it there
+    walltime = None if config.batch_system == "local" else config.walltime  # it is not enforced there
     return Terms(title=title, walltime=walltime, memory=config.memory, python=config.python)
 
 

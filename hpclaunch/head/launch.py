@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from hpclaunch import rundir, trusted
+from hpclaunch import file_errors, homes, rundir, trusted
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.engines import base as engines
 from hpclaunch.errors import ConfigError, HeadError
@@ -35,7 +35,7 @@ END_SECONDS = 15.0
 #: Seconds that it may take to cancel its jobs and see to it that they are gone: a busy batch system needs a while
 #: for each command, and a head that is killed meanwhile would leave them.
 CANCEL_SECONDS = 150.0
-#: Seconds after which somebody who waits for that is told so.
+#: Seconds after which a user who waits for that is told so.
 _TELL_SECONDS = 5.0
 
 
@@ -115,8 +115,11 @@ def prepare_group(config: JobConfig, directory: Path) -> str:
         worker_command=engine.worker_command(config, directory),
     )
     _make_log_directory(config)
-    rundir.tickets_path(directory, config.group).mkdir(mode=0o700, exist_ok=True)
-    rundir.write_file(rundir.script_path(directory, config.group), scripts.encoded(script), mode=0o700)
+    try:
+        rundir.tickets_path(directory, config.group).mkdir(mode=0o700, exist_ok=True)
+        rundir.write_file(rundir.script_path(directory, config.group), scripts.encoded(script), mode=0o700)
+    except OSError as error:
+        raise _unwritable(directory, error) from None
     return script
 
 
@@ -219,7 +222,7 @@ def _work_directory() -> Path:
 
 def _unwritable(directory: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"the cluster's files can't be written into {directory.parent}: {error.strerror}. Make room there, or set "
+        f"the cluster's files can't be written into {directory.parent}: {file_errors.told(error)} Or set "
         "shared-temp-directory to a directory of yours on a file system that the nodes share",
         key="shared-temp-directory",
     )
@@ -239,11 +242,13 @@ def _make_log_directory(config: JobConfig) -> list[Path]:
     """Make the log directory; better an error now than jobs that can't open their output. Return what was made."""
     if config.log_directory is None:
         return []
-    path = Path(config.log_directory).expanduser()
+    path = homes.expanded(config.log_directory, "log-directory")
     try:
         made = trusted.make_parents(path, mode=0o777)
     except OSError as error:
-        raise ConfigError(f"log-directory {path} can't be made: {error.strerror}", key="log-directory") from None
+        raise ConfigError(
+            f"log-directory {path} can't be made: {file_errors.told(error, path)}", key="log-directory"
+        ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"log-directory {path} can't be written by you; choose another", key="log-directory")
     return made
@@ -268,6 +273,7 @@ class HeadProcess:
     ) -> None:
         self.directory = directory
         self.owner_pid = os.getpid()
+        self.last_words = ""  # the end of its log, once the connection to it was lost
         if waiting is not None:
             self._process = waiting
             assert waiting.stdin is not None
@@ -289,7 +295,9 @@ class HeadProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise HeadError(f"the head can't be started: {error} (command: {' '.join(argv)})") from None
+            raise HeadError(
+                f"the head can't be started: {file_errors.told(error)} (command: {' '.join(argv)})"
+            ) from None
         finally:
             os.close(log)
         self._wait_until_ready()
@@ -313,6 +321,10 @@ class HeadProcess:
             )
         why = said.removeprefix("failed: ") if said.startswith("failed: ") else log_tail(self.directory)
         raise HeadError(f"the head could not start (exit code {self._process.returncode}): {why}")
+
+    def keep_last_words(self, why: Exception) -> None:
+        """Read the head's log while it is there: the last worker of a lost head removes it."""
+        self.last_words = log_tail(self.directory)
 
     def exit_code(self) -> int | None:
         """Return the head's exit code; None while it lives."""

@@ -1,4 +1,4 @@
-"""What whoever starts a head tells it: ``head.json`` in the run directory."""
+"""What a head is told at its start: ``head.json`` in the run directory."""
 
 from __future__ import annotations
 

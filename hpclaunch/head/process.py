@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hpclaunch import batch, clocks, process_limits, rundir
+from hpclaunch import batch, clocks, file_errors, heartbeat, marks, process_limits, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.comm.loop_errors import on_loop_error
 from hpclaunch.config.schema import MEMORY_KEYS, JobConfig
@@ -109,7 +109,10 @@ class Head:
         manager.cancel()
         await self.engine.close("the cluster was closed")
         await asyncio.sleep(0.05)  # let the last answers out
+        self._heart.stop()
         if self._close_error is None:
+            if self.options.config.batch_system == "local":
+                await asyncio.to_thread(_remove_scratch, self.options.config)
             rundir.remove(self.directory)
         return 0 if self._close_error is None else EXIT_JOBS_LEFT
 
@@ -152,10 +155,14 @@ class Head:
             "started": time.time(),
             "owner_pid": options.owner_pid,
             "owner_start": options.owner_start,
+            "beat_seconds": heartbeat.beat_seconds(config.death_timeout),
             "result_memory": config.result_memory,
             "memory": {level: getattr(config, f"memory_{level}") for level in MEMORY_KEYS},
         }
         rundir.write_file(self.directory / "cluster.json", json.dumps(facts, indent=1).encode())
+        self._heart = heartbeat.Heart(
+            self.directory / "cluster.json", heartbeat.beat_seconds(config.death_timeout)
+        )
         log.info("cluster %s at %s", options.cluster_id, ", ".join(self.engine.addresses))
 
     def _watch_owner(self) -> None:
@@ -191,7 +198,7 @@ class Head:
 
     async def _sweep_others(self) -> None:
         try:
-            await sweep_others(self.directory)
+            await sweep_others()
         except Exception:  # what others have left is no reason to end
             log.exception("what dead clusters have left could not be swept up")
 
@@ -364,10 +371,11 @@ def main(argv: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(directory, options))
     except (HPCLaunchError, OSError) as error:
-        log.error("%s", error)
+        why = file_errors.told(error) if isinstance(error, OSError) else str(error)
+        log.error("%s", why)
         try:
-            print(f"failed: {error}", flush=True)
-        except BrokenPipeError:  # nobody is there any more who would remove the directory, and keys are in it
+            print(f"failed: {why}", flush=True)
+        except BrokenPipeError:  # no process is left that would remove the directory, and keys are in it
             rundir.remove(directory)
         return 1
 
@@ -389,6 +397,13 @@ def _ordered_directory() -> Path | None:
     os.dup2(log, 2)
     os.close(log)
     return directory
+
+
+def _remove_scratch(config: JobConfig) -> None:
+    """Remove what workers of this host have left whose supervisor was killed."""
+    chosen = config.local_directory
+    own = Path(os.path.expandvars(os.path.expanduser(chosen))) if chosen else marks.scratch_directory()
+    marks.remove_dead(own)
 
 
 async def _run(directory: Path, options: HeadOptions) -> int:

@@ -2,7 +2,7 @@
 
 Done by the cluster object whose head has died, by ``hpclaunch clean``, and by every head for what has no owner any
 more. Whether a head is dead is asked twice before anything of it is touched: its process must be gone from this
-host, and nobody may answer at its addresses (a process in a container is not always to be seen).
+host, and its addresses may not answer (a process in a container is not always to be seen).
 
 ``python -m hpclaunch.head.sweep DIRECTORY`` does it in a process of its own: at the end of Python or in a notebook
 there is no other way to wait for it.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpclaunch import batch, rundir
+from hpclaunch import batch, remains, rundir
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.errors import CancelError, HPCLaunchError, SiteError
 from hpclaunch.head import options as head_options
@@ -45,6 +45,8 @@ async def sweep(directory: Path, *, keep_files: bool = False) -> list[str]:
     :raises SiteError: the head lives.
     :raises HeadError: the directory does not say what its head was.
     """
+    if not await asyncio.to_thread(directory.exists):  # its last worker has removed it: no job was left
+        return []
     head_options.read(directory)  # an error, if it does not say what its head was
     if await _is_answered(directory):
         raise SiteError(f"the head of {directory.name} answers, so it is left alone; `hpclaunch down` ends it")
@@ -53,6 +55,7 @@ async def sweep(directory: Path, *, keep_files: bool = False) -> list[str]:
     ]
     if keep_files:
         (directory / "swept").touch(mode=0o600)
+        remains.remove_keys(directory)
     else:
         rundir.remove(directory)
     return cancelled
@@ -72,20 +75,15 @@ async def _sweep_group(directory: Path, group: str) -> list[str]:
     return await manager.sweep()
 
 
-async def sweep_others(own: Path) -> None:
-    """Cancel the jobs of this user's dead clusters that have no owner; for a head, whose directory is ``own``.
+async def sweep_others(*, had_owner: bool = False) -> None:
+    """Cancel the jobs of this user's dead clusters that have no owner, and remove their keys.
 
-    What belonged to a process that is gone is removed. The files of a cluster that was to stay are kept: somebody
-    may want to know how its head died.
+    What belonged to a process that is gone is removed. The files of a cluster that was to stay are kept: its user
+    may want to know how its head died. Directories in which no head ever started are removed, too.
+
+    :param had_owner: leave clusters alone that were to stay.
     """
-    for one in rundir.all_clusters():
-        if (
-            one.is_alive is not False
-            or one.directory == own
-            or one.has_owner
-            or (one.directory / "swept").exists()
-        ):
-            continue
+    for one in remains.ownerless(had_owner=had_owner):
         try:
             ids = await sweep(one.directory, keep_files=not one.facts.get("owner_pid"))
         except HPCLaunchError as error:
@@ -94,6 +92,9 @@ async def sweep_others(own: Path) -> None:
             log.info(
                 "cancelled what the dead cluster %s has left: %s", one.directory.name, " ".join(ids) or "nothing"
             )
+    for path in rundir.abandoned():
+        rundir.remove(path)
+        log.info("removed %s, which never had a head", path.name)
 
 
 def sweep_apart(directory: Path) -> None:

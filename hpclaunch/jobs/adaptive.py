@@ -1,4 +1,4 @@
-"""How many jobs the work is worth, and which to let go: adaptive scaling. Pure: facts and ``now`` in, a decision
+"""How many jobs the work is worth, and which to retire: adaptive scaling. Pure: facts and ``now`` in, a decision
 with its reason in words out; no I/O, clock or randomness.
 
 Rules:
@@ -9,7 +9,7 @@ Rules:
   tasks; and for none that would start when the work is done (it learns how long the queue takes).
 * A queued job is cancelled only if more jobs than wanted have been there for ``pending_grace`` seconds without a
   break, the youngest first: a place in the queue is worth something.
-* A running job is let go only if it has been idle for ``idle_timeout`` seconds and no result is lost with it.
+* A running job is retired only if it has been idle for ``idle_timeout`` seconds and no result is lost with it.
 * Limits and budget are hard. A job's whole walltime is set aside when it is submitted; what it did not use comes
   back when it has ended. If the batch system itself goes over that (a job put back runs twice), queued jobs go,
   and where that is not enough, running ones as soon as their tasks are done.
@@ -46,7 +46,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     minimum: int = 0
     maximum: int | None = None  # None: no limit
     interval: float = 1.0
-    wait_count: int = 3  # steps in a row that must agree before a job is let go
+    wait_count: int = 3  # steps in a row that must agree before a job is retired
     target_duration: float = 5.0
     idle_timeout: float = 10.0
     pending_grace: float = 60.0
@@ -61,7 +61,7 @@ class JobFact(NamedTuple):
     state: State
     age: float  # seconds since its submission
     tasks: int = 0  # on its workers
-    held_bytes: int = 0  # of results that would be lost with it: nobody else has them or could take them
+    held_bytes: int = 0  # of results that would be lost with it: no other worker has them or could take them
     ends_in: float = math.inf  # seconds until its walltime is over
     used_seconds: float = 0.0  # that it has run, also before it was put back
 
@@ -232,7 +232,7 @@ class Adaptive:
     def _over_budget(self, facts: Facts, live: Sequence[JobFact], wish: int) -> Decision | None:
         """Let jobs go for the budget to hold, queued ones first; None if it holds anyway.
 
-        What drains gives back the rest of its walltime soon, so nobody else has to go for that.
+        What drains gives back the rest of its walltime soon, so no other job has to go for that.
         """
         over = -self._left_seconds(facts)
         if over <= 0:
@@ -268,11 +268,11 @@ class Adaptive:
         if not cancel and not retire:
             return Decision(wish, reason=f"{why}; {_jobs(surplus)} too many, and none can go yet")
         parts = [f"{_jobs(len(cancel))} fewer in the queue"] if cancel else []
-        parts += [f"{_jobs(len(retire))} idle for {policy.idle_timeout:g} s and let go"] if retire else []
+        parts += [f"{_jobs(len(retire))} idle for {policy.idle_timeout:g} s and retired"] if retire else []
         return Decision(wish, cancel=cancel, retire=tuple(retire), reason=f"{' and '.join(parts)}: {why}")
 
     def _obey_maximum(self, live: Sequence[JobFact], wish: int, maximum: int) -> Decision:
-        """Somebody has set a maximum below what there is: what has cost least goes at once."""
+        """A client has set a maximum below what there is: what has cost least goes at once."""
         surplus = len(live) - maximum
         cancel = _ids(_youngest_queued(live)[:surplus])
         running = [job for job in live if job.state in (State.STARTING, State.UP)]
@@ -283,7 +283,7 @@ class Adaptive:
         )
 
     def _idle(self, facts: Facts, live: Sequence[JobFact], now: float) -> list[str]:
-        """Return the jobs that can be let go, from the one that has been idle longest."""
+        """Return the jobs that can be retired, from the one that has been idle longest."""
         policy = self.policy
         patience = max(policy.idle_timeout, policy.wait_count * policy.interval)
         soon = math.ceil(min(facts.waiting, facts.tasks + facts.waiting) / self.shape.threads)

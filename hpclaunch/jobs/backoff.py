@@ -51,7 +51,7 @@ class Backoff:
             self.not_before = 0.0
 
     def reset(self) -> None:
-        """Forget all failures: somebody asked to try again."""
+        """Forget all failures: a client asked to try again."""
         self.rounds = 0
         self.not_before = 0.0
         self._opened_by = self._covers = -1

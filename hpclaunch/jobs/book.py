@@ -45,7 +45,7 @@ class Book:
         return sum(bool(job.workers) for job in self.jobs.values())
 
     def has_watched(self) -> bool:
-        """Return whether there are jobs that nobody but the batch system can tell us about."""
+        """Return whether there are jobs that only the batch system can tell us about."""
         return any(job.id and not job.workers for job in self.alive()) or bool(self.unlisted())
 
     def unlisted(self) -> list[str]:
@@ -53,7 +53,7 @@ class Book:
         return [job.id for job in self.jobs.values() if job.state is State.ENDED and job.is_unlisted]
 
     def to_cancel(self) -> list[str]:
-        """Return the ids of all jobs that may still be there, also those whose end nobody confirmed."""
+        """Return the ids of all jobs that may still be there, also those whose end is not confirmed."""
         return [job.id for job in self.jobs.values() if job.state is not State.ENDED or job.is_assumed]
 
     def rows(self, silence: str) -> list[JobRow]:

@@ -41,7 +41,7 @@ class AskReason(NamedTuple):
 
 
 class AskPutBack(NamedTuple):
-    """Ask why a job was put back in the queue. Answer: ``on_put_back``, also when nobody knows."""
+    """Ask why a job was put back in the queue. Answer: ``on_put_back``, also when that is not known."""
 
     id: str
 
@@ -55,7 +55,7 @@ class ReadLog(NamedTuple):
 class RetireWorkers(NamedTuple):
     """Let the workers of a job finish, move what they hold, and close. Answer: ``on_retired``.
 
-    It may take ``seconds`` at most, of which ``patience`` is to wait for somebody who can take what they hold.
+    It may take ``seconds`` at most, of which ``patience`` is to wait for a worker that can take what they hold.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Journal(NamedTuple):
 
 
 class ReportFailure(NamedTuple):
-    """Tell everybody that no more jobs will be submitted. No answer."""
+    """Tell all clients that no more jobs will be submitted. No answer."""
 
     text: str
 

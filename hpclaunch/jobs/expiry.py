@@ -14,7 +14,7 @@ from hpclaunch.config.units import format_duration
 from hpclaunch.jobs.job import Job, State
 from hpclaunch.jobs.reasons import Ending, Kind
 
-#: The margin, if nobody says another: so many seconds, or this part of a job's life if that is less.
+#: The margin, if no other is configured: so many seconds, or this part of a job's life if that is less.
 MARGIN_SECONDS = 60.0
 MARGIN_SHARE = 0.1
 #: No job is replaced before this part of its life is over, however long the queue.
@@ -79,7 +79,7 @@ class Expiry:
     def told_to_end(self, job: Job, why: str, now: float) -> Ending:
         """Return the ending of a job that the batch system has told to end: it may be about its walltime.
 
-        Else somebody cancels it, or has it put back in the queue: that will show.
+        Else a person cancels it, or has it put back in the queue: that will show.
         """
         left = math.inf if job.ends_at is None else job.ends_at - now
         if now >= self.drain_at(job) - _SIGNALS_EARLY:

@@ -1,8 +1,8 @@
 """A ledger whose wish can follow the work: what adaptive scaling decides is applied here. Pure.
 
 While it follows, there is no wish to be kept: a job that ends is replaced only if the next decision says so, and
-what is released is what the decision names. ``on_scale`` goes back to a wish that is kept. Back-off and giving up
-are as ever. It also adds up how long jobs have run, for budgets.
+the jobs that are retired are those that the decision names. ``on_scale`` goes back to a wish that is kept.
+Back-off and giving up are as ever. It also adds up how long jobs have run, for budgets.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class FollowingLedger(Ledger):
         self._worth = 0  # jobs that the work is worth, while it follows
 
     def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[c.Command]:
-        """Somebody wishes for so many jobs; see :meth:`Ledger.on_scale`."""
+        """A client asks for so many jobs; see :meth:`Ledger.on_scale`."""
         self._quota = None
         return super().on_scale(wish, now, idle)
 
     def on_adapted(
         self, submit: int, release: Iterable[str], reason: str, now: float, *, worth: int = 0
     ) -> list[c.Command]:
-        """Adaptive scaling wants so many jobs more, and these released.
+        """Adaptive scaling wants so many jobs more, and these retired.
 
         :param worth: so many jobs the work is worth, whether or not they can be had.
         """

@@ -70,7 +70,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     missing_polls: int = 3  # listings in a row without the job
     requeue: float = 10.0  # a job listed as queued so soon after its start is an old listing
     returning: float = 300.0  # one that has ended may still be put back in the queue
-    retire: float = 60.0  # for running tasks, when a job is let go
+    retire: float = 60.0  # for running tasks, when a job is retired
     goodbye: float = 3.0  # for the job script's own end, after its workers have closed
     startup: float = 120.0  # from the start of a job to its first worker
     alone: float = 70.0  # from the loss of a job's last worker to its return
@@ -140,7 +140,7 @@ class Job:
     misses: int = 0  # listings in a row that did not have it
     usage: JobUsage | None = None
     usage_due: float | None = None  # when to ask accounting; None: not, or already asked
-    is_assumed: bool = False  # nobody confirmed its end
+    is_assumed: bool = False  # its end is not confirmed
     is_unlisted: bool = False  # no listing has confirmed its end, which its exit-code file or accounting tells
     used_before: float = 0.0  # seconds of runs before it was put back
     was_put_back: bool = False  # and what accounting says of that is no news

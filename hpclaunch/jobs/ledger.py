@@ -105,7 +105,7 @@ class Ledger(Submissions):
     # --- the wish
 
     def on_scale(self, wish: int, now: float, idle: Sequence[str] = ()) -> list[c.Command]:
-        """Somebody wishes for so many jobs. Clears a failure, and tries again at once.
+        """A client asks for so many jobs. Clears a failure, and tries again at once.
 
         :param idle: ids of jobs with workers, from cheapest to lose.
         """

@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
 
     CANCELLED = "cancelled"  # by us, because it was not wanted
     WALLTIME = "walltime"
-    OUTSIDE = "outside"  # cancelled by somebody else
+    OUTSIDE = "outside"  # cancelled by another program or person
     FAILED = "failed"
     FINISHED = "finished"  # its script ended with exit code 0
     LOST = "lost"  # no trace
@@ -42,8 +42,8 @@ class Ending(msgspec.Struct, frozen=True):
     text: str
 
 
-#: The end of a job that was told to end, and was to be run anew, as it turned out.
-STOOD_IN_FOR = "put back in the queue by the batch system, and not run anew: another job is in its place"
+#: The end of a job that was told to end, and was to be run again, as it turned out.
+STOOD_IN_FOR = "put back in the queue by the batch system, and not run again: another job is in its place"
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +236,7 @@ def _signal_name(number: int) -> str:
 
 
 def _memory_note(usage: JobUsage | None, said: str, terms: Terms) -> str:
-    """Return how much memory a killed job had used, where that explains the kill and nobody said it yet."""
+    """Return how much memory a killed job had used, where that explains the kill and it was not said yet."""
     used = usage.max_memory_bytes if usage else None
     is_about_memory = "memory" in said.lower()
     if is_about_memory and re.search(r"\d", said):

@@ -1,4 +1,4 @@
-"""How many jobs to submit or let go, so that as many are alive as were wished for. Pure: a snapshot in, a small
+"""How many jobs to submit or retire, so that as many are alive as were asked for. Pure: a snapshot in, a small
 answer out.
 
 Rules:
@@ -7,9 +7,9 @@ Rules:
   called back, so a grown wish is met by a new submission.
 * An expiring job works on, but its replacement is wanted: it counts among its like only, of which there may be as
   many as there are wished jobs.
-* What is let go first has cost least: the youngest queued, then the youngest that have started but have no worker,
-  then running jobs in the order that the engine gives (idle ones first), then the youngest of the rest.
-* A job that is being submitted has no name yet and cannot be let go; the surplus is settled when it has one.
+* What is retired first has cost least: the youngest queued, then the youngest that have started but have no
+  worker, then running jobs in the order that the engine gives (idle ones first), then the youngest of the rest.
+* A job that is being submitted has no name yet and cannot be retired; the surplus is settled when it has one.
 """
 
 from __future__ import annotations

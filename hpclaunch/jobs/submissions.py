@@ -79,7 +79,7 @@ class Submissions(ABC):
         """A submission was refused.
 
         :param wish: the wish before, if the one who wished was told. It is his turn then: the wish falls back
-            to what there is, and nothing is tried again until he wishes anew.
+            to what there is, and nothing is tried again until the client asks again.
         """
         del self.book.tickets[ticket]
         self._on_refused(text, now, wish)

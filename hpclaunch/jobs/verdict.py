@@ -37,7 +37,7 @@ class Verdict:
         return max(failed, self.submissions.not_before)
 
     def reset(self) -> None:
-        """Somebody asked to try again: forget everything."""
+        """A client asked to try again: forget everything."""
         self.failure = ""
         self.is_stopped = self._is_about_silence = False
         self._failing = None
@@ -65,7 +65,7 @@ class Verdict:
         return [] if is_removal else [ReadLog(job.id)]
 
     def on_refused(self, text: str, now: float, *, newest: int) -> list[Command]:
-        """A submission that nobody waits for was refused, and there is no job that could work meanwhile."""
+        """A submission that no call waits for was refused, and there is no job that could work meanwhile."""
         self.refusals.on_failure(newest, newest, now)
         if self.is_stopped or not self.refusals.is_exhausted(others_up=False):
             return []

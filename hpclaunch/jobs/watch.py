@@ -68,7 +68,7 @@ class Watch:
     ) -> list[Command]:
         """Return what to ask now.
 
-        :param watched: jobs that nobody but the batch system can tell us about.
+        :param watched: jobs that only the batch system can tell us about.
         :param connected: jobs with workers.
         :param waiting: queued jobs whose listing gives no reason, the oldest first.
         """

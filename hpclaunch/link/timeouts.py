@@ -9,7 +9,7 @@ from datetime import timedelta
 def timeout_seconds(timeout: str | float | timedelta | None) -> float | None:
     """Return a timeout in seconds: it may be a number of them, a text such as ``"500 ms"``, or a timedelta.
 
-    One that is longer than the system can wait, some 290 years, is None: to wait for ever.
+    One that is longer than the system can wait, some 290 years, is None: to wait without limit.
 
     :raises ValueError: it is no time.
     """

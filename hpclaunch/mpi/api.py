@@ -98,7 +98,7 @@ def execute(
     """Run a function on one rank, with the others as its cluster; every rank calls this and goes on after it.
 
     :param client_function: called on the client's rank, where ``Client()`` finds the cluster. None: there is only
-        the cluster, until somebody closes it.
+        the cluster, until a client closes it.
     :param client_rank: that rank; None is 1 of three or more, else 0.
     :param scheduler: False: the workers join the cluster that ``scheduler_address`` or ``scheduler_file`` names.
     :param scheduler_rank: the head's rank; None is 0.

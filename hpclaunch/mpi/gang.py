@@ -84,11 +84,11 @@ class Alone:
         return data or b""
 
     def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
-        """There is nobody else."""
+        """There is no other rank."""
         return True
 
     def abort(self, code: int) -> None:
-        """There is nobody else."""
+        """There is no other rank."""
 
     def close(self) -> None:
         """There is nothing to forget."""
@@ -162,8 +162,8 @@ class MPIGang:
 class FileGang:
     """Ranks that share a private directory: for launches without MPI.
 
-    :param directory: made by whoever comes first, with mode 0700; removed by rank 0 in :meth:`close`. No other
-        launch may use it.
+    :param directory: made by the rank that comes first, with mode 0700; removed by rank 0 in :meth:`close`. No
+        other launch may use it.
     """
 
     by = "files"
@@ -199,7 +199,7 @@ class FileGang:
         return self._read(name)
 
     def part(self, timeout: float, is_hurried: Callable[[], bool] = _never) -> bool:
-        """Whoever started the ranks waits for all of them; there is nothing to be done together."""
+        """The program that started the ranks waits for all of them; there is nothing to be done together."""
         return True
 
     def abort(self, code: int) -> None:

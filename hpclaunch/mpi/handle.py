@@ -51,7 +51,7 @@ class MPICluster:
     def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> None:
         """Wait until that many workers are connected.
 
-        :param timeout: seconds; None is for ever.
+        :param timeout: seconds; None is without limit.
         :raises TimeoutError: they were not there in time.
         """
         self._ask("wait_for_workers", n_workers=n_workers, timeout=timeout)

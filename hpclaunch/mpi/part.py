@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpclaunch import rundir, trusted
+from hpclaunch import rundir
 from hpclaunch.errors import SiteError
+from hpclaunch.marks import PREFIX, mark, remove_dead
 from hpclaunch.mpi.launch import without_rank
 from hpclaunch.mpi.signals import EndSignals
 from hpclaunch.safepath import module_command
@@ -37,10 +38,6 @@ _END_SECONDS = 10.0
 
 #: Seconds in which workers that are started again must have reached the head.
 _RESTART_SECONDS = 60.0
-
-#: How private directories are named, and the file in them that says whose they are.
-PREFIX = "hpclaunch-"
-_OWNER = "owner"
 
 
 class _Waiting(NamedTuple):
@@ -74,12 +71,12 @@ class Part:
         import tempfile
 
         base = Path(tempfile.gettempdir())
-        _remove_dead(base)
+        remove_dead(base)
         directory = rundir.create(rundir.choose(base, PREFIX + name), is_listed=False)
         self._directories.append(directory)
+        mark(directory, os.getpid())
         for file, data in files.items():
             rundir.write_file(directory / file, data)
-        mark(directory, os.getpid())
         return directory
 
     def start_early(self, role: Role) -> None:
@@ -277,9 +274,11 @@ class Part:
         self.stop()
 
     def remove_files(self) -> None:
-        """Remove this rank's private directories."""
+        """Remove this rank's private directories, and what ranks have left beside them that were killed."""
         while self._directories:
-            rundir.remove(self._directories.pop())
+            directory = self._directories.pop()
+            rundir.remove(directory)
+            remove_dead(directory.parent)
 
 
 def _how_it_ended(code: int) -> str:
@@ -293,26 +292,6 @@ def _how_it_ended(code: int) -> str:
     if code == -signal.SIGKILL:
         text += ", by a person or a program, or by the operating system or the batch system for want of memory"
     return text
-
-
-def mark(directory: Path, pid: int) -> None:
-    """Note whose a private directory is: a later start removes it once that process is gone."""
-    owner = f"{pid} {rundir.process_start(pid)} {_process_space()}"
-    rundir.write_file(directory / _OWNER, owner.encode())
-
-
-def _remove_dead(base: Path) -> None:
-    """Remove the private directories of this user's ranks that are gone from this node."""
-    for path in base.glob(f"{PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError, ValueError, SiteError):
-            pid, start, space = trusted.read_file(path).decode().split()
-            if space == _process_space() and rundir.process_start(int(pid)) != start:
-                rundir.remove(path.parent)
-
-
-def _process_space() -> str:
-    """Return what tells process numbers here from those of other hosts and containers, which may share /tmp."""
-    return f"{socket.gethostname()}:{os.readlink('/proc/self/ns/pid')}"
 
 
 def failed_to_start(reasons: dict[int, tuple[str, str]], count: int) -> SiteError:

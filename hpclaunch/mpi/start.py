@@ -3,7 +3,7 @@
 Every rank calls :func:`start`, and all go through the same three exchanges, whatever fails on one of them:
 
 1. each says where it is and what it runs;
-2. the root (the head's rank) starts the head, and tells all its address, the credentials and everybody's role;
+2. the root (the head's rank) starts the head, and tells all its address, the credentials and each rank's role;
 3. each says whether its workers have reached the head.
 
 So an error on any rank is known to all before any of them goes on. Credentials travel in the second exchange only.
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpclaunch import __version__, rundir, trusted
 from hpclaunch.errors import HPCLaunchError, SiteError
+from hpclaunch.marks import PREFIX, mark
 from hpclaunch.mpi.gang import Gang, RanksMissingError
-from hpclaunch.mpi.part import PREFIX, Part, failed_to_start, mark
+from hpclaunch.mpi.part import Part, failed_to_start
 from hpclaunch.mpi.roles import Role, TooFewRanksError, assign, rank_of
 from hpclaunch.mpi.signals import EndSignals
 
@@ -89,7 +90,7 @@ def _take_leave(
     gang: Gang, is_last: bool, patience: float = PART_SECONDS, signals: EndSignals | None = None
 ) -> None:
     is_there = gang.part(patience, lambda: signals is not None and bool(signals.number))
-    if not is_there:  # some were killed, and MPI's own end would wait for them for ever
+    if not is_there:  # some were killed, and MPI's own end would never stop waiting for them
         print(f"hpclaunch: rank {gang.rank}: other ranks are missing at the end", file=sys.stderr, flush=True)
         gang.abort(1)
     if is_last and gang.size > 1:
@@ -268,6 +269,7 @@ def _start_head(
         prefix="" if wish.is_public else PREFIX,
     )
     try:
+        mark(prepared.directory, os.getpid())
         waiting = part.take_waiting_head() if config.engine == "embedded" else None
         part.head = HeadProcess(prepared.command, prepared.directory, attached=True, waiting=waiting)
         mark(prepared.directory, part.head.pid)
@@ -330,7 +332,7 @@ def _join(gang: Gang, plan: dict[str, Any], part: Part, hellos: list[dict[str, s
             session = _connect(directory, plan["script_client"] or f"script-{os.getpid()}")
     except (HPCLaunchError, OSError) as error:
         failure = str(error)
-    part.signals.hear()  # whoever hears the last of them goes on, so no other may end by a signal now
+    part.signals.hear()  # a rank that hears the last of them goes on, so no other may end by a signal now
     said = _last_exchange(gang, failure, plan["start_timeout"] + 60, part.signals)
     reasons = {rank: (hellos[rank]["host"], text.decode()) for rank, text in enumerate(said) if text}
     gang.close()

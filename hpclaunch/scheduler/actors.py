@@ -26,7 +26,7 @@ def lost(task: Task, worker: Worker, how: str) -> m.Failure:
     ended, *printed = how.split("\n")
     lines = [
         f"actor {task.key} ({task.function.name}) was lost with its worker {worker.name}: {ended}. What it knew "
-        "is gone; submit(..., actor=True, restarts=N) would have it made anew, from its arguments",
+        "is gone; submit(..., actor=True, restarts=N) re-creates it, from its arguments",
         *(f"  {line}" for line in printed),
     ]
     return m.Failure("ActorError", "\n".join(lines))

@@ -23,37 +23,37 @@ class Admission:
 
     def __init__(self, backlog: Callable[[], int]) -> None:
         self._backlog = backlog
-        self.promised: dict[Peer, int] = {}  # bytes
+        self.granted: dict[Peer, int] = {}  # bytes
         self.waiting: deque[tuple[Peer, int, asyncio.Future[None]]] = deque()
 
-    async def ask(self, peer: Peer, size: int) -> None:
+    async def admit(self, peer: Peer, size: int) -> None:
         """Return when a client may send so many bytes."""
         promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append((peer, max(0, size), promise))
         self.serve()
         await promise
 
-    def on_come(self, peer: Peer, size: int) -> None:
+    def on_received(self, peer: Peer, size: int) -> None:
         """A client has sent a value, of which a part may wait here now."""
-        left = self.promised.pop(peer, 0) - size
+        left = self.granted.pop(peer, 0) - size
         if left > 0:
-            self.promised[peer] = left
+            self.granted[peer] = left
         self.serve()
 
     def serve(self) -> None:
-        """Make as many promises as there is room for. To be called now and then while somebody waits."""
+        """Make as many promises as there is room for. To be called now and then while a client waits."""
         if not self.waiting:
             return
-        for peer in [peer for peer in self.promised if peer.comm.is_closed]:
-            del self.promised[peer]
-        taken = sum(self.promised.values()) + self._backlog()
+        for peer in [peer for peer in self.granted if peer.comm.is_closed]:
+            del self.granted[peer]
+        taken = sum(self.granted.values()) + self._backlog()
         while self.waiting:
             peer, size, promise = self.waiting[0]
             if not promise.done() and not peer.comm.is_closed:
                 if taken and taken + size > MOST_BYTES_IN_ALL:
                     return
                 taken += size
-                self.promised[peer] = self.promised.get(peer, 0) + size
+                self.granted[peer] = self.granted.get(peer, 0) + size
             self.waiting.popleft()
             if not promise.done():  # else it was cancelled with the head
                 promise.set_result(None)

@@ -18,21 +18,25 @@ def assign(
 
     :param weight: what it counts at least of the work that the worker has ahead.
     """
-    terms = task.terms
+    requirements = task.requirements
     task.move(ASSIGNED)
     task.worker = worker
-    load = terms.seconds if terms is not None and terms.seconds else task.function.load
+    load = requirements.seconds if requirements is not None and requirements.seconds else task.function.load
     task.cost = load if load > weight else weight
     worker.backlog += task.cost
     worker.assigned[task.key] = task
-    if terms is not None and terms.resources:
+    if requirements is not None and requirements.resources:
         take_resources(worker, task)
     batch = batches.get(worker)
     if batch is None:
         batch = batches[worker] = Batch(worker)
-    if terms is not None and terms.timeout:
+    if requirements is not None and requirements.timeout:
         batch.time(task.key)
-    if terms is not None and terms.by_size and (len(task.args) >= LARGE_BYTES or is_coming(worker, task.function)):
+    if (
+        requirements is not None
+        and requirements.by_size
+        and (len(task.args) >= LARGE_BYTES or is_coming(worker, task.function))
+    ):
         batch.add_alone(task)
     else:
         batch.add(task)
@@ -89,4 +93,6 @@ class Batch:
 
 def _inputs(task: Task) -> Iterable[m.Input]:
     for source in task.inputs:
-        yield m.Input(source.key, source.result, [worker.place for worker in source.holders or ()], source.order)
+        yield m.Input(
+            source.key, source.result, [worker.fetch_address for worker in source.holders or ()], source.order
+        )

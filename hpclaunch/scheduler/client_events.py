@@ -25,8 +25,8 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.updates import Updates
 
-#: Who wants tasks that are to be run though nobody waits for them.
-UNATTENDED = "(nobody)"
+#: Who wants tasks that are to be run though no client waits for them.
+UNATTENDED = "(no client)"
 
 
 def on_function_sent(lifecycle: Lifecycle, name: str, message: m.DefineFunction) -> None:
@@ -49,7 +49,7 @@ def on_fence(lifecycle: Lifecycle, name: str, number: int) -> None:
 
 
 def on_task_seceded(lifecycle: Lifecycle, name: str, message: m.TaskSeceded) -> None:
-    """A task has stepped aside, or is back. One that is aside counts as work for nobody, and brings a thread."""
+    """A task has stepped aside, or is back. One that is aside is no work of its worker's, and brings a thread."""
     worker = lifecycle.state.workers[name]
     task = worker.assigned.get(message.key)
     if task is not None and message.away and message.key not in worker.seceded:
@@ -63,7 +63,7 @@ def on_task_seceded(lifecycle: Lifecycle, name: str, message: m.TaskSeceded) -> 
 
 
 def on_unstarted_cancelled(lifecycle: Lifecycle, keys: Sequence[str]) -> dict[str, list[str]]:
-    """Somebody cancels these tasks if they have not begun.
+    """A client cancels these tasks if they have not begun.
 
     Returns those of which only a worker knows, by its name; when it gives one of them back, it is cancelled.
     :func:`on_unstarted_settled` ends that.
@@ -75,7 +75,7 @@ def on_unstarted_cancelled(lifecycle: Lifecycle, keys: Sequence[str]) -> dict[st
             continue
         if task.state == ASSIGNED and task.worker is not None:
             asked.setdefault(task.worker.name, []).append(key)
-            lifecycle.state.recanted.add(key)
+            lifecycle.state.cancelled_unstarted.add(key)
         elif task.state < ASSIGNED:
             lifecycle.end_task(task, CANCELLED)
     return asked
@@ -83,7 +83,7 @@ def on_unstarted_cancelled(lifecycle: Lifecycle, keys: Sequence[str]) -> dict[st
 
 def on_unstarted_settled(lifecycle: Lifecycle, keys: Sequence[str]) -> list[str]:
     """The workers have answered what :func:`on_unstarted_cancelled` asked; return what is cancelled."""
-    lifecycle.state.recanted.difference_update(keys)
+    lifecycle.state.cancelled_unstarted.difference_update(keys)
     tasks = lifecycle.state.tasks
     return [key for key in keys if key not in tasks or tasks[key].state == CANCELLED]
 
@@ -115,7 +115,7 @@ def on_results_not_found(lifecycle: Lifecycle, name: str, message: m.LocateKeys)
 
 
 def on_tasks_sent_off(lifecycle: Lifecycle, keys: Sequence[str]) -> None:
-    """Somebody wants tasks run to their ends, though nobody may want them by then."""
+    """A client wants tasks run to their ends, though no client may want them by then."""
     if UNATTENDED not in lifecycle.state.clients:
         lifecycle.add_client(UNATTENDED)
     lifecycle.want_keys(UNATTENDED, keys)
@@ -151,7 +151,7 @@ def on_tasks_retried(lifecycle: Lifecycle, name: str, keys: Sequence[str]) -> No
     for task in failed:
         if task.state == FAILED:
             _run_again(lifecycle, task)
-    lifecycle.release_unneeded(failed)  # those that nobody needs
+    lifecycle.release_unneeded(failed)  # those that are not needed
     wants, again = lifecycle.state.clients[name].wants, set(failed)
     lifecycle.want_keys(name, [key for key in keys if wants.get(key) not in again])
 
@@ -194,7 +194,7 @@ def on_data_put(lifecycle: Lifecycle, name: str, message: m.Put, small: bytes | 
     """A client puts a value on the cluster.
 
     :param small: the value itself, if it may stay with the scheduler.
-    Returns the worker that shall get it; None: nobody, because it is small, known already, or there is no worker.
+    Returns the worker that shall get it; None: none, because it is small, known already, or there is no worker.
     """
     state, client = lifecycle.state, lifecycle.state.clients[name]
     known = state.tasks.get(message.key)
@@ -232,7 +232,7 @@ def on_data_put(lifecycle: Lifecycle, name: str, message: m.Put, small: bytes | 
 
 
 def on_restarted(lifecycle: Lifecycle) -> None:
-    """Somebody wants everything forgotten: all that clients want is cancelled, and nobody wants it any more."""
+    """A client wants everything forgotten: all that clients want is cancelled and released."""
     for client in lifecycle.state.clients.values():
         keys = list(client.wants)
         lifecycle.updates.setdefault(client.name, Updates()).cancelled += keys

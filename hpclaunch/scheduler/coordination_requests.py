@@ -8,13 +8,14 @@ from typing import Any
 from hpclaunch.comm import messages as m
 from hpclaunch.comm.texts import pack
 from hpclaunch.scheduler import references
-from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, LetGo, NamedThings, Ticket
+from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, NamedPrimitives, Release
 from hpclaunch.scheduler.lifecycle import Lifecycle
+from hpclaunch.scheduler.multilocks import Ticket
 from hpclaunch.scheduler.peers import Peer, Peers
 
 
 class CoordinationRequests:
-    """Passes requests on to the named things, and answers to the clients when their turn has come.
+    """Passes requests on to the named primitives, and answers to the clients when their turn has come.
 
     :param schedule_tick: has a tick at the end of this turn of the loop.
     """
@@ -23,7 +24,7 @@ class CoordinationRequests:
         self._lifecycle = lifecycle
         self._peers = peers
         self._schedule_tick = schedule_tick
-        self.named = NamedThings()
+        self.named = NamedPrimitives()
         self.tickets: dict[Ticket, int] = {}  # clients' requests that have not been answered, and their numbers
 
     def ask(
@@ -63,7 +64,7 @@ class CoordinationRequests:
                     peer.comm.send(m.Reply(request, pack(command.value)))
             elif type(command) is Keep:
                 references.keep(self._lifecycle, command.keys)
-            elif type(command) is LetGo:
+            elif type(command) is Release:
                 references.release(self._lifecycle, command.keys)
             elif type(command) is HandOver:
                 references.on_given(self._lifecycle, *command)

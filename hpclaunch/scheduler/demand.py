@@ -3,7 +3,7 @@
 Nothing is counted while tasks come and go: every measurement looks at the workers and at a sample of the ready
 queue, so that it costs the same with a thousand tasks and with a million.
 
-A function that has never run is taken to last :data:`UNKNOWN_SECONDS`, as in Dask, until one of its tasks has run
+A function that has never run is taken to last :data:`ASSUMED_SECONDS`, as in Dask, until one of its tasks has run
 longer than that: whatever has run longer than expected is taken to need as long again.
 """
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import NamedTuple
 
-from hpclaunch.scheduler.evacuation import bound_bytes
+from hpclaunch.scheduler.evacuation import pinned_bytes
 from hpclaunch.scheduler.function import LEAST_SECONDS, Function
 from hpclaunch.scheduler.sizes import least_bytes
-from hpclaunch.scheduler.state import READY, HeldQueue, ReadyQueue, SchedulerState, Worker
+from hpclaunch.scheduler.state import READY, ReadyQueue, RestrictedQueue, SchedulerState, Worker
 
 #: Seconds that a task of an unknown function is taken to last.
-UNKNOWN_SECONDS = 0.5
+ASSUMED_SECONDS = 0.5
 #: Entries of the ready queue that are looked at.
 _SAMPLE = 1000
 #: Assigned tasks of one worker that are looked at one by one.
@@ -41,7 +41,7 @@ class JobLoad(NamedTuple):
 
     tasks: int
     seconds: float
-    held_bytes: int  # of results that would be lost with it, see evacuation.bound_bytes; 0 while there are tasks
+    held_bytes: int  # of results that would be lost with it, see evacuation.pinned_bytes; 0 while there are tasks
 
 
 class Demand(NamedTuple):
@@ -62,7 +62,7 @@ class Meter:
     def measure(self, state: SchedulerState, now: float) -> Demand:
         """Return what there is to do now."""
         self._watch_running(state, now)
-        jobs = {job_id: JobLoad(0, 0.0, held) for job_id, held in bound_bytes(state).items()}
+        jobs = {job_id: JobLoad(0, 0.0, held) for job_id, held in pinned_bytes(state).items()}
         for worker in state.workers.values():
             tasks, seconds = self._work_of(worker, now)
             known = jobs[worker.job_id]
@@ -72,7 +72,7 @@ class Meter:
     def _seconds(self, function: Function) -> float:
         seconds = function.seconds
         if seconds is None:
-            return self._guesses.get(function.id, UNKNOWN_SECONDS)
+            return self._guesses.get(function.id, ASSUMED_SECONDS)
         return max(seconds, LEAST_SECONDS)
 
     def _watch_running(self, state: SchedulerState, now: float) -> None:
@@ -87,7 +87,7 @@ class Meter:
             oldest[name] = key, since
             function = worker.assigned[key].function
             if function.seconds is None:
-                guess = max(UNKNOWN_SECONDS, 2 * (now - since))
+                guess = max(ASSUMED_SECONDS, 2 * (now - since))
                 self._guesses[function.id] = max(guess, self._guesses.get(function.id, 0.0))
             else:
                 self._guesses.pop(function.id, None)
@@ -103,7 +103,9 @@ class Meter:
         elapsed = now - self._oldest[worker.name][1]
         seconds = 0.0
         for place, task in enumerate(worker.assigned.values()):
-            whole = (task.terms.seconds if task.terms is not None else 0.0) or self._seconds(task.function)
+            whole = (task.requirements.seconds if task.requirements is not None else 0.0) or self._seconds(
+                task.function
+            )
             if place < worker.threads:
                 seconds += whole - elapsed if whole > 2 * elapsed else max(whole / 2, elapsed)
             else:
@@ -114,11 +116,11 @@ class Meter:
         work: dict[tuple[Resources, int], tuple[int, float]] = {}
         if state.ready.count:
             work[(), 0] = state.ready.count, state.ready.count * self._mean_seconds(state.ready)
-        for queue in state.held.values():
+        for queue in state.restricted.values():
             if queue.count:
-                kind = queue.terms.resources, _memory_for(queue)
+                kind = queue.requirements.resources, _memory_for(queue)
                 tasks, seconds = work.get(kind, (0, 0.0))
-                each = queue.terms.seconds or self._seconds(queue.function)
+                each = queue.requirements.seconds or self._seconds(queue.function)
                 work[kind] = tasks + queue.count, seconds + queue.count * each
         return [ReadyWork(resources, *amount, memory) for (resources, memory), amount in work.items()]
 
@@ -128,9 +130,9 @@ class Meter:
         sample = [
             self._seconds(task.function) for task in islice(queue.all(), 0, None, step) if task.state == READY
         ]
-        return sum(sample) / len(sample) if sample else UNKNOWN_SECONDS
+        return sum(sample) / len(sample) if sample else ASSUMED_SECONDS
 
 
-def _memory_for(queue: HeldQueue) -> int:
+def _memory_for(queue: RestrictedQueue) -> int:
     """Return the bytes that the largest of some tasks takes for what it is given; 0 if they are not large."""
-    return max(map(least_bytes, islice(queue, _SAMPLE)), default=0) if queue.terms.by_size else 0
+    return max(map(least_bytes, islice(queue, _SAMPLE)), default=0) if queue.requirements.by_size else 0

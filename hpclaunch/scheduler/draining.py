@@ -27,10 +27,10 @@ async def wait_until_drained(
     :param until: monotonic time at which to give up.
     :param patient_until: the same, while no worker is there to take what they hold.
     """
-    asked: evacuation.Asked = {}
+    asked: evacuation.Requested = {}
     while (now := time.monotonic()) < until:
         some = workers()
-        holding = [worker for worker in some if evacuation.only_here(worker)]
+        holding = [worker for worker in some if evacuation.sole_copies(worker)]
         send(list(evacuation.moves(state, holding, asked, now)))
         has_taker = now < patient_until or any(worker.accepts for worker in state.workers.values())
         if not any(worker.assigned for worker in some) and not (holding and has_taker):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler.requirements import Requirements
 from hpclaunch.scheduler.state import SchedulerState, Task, Worker
 
 
@@ -20,23 +20,23 @@ def is_named(worker: Worker, names: frozenset[str]) -> bool:
     return not names.isdisjoint((worker.name, worker.address, worker.host, ip, worker.job_id))
 
 
-def has_resources(worker: Worker, terms: Terms, *, free: bool = True) -> bool:
+def has_resources(worker: Worker, requirements: Requirements, *, free: bool = True) -> bool:
     """Say whether a worker has what a task asks for: free now, or at all."""
     have = worker.free if free else worker.resources
-    return all(have.get(name, 0.0) >= amount for name, amount in terms.resources)
+    return all(have.get(name, 0.0) >= amount for name, amount in requirements.resources)
 
 
 def take_resources(worker: Worker, task: Task) -> None:
     """A task was given to a worker: what it asks for is in use."""
-    assert task.terms is not None
-    for name, amount in task.terms.resources:
+    assert task.requirements is not None
+    for name, amount in task.requirements.resources:
         worker.free[name] -= amount
 
 
 def give_back(worker: Worker, task: Task) -> None:
     """A worker has answered for a task: what it used is free."""
-    assert task.terms is not None
-    for name, amount in task.terms.resources:
+    assert task.requirements is not None
+    for name, amount in task.requirements.resources:
         worker.free[name] += amount
     if not worker.assigned:
         worker.free = dict(worker.resources)  # and with it the rounding errors so far

@@ -1,7 +1,7 @@
 """Results that only workers hold which are about to end, and who is to take them. Pure.
 
 What is moved is copied first: a result is its old holder's until another has said that it keeps a copy. So nothing
-is lost when a move fails half-way, and nobody has to be told of a move.
+is lost when a move fails half-way, and no client has to be told of a move.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.commands import ToWorker
 from hpclaunch.scheduler.state import DRAINING, SchedulerState, Task, Worker
 
-#: Seconds after which a result that has not arrived is sent to somebody else.
+#: Seconds after which a result that has not arrived is sent to another worker.
 RETRY_SECONDS = 10.0
 #: The part of its memory that a worker may have filled with results for it to be sent more.
 _ROOM_SHARE = 0.5
 
 #: Whom each result was sent to, and when, by key.
-Asked = dict[str, tuple[str, float]]
+Requested = dict[str, tuple[str, float]]
 
 
-def only_here(worker: Worker) -> list[Task]:
+def sole_copies(worker: Worker) -> list[Task]:
     """Return the tasks whose results would be lost with this worker and others that drain. Actors can't move."""
     return [
         task
@@ -32,10 +32,10 @@ def only_here(worker: Worker) -> list[Task]:
     ]
 
 
-def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Asked, now: float) -> list[ToWorker]:
+def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Requested, now: float) -> list[ToWorker]:
     """Return the messages that have other workers fetch what only these hold.
 
-    :param asked: kept by the caller from call to call. A result is sent to somebody else if it has not arrived
+    :param asked: kept by the caller from call to call. A result is sent to another worker if it has not arrived
         after a while, and at once if its taker is gone.
     """
     workers = [worker for worker in state.workers.values() if worker.accepts]
@@ -44,7 +44,7 @@ def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Asked, now: f
         return []
     names = {worker.name for worker in takers}
     messages: dict[Worker, m.KeepCopies] = {}
-    for task in {task.key: task for worker in leaving for task in only_here(worker)}.values():
+    for task in {task.key: task for worker in leaving for task in sole_copies(worker)}.values():
         before, since = asked.get(task.key, ("", -math.inf))
         if before in names and now - since < RETRY_SECONDS:
             continue
@@ -54,12 +54,12 @@ def moves(state: SchedulerState, leaving: Iterable[Worker], asked: Asked, now: f
         message = messages.setdefault(taker, m.KeepCopies([], [], []))
         message.keys.append(task.key)
         message.orders.append(task.order)
-        message.holders.append([holder.place for holder in task.holders or ()])
+        message.holders.append([holder.fetch_address for holder in task.holders or ()])
     return [ToWorker(worker.name, message) for worker, message in messages.items()]
 
 
 @dataclass(slots=True)
-class _Keep:
+class _JobHoldings:
     """What one job keeps."""
 
     movable: int = 0  # bytes of results that no other job has
@@ -73,15 +73,15 @@ class _Keep:
         return self.stays and self.movable > 0 and not self.is_busy and not self.fixed
 
 
-def bound_bytes(state: SchedulerState) -> dict[str, int]:
-    """Return how many bytes of results keep each job from being let go; 0 if it could move all that it has.
+def pinned_bytes(state: SchedulerState) -> dict[str, int]:
+    """Return how many bytes of results keep each job from being released; 0 if it could move all that it has.
 
     Some job must stay to take what others have: one that has work, or else the one that has most. As much can be
     moved as has room there. Of a job with tasks nothing is said, for it stays in any case.
     """
-    jobs: dict[str, _Keep] = {}
+    jobs: dict[str, _JobHoldings] = {}
     for worker in state.workers.values():
-        _look(jobs.setdefault(worker.job_id, _Keep()), worker)
+        _add(jobs.setdefault(worker.job_id, _JobHoldings()), worker)
     bound = {job_id: 0 if keep.is_busy else keep.movable + keep.fixed for job_id, keep in jobs.items()}
     idle = [job_id for job_id, keep in jobs.items() if keep.can_leave]
     idle.sort(key=bound.__getitem__)
@@ -95,7 +95,7 @@ def bound_bytes(state: SchedulerState) -> dict[str, int]:
     return bound
 
 
-def _look(keep: _Keep, worker: Worker) -> None:
+def _add(keep: _JobHoldings, worker: Worker) -> None:
     keep.is_busy = keep.is_busy or bool(worker.assigned)
     held = 0
     for task in worker.holds.values():

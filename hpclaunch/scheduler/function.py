@@ -71,7 +71,7 @@ class Function:
             self.took *= part
             self.stored *= part
         if self.stored < AHEAD_BYTES / 64:
-            self.stored = 0.0  # all but forgotten: nobody need think of it
+            self.stored = 0.0  # all but forgotten
 
     def learn_given(self, size: int, calls: int) -> None:
         """So many calls were submitted, with so many bytes of arguments together."""
@@ -93,7 +93,7 @@ class Function:
         if not self.stored and not self.given:
             return self.cost
         size = self.stored / self.calls if self.stored else 0.0
-        return max(self.cost, load_of(max(size, self.given)))
+        return max(self.cost, load_of_size(max(size, self.given)))
 
     @property
     def cost(self) -> float:
@@ -104,7 +104,7 @@ class Function:
         return seconds if seconds > LEAST_SECONDS else LEAST_SECONDS
 
 
-def load_of(size: float) -> float:
+def load_of_size(size: float) -> float:
     """Say what a call counts of the work that a worker has ahead, for the size of its result."""
     return min(size / AHEAD_BYTES, 1.0) * AHEAD_SECONDS
 

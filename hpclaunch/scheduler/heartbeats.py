@@ -1,8 +1,8 @@
 """Workers of which nothing is heard: those that are stopped, and those whose whole job is silent.
 
 A supervisor heartbeats for the workers of its job, and says which of them the kernel has stopped (SIGSTOP, a
-debugger). Both are said to be silent within seconds, to whoever asks why a task does not end; when it has lasted
-too long they are taken as lost, and their tasks go to others.
+debugger). Both are said to be silent within seconds, to a client that asks why a task does not end; when it has
+lasted too long they are taken as lost, and their tasks go to others.
 """
 
 from __future__ import annotations

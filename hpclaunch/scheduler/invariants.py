@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpclaunch.scheduler.eligibility import is_named
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler.requirements import Requirements
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     DONE,
@@ -20,7 +20,7 @@ from hpclaunch.scheduler.state import (
 
 def check(state: SchedulerState) -> None:
     """Assert every rule of this state; for tests, after each event."""
-    queues = (state.ready, *state.held.values())
+    queues = (state.ready, *state.restricted.values())
     ready = [task for queue in queues for task in queue]
     assert len(ready) == len(set(ready)), "a task is queued twice"
     for queue in queues:
@@ -40,16 +40,18 @@ def check(state: SchedulerState) -> None:
     for name, runs in state.timed.items():
         assert runs, name
         assert runs.keys() <= state.workers[name].assigned.keys(), name
-    for (function, terms), held in state.held.items():
-        assert all(task.function.id == function and task.terms == terms for task in held), "a wrong queue"
-    for index in (state.idle, state.open, state.deep):
+    for (function, requirements), held in state.restricted.items():
+        assert all(task.function.id == function and task.requirements == requirements for task in held), (
+            "a wrong queue"
+        )
+    for index in (state.idle, state.open, state.saturated):
         assert all(state.workers.get(w.name) is w for w in index), "a lost worker is in an index"
 
 
 def _check_task(state: SchedulerState, task: Task) -> None:
     story = task.story()
     dependents = task.dependents or {}
-    assert task.wanted_by or dependents, f"nobody wants it: {story}"
+    assert task.wanted_by or dependents, f"it is not wanted: {story}"
     assert task.users == sum(d.state <= ASSIGNED for d in dependents), story
     for dependent in dependents:
         assert state.tasks.get(dependent.key) is dependent, f"a forgotten dependent: {story}"
@@ -74,7 +76,7 @@ def _check_result(state: SchedulerState, task: Task, story: str) -> None:
     assert has_small + has_large == (task.state == DONE), story
     assert not (has_small and task.inputs), f"a small result, and still linked with its inputs: {story}"
     if has_large or task.state <= ASSIGNED:
-        assert task.is_needed, f"nobody needs it: {story}"
+        assert task.is_needed, f"it is not needed: {story}"
     assert task.state != RELEASED or not task.is_needed, f"it should be made again: {story}"
     assert (task.failure is not None) <= (task.state == FAILED), story
     assert (task.state == FAILED) <= (task.failure is not None), story
@@ -97,18 +99,20 @@ def _check_worker(state: SchedulerState, worker: Worker) -> None:
     assert count or worker.backlog == 0.0, f"{worker.name} has nothing, and {worker.backlog} s of it"
     assert (worker in state.idle) == (worker.accepts and not count)
     assert (worker in state.open) == (worker.accepts and count > 0 and has_room(worker))
-    assert (worker in state.deep) == (count > worker.threads)
-    _check_terms(worker)
+    assert (worker in state.saturated) == (count > worker.threads)
+    _check_requirements(worker)
 
 
-def _check_terms(worker: Worker) -> None:
+def _check_requirements(worker: Worker) -> None:
     """What tasks use is what is not free, and they are where they may be."""
     used = dict.fromkeys(worker.resources, 0.0)
     for task in worker.assigned.values():
-        terms = task.terms or Terms()
-        for name, amount in terms.resources:
+        requirements = task.requirements or Requirements()
+        for name, amount in requirements.resources:
             used[name] += amount
-        assert not terms.workers or terms.allow_others or is_named(worker, terms.workers), task.story()
+        assert not requirements.workers or requirements.allow_others or is_named(worker, requirements.workers), (
+            task.story()
+        )
     for name, amount in worker.resources.items():
         assert used[name] <= amount + 1e-9, f"{worker.name} has not so much {name}"
         assert abs(used[name] + worker.free[name] - amount) < 1e-9, f"{worker.name} miscounts {name}"

@@ -40,7 +40,7 @@ def bytes_in_use(worker: Worker) -> int:
 def forget_idle(state: SchedulerState, now: float) -> list[Command]:
     """Have workers forget large functions that no task has used for a moment. Called all the time."""
     commands: list[Command] = []
-    for worker in list(state.laden):
+    for worker in list(state.with_large):
         idle = _idle(worker)
         for one in worker.large:
             if one not in idle:
@@ -51,7 +51,7 @@ def forget_idle(state: SchedulerState, now: float) -> list[Command]:
         if old:
             commands.append(ToWorker(worker.name, _forget(worker, old)))
         if not worker.large or state.workers.get(worker.name) is not worker:
-            del state.laden[worker]
+            del state.with_large[worker]
     return commands
 
 

@@ -140,7 +140,8 @@ class Lifecycle:
         if self.references.named:
             self.references.on_forgotten(key for key in keys if key not in tasks)
             self.references.suspects.update(keys)
-        self.release_unneeded(unwanted)
+        if unwanted:
+            self.release_unneeded(unwanted)
 
     # --- towards a result
 
@@ -185,7 +186,7 @@ class Lifecycle:
 
     def requeue(self, task: Task) -> None:
         """Put an assigned task whose worker has given it up, or is lost, back to where it belongs."""
-        if task.key in self.state.recanted:
+        if task.key in self.state.cancelled_unstarted:
             self.end_task(task, CANCELLED)
             return
         bad = bad_input(task)  # it failed while this task was on a worker
@@ -273,7 +274,7 @@ class Lifecycle:
     def forget_holders(self, task: Task, addresses: Sequence[str]) -> None:
         """A client or worker asked for a result at these addresses and did not get it."""
         for worker in list(task.holders or ()) if task.actor < 0 else ():  # an actor is there, reached or not
-            if worker.place in addresses and task.holders and worker in task.holders:
+            if worker.fetch_address in addresses and task.holders and worker in task.holders:
                 self.commands.append(ToWorker(worker.name, m.FreeResults([task.key])))
                 self.lose_holder(task, worker, "")
 
@@ -319,7 +320,8 @@ class Lifecycle:
     def release_unneeded(self, todo: list[Task]) -> None:
         """Stop, free or forget those of some tasks that are not needed, and what only they needed."""
         tasks = self.state.tasks
-        self.references.on_released(todo)
+        if self.references.named:
+            self.references.on_released(todo)
         while todo:
             task = todo.pop()
             if task.wanted_by or task.users or tasks.get(task.key) is not task:
@@ -356,7 +358,7 @@ class Lifecycle:
                 updates.keys.append(task.key)
                 updates.results.append(task.result)
             elif task.state == DONE:
-                holders = [worker.place for worker in task.holders or ()]
+                holders = [worker.fetch_address for worker in task.holders or ()]
                 updates.stored.append((task.key, task.size, holders))
             elif task.state == FAILED and task.failure is not None:
                 updates.failed.append((task.key, task.failure))
@@ -366,7 +368,7 @@ class Lifecycle:
     def _report_unknown(self, name: str, key: str) -> None:
         text = (
             f"task {key} is not known here: all its futures were released, it is a task of another cluster, or "
-            "nobody has submitted it"
+            "it was never submitted"
         )
         self.updates.setdefault(name, Updates()).failed.append((key, m.Failure("UnknownTaskError", text)))
 

@@ -102,7 +102,7 @@ def worker_of(hello: m.Hello, now: float) -> Worker:
         memory_limit=hello.memory_limit,
         room=hello.room if hello.memory_limit else 0,
     )
-    worker.offer(hello.resources)
+    worker.set_resources(hello.resources)
     if hello.seconds_left > 0:
-        worker.die_at(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
+        worker.set_deadline(now + hello.seconds_left, hello.lifetime or hello.seconds_left)
     return worker

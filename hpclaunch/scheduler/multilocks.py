@@ -1,8 +1,8 @@
 """Several locks that are taken at once: all that are asked for, or so many of them as are enough.
 
-Pure. Nobody holds a part of what he waits for, so those who wait never wait for each other. They are served in the
-order in which they came: a name that somebody waits for is left to him by all who came later, so that who asks for
-many comes to his turn too. The names are their own: a ``Lock`` of the same name is another thing.
+Pure. No client holds a part of what it waits for, so those that wait never wait for each other. They are served
+in the order in which they came: a name that a client waits for is left to it by all that came later, so that one
+that asks for many comes to its turn too. The names are their own: a ``Lock`` of the same name is another thing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class MultiLocks:
         self.waiting: dict[Ticket, tuple[tuple[str, ...], int]] = {}  # names, and how many of them are enough
         self._taken: set[str] = set()
 
-    def ask(self, one: Ticket, names: Iterable[str], count: int) -> None:
-        """Somebody wants ``count`` of these names."""
+    def acquire(self, one: Ticket, names: Iterable[str], count: int) -> None:
+        """A client wants ``count`` of these names."""
         some = tuple(dict.fromkeys(names))
         self.waiting[one] = some, max(1, min(count, len(some)))
 
-    def let_go(self, one: Ticket) -> bool:
-        """Somebody gives back what he has, or waits no longer; False if there is no such thing."""
+    def release(self, one: Ticket) -> bool:
+        """A client gives back what it has, or waits no longer; False if there is no such thing."""
         names = self.held.pop(one, None)
         self._taken.difference_update(names or ())
         return self.waiting.pop(one, None) is not None or names is not None
@@ -34,7 +34,7 @@ class MultiLocks:
     def on_client_left(self, client: str) -> None:
         """A client is gone, and with it what it held and waited for."""
         for one in [one for one in (*self.held, *self.waiting) if one[0] == client]:
-            self.let_go(one)
+            self.release(one)
 
     def serve(self) -> list[Ticket]:
         """Let those go on who can; return them."""
@@ -60,4 +60,4 @@ class MultiLocks:
         assert not self.held.keys() & self.waiting.keys()
         first = next(iter(self.waiting.values()), None)
         if first is not None:
-            assert len(self._taken.intersection(first[0])) > len(first[0]) - first[1], "nobody stands in his way"
+            assert len(self._taken.intersection(first[0])) > len(first[0]) - first[1], "nothing stands in its way"

@@ -2,9 +2,9 @@
 
 All jobs of a cluster have the same worker's certificate, and their ids are no secret. So each supervisor makes a
 pass, random bytes that stay in the memory of its processes and of the head. The start of a job, of which the job
-script leaves a ticket, lets one supervisor in: the first that comes. From then on whoever speaks for this job must
-show that supervisor's pass, as its workers and their tasks do. A job that the batch system has put back leaves
-another ticket, which lets in its new run's supervisor, and ends the old one's time.
+script leaves a ticket, lets one supervisor in: the first that comes. From then on a peer that speaks for this job
+must show that supervisor's pass, as its workers and their tasks do. A job that the batch system has put back
+leaves another ticket, which lets in its new run's supervisor, and ends the old one's time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Passes:
         if run is not None and proof == run.proof:
             return
         if run is not None and proof in run.former:
-            raise HandshakeError(f"job {hello.job_id} was put back, and runs anew on {run.host}")
+            raise HandshakeError(f"job {hello.job_id} was put back, and runs again on {run.host}")
         if hello.role != "supervisor":
             raise HandshakeError(f"{hello.role} {hello.name} does not have the pass of job {hello.job_id}")
         if start is None:

@@ -22,7 +22,8 @@ class Peer:
         self.last_seen = now
         self.vitals: dict[str, m.WorkerVitals] = {}
         self.frozen: dict[str, float] = {}  # workers that are stopped, and since when
-        self.refused: set[type] = set()  # types of its messages that are ignored, of which the log knows
+        #: Types of its messages that were not for it to say, and of which the log knows.
+        self.refused: set[type] = set()
         self.relays: dict[int, RelayedRequest] = {}  # those that it is to answer, by their numbers
 
     @property

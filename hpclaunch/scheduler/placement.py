@@ -4,8 +4,8 @@ Rules: every worker is kept about 100 ms of work ahead (:func:`~hpclaunch.schedu
 tasks never wait for the network and long ones never pile up; when there are fewer tasks than places, they are
 spread; a task with large inputs goes where it would begin first, given the work that is queued there and the
 bytes that would have to be fetched; a single small task goes to the worker that is warm from the last one; no
-task goes where it could not end before the worker's job does. One that meets such a worker is held, as are those
-that ask something of their worker: :mod:`hpclaunch.scheduler.restricted` places these, first.
+task goes where it could not end before the worker's job does. One that meets such a worker is restricted, as are
+those that ask something of their worker: :mod:`hpclaunch.scheduler.restricted` places these, first.
 
 Pure. The cost of a pass depends on the tasks placed and the workers that get some, not on how many workers there
 are: workers with room are kept in indexes.
@@ -20,11 +20,9 @@ from hpclaunch.scheduler.batches import Batch, assign
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.eligibility import can_end
 from hpclaunch.scheduler.function import AHEAD_SECONDS, Function
-from hpclaunch.scheduler.restricted import place_held
+from hpclaunch.scheduler.restricted import place_restricted
 from hpclaunch.scheduler.state import ASSIGNED, SchedulerState, Task, Worker, has_room
 
-#: Bytes of a task's inputs that are not worth to be counted.
-_SMALL_BYTES = 1 << 16
 #: Bytes per second at which a worker is taken to fetch an input.
 BYTES_PER_SECOND = 500e6
 
@@ -32,8 +30,8 @@ BYTES_PER_SECOND = 500e6
 def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
     """Give ready tasks to workers with room; return the messages to send."""
     batches: dict[Worker, Batch] = {}
-    if state.held:
-        place_held(state, batches, now)
+    if state.restricted:
+        place_restricted(state, batches, now)
     aside: list[Task] = []  # no worker can take them now
     ready = state.ready
     while ready.count and (index := state.idle or state.open):
@@ -42,9 +40,11 @@ def place(state: SchedulerState, now: float = 0.0) -> list[Command]:
         _give(state, worker, share, batches, aside, now)
     for task in aside:
         ready.push(task)
-    if state.held and state.changed is None:  # some had no time for a task: who has?
-        place_held(state, batches, now)
-    state.laden.update((worker, None) for worker in batches if worker.large)
+    if state.restricted and state.changed is None:  # some had no time for a task: who has?
+        place_restricted(state, batches, now)
+    for worker in batches:
+        if worker.large:
+            state.with_large[worker] = None
     return [ToWorker(w.name, message) for w, batch in batches.items() for message in batch.messages]
 
 
@@ -88,7 +88,7 @@ def _give(
             function = task.function
             cost, load = function.cost, function.load
         if cost > enough and not can_end(worker, cost, now):
-            state.held_queue(task).push(task)
+            state.restricted_queue(task).push(task)
             continue
         if task.inputs or task.key in assigned:
             best, size = _best(state, task, worker, now)
@@ -96,10 +96,10 @@ def _give(
                 aside.append(task)
                 continue
             if sizes.is_large_for(best, size):
-                task.terms = sizes.by_size(task.terms)
-                state.held_queue(task).push(task)
+                task.requirements = sizes.by_size(task.requirements)
+                state.restricted_queue(task).push(task)
                 continue
-            if best is not worker or size > _SMALL_BYTES:
+            if best is not worker or size > sizes.SMALL_BYTES:
                 assign(state, best, batches, task, sizes.weight(best, size))
                 share -= best is worker
                 continue

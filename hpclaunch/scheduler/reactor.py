@@ -16,13 +16,13 @@ from collections.abc import Iterable, Sequence
 
 from hpclaunch.comm import messages as m
 from hpclaunch.scheduler import reference_cycles, references, sizes, timeouts
-from hpclaunch.scheduler.client_events import release_unattended
+from hpclaunch.scheduler.client_events import UNATTENDED, release_unattended
 from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.eligibility import give_back
-from hpclaunch.scheduler.function import MANY_CALLS, MUCH_SECONDS, load_of
+from hpclaunch.scheduler.function import MANY_CALLS, MUCH_SECONDS, load_of_size
 from hpclaunch.scheduler.lifecycle import Lifecycle, is_over
 from hpclaunch.scheduler.recall import TOLERANCE, on_overrun, recall
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler.requirements import Requirements
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -37,8 +37,8 @@ from hpclaunch.scheduler.state import (
 )
 from hpclaunch.scheduler.updates import Updates
 
-#: Seconds between two looks at whether held tasks fit on any worker, when nothing seems to have changed.
-HELD_SECONDS = 1.0
+#: Seconds between two looks at whether restricted tasks fit on any worker, when nothing seems to have changed.
+RECHECK_SECONDS = 1.0
 
 
 class Reactor:
@@ -54,9 +54,12 @@ class Reactor:
 
     def take_commands(self) -> list[Command]:
         """Return what is to be sent for the facts since the last call."""
-        release_unattended(self.lifecycle)
-        references.release_dropped(self.lifecycle)
-        return self.lifecycle.take_commands()
+        lifecycle = self.lifecycle
+        if UNATTENDED in lifecycle.updates:
+            release_unattended(lifecycle)
+        if lifecycle.references.dropped:
+            references.release_dropped(lifecycle)
+        return lifecycle.take_commands()
 
     # --- clients
 
@@ -78,14 +81,14 @@ class Reactor:
         m.check_columns(message.keys, message.args, message.inputs or message.keys)
         function, size = self.state.functions[message.function], sum(map(len, message.args))
         function.learn_given(size, len(message.args))
-        for part, terms in sizes.parts_of(message, function, size):
-            self._on_submitted(self.state.clients[name], part, terms)
+        for part, requirements in sizes.parts_of(message, function, size):
+            self._on_submitted(self.state.clients[name], part, requirements)
 
-    def _on_submitted(self, client: Client, message: m.SubmitTasks, terms: Terms | None) -> None:
+    def _on_submitted(self, client: Client, message: m.SubmitTasks, requirements: Requirements | None) -> None:
         state, function = self.state, self.state.functions[message.function]
         tasks, wants, alone, retries = state.tasks, client.wants, client.alone, message.retries
         order, shift, link = state.last_order, -(message.priority << 40), self.lifecycle.link
-        push, with_inputs = state.ready.push if terms is None else state.push, bool(message.inputs)
+        push, with_inputs = state.ready.push if requirements is None else state.push, bool(message.inputs)
         for i, (key, args) in enumerate(zip(message.keys, message.args, strict=True)):
             task = Task(key, function, args, order + 1 + shift, alone, retries)
             old = tasks.setdefault(key, task)
@@ -97,8 +100,8 @@ class Reactor:
                 self.lifecycle.replace(old, task)
             order += 1
             wants[key] = task
-            if terms is not None:
-                task.terms = terms
+            if requirements is not None:
+                task.requirements = requirements
             task.actor = message.actor
             if with_inputs and message.inputs[i]:
                 link(task, message.inputs[i])
@@ -135,7 +138,7 @@ class Reactor:
         :param running: keys of the tasks that it ran, if known; else the first ``threads`` that it was sent.
         :param how: how it ended, for the error of a task that sees this too often.
         :param blame: "worker" (the process died: the tasks that it ran count it), "others" (it was killed from
-            outside) or "job" (its whole job went; of both they count lightly), "nobody" (it was told to end, or
+            outside) or "job" (its whole job went; of both they count lightly), "none" (it was told to end, or
             the batch system ended it). Tasks that waited for others there count it lightly: what they wait for
             may be what takes workers down.
         """
@@ -144,7 +147,7 @@ class Reactor:
         self.state.timed.pop(name, None)
         self.state.index(worker)
         guilty = set(list(assigned)[: worker.threads] if running is None else running)
-        if blame == "nobody":
+        if blame == "none":
             guilty = set()
         for task in list(worker.holds.values()):
             if task.holders and worker in task.holders:  # the loss of another may have freed it
@@ -179,7 +182,7 @@ class Reactor:
             if task is None:
                 continue
             worker.backlog -= task.cost
-            if task.terms is not None:
+            if task.requirements is not None:
                 give_back(worker, task)
             function = task.function
             function.calls += 1.0  # what Function.learn does, without a call
@@ -223,7 +226,7 @@ class Reactor:
         worker.last_progress = now
         unwanted, backlog, overrun = [], worker.backlog, worker.overrun
         for key, size, seconds in zip(message.keys, message.sizes, message.seconds, strict=True):
-            overrun += max(seconds, load_of(size))
+            overrun += max(seconds, load_of_size(size))
             task = self._take_off(worker, key, seconds, size)
             if task is None:
                 if key not in worker.holds:
@@ -297,7 +300,7 @@ class Reactor:
 
     def on_timer(self, now: float) -> None:
         """Every tenth of a second or so: take queued tasks back from busy workers for those with nothing to do."""
-        if now - self._looked_at >= HELD_SECONDS:  # durations are learned, and time goes by
+        if now - self._looked_at >= RECHECK_SECONDS:  # durations are learned, and time goes by
             self._looked_at = now
             self.state.changed = None
         if self.state.timed:
@@ -318,7 +321,7 @@ class Reactor:
             worker.rejoin([key])
         if self.state.timed:
             timeouts.on_answered(self.state, worker.name, [key])
-        if task.terms is not None:
+        if task.requirements is not None:
             give_back(worker, task)
         if seconds is not None:
             task.function.learn(seconds, size)

@@ -29,7 +29,7 @@ def plan(state: SchedulerState, workers: Sequence[str], keys: Collection[str] | 
     """Return moves after which these workers hold about the same share of their memory.
 
     Results go from those that hold most to those that hold least, the largest first, as long as the taker has less
-    afterwards than the giver had. Actors stay, and nobody is given what it has.
+    afterwards than the giver had. Actors stay, and no worker is given what it has.
 
     :param keys: move only these results; None: any.
     """

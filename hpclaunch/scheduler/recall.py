@@ -13,7 +13,7 @@ from hpclaunch.scheduler.commands import Command, ToWorker
 from hpclaunch.scheduler.function import AHEAD_SECONDS
 from hpclaunch.scheduler.state import SchedulerState, Worker
 
-#: Results may be so many times as much work as they were taken to be, before anybody cares.
+#: Results may be so many times as much work as they were taken to be, before that matters.
 TOLERANCE = 2.0
 #: A worker may have so many times the work ahead that it should have, before some is taken back.
 _SURPLUS = 5.0
@@ -21,12 +21,12 @@ _SURPLUS = 5.0
 
 def recall(state: SchedulerState, now: float) -> list[Command]:
     """Return the messages that take tasks back which idle workers could begin at once."""
-    if not state.idle or state.ready.count or not state.deep:
+    if not state.idle or state.ready.count or not state.saturated:
         return []
     commands: list[Command] = []
     hungry = sum(w.threads for w in state.idle)
     latest = max(w.deadline for w in state.idle)
-    for worker in list(state.deep):
+    for worker in list(state.saturated):
         if worker.recalling or not _is_slow(worker, now) or not _is_free(worker, latest, now):
             continue
         worker.recalling = True
@@ -46,7 +46,7 @@ def _is_slow(worker: Worker, now: float) -> bool:
 def _is_free(worker: Worker, latest: float, now: float) -> bool:
     """Say whether the task that would be taken back first could run elsewhere: not if it had its reasons."""
     last = next(reversed(worker.assigned.values()))
-    return last.terms is None and now + last.cost <= latest
+    return last.requirements is None and now + last.cost <= latest
 
 
 def on_overrun(state: SchedulerState, worker: Worker, overrun: float) -> list[Command]:
@@ -78,7 +78,7 @@ def _value(worker: Worker) -> int:
         if keep <= threads or backlog < limit:
             keep += 1
         if task.cost:  # else it is no work: it waits for others, or its value comes from a client
-            task.cost = task.terms.seconds or load if task.terms is not None else load
+            task.cost = task.requirements.seconds or load if task.requirements is not None else load
             backlog += task.cost
     worker.backlog = backlog
     return keep

@@ -20,13 +20,13 @@ class ReferenceCounts:
         self.namers: dict[str, dict[str, None]] = {}  # a key -> tasks whose results name it
         self.suspects: set[str] = set()  # tasks that have lost a keeper: what is left may be a cycle
         self.next_look = 0.0  # when to look for cycles
-        self._dropped: list[str] = []  # references that are to be released
+        self.dropped: list[str] = []  # references that are to be released
 
     def on_forgotten(self, keys: Iterable[str]) -> None:
         """These tasks are not known any more, or others have their keys: their references go with the tick."""
         for key in keys:
             for one in self.named.pop(key, ()):
-                self._dropped.append(one)
+                self.dropped.append(one)
                 namers = self.namers[one]
                 del namers[key]
                 if not namers:
@@ -39,13 +39,13 @@ class ReferenceCounts:
 
     def take_dropped(self) -> list[str]:
         """Return keys that lose a reference each."""
-        dropped, self._dropped = self._dropped, []
+        dropped, self.dropped = self.dropped, []
         return dropped
 
     def check(self) -> None:
         """Assert that every reference has its reason; for tests."""
         reasons = Counter(key for keys in (*self.given.values(), *self.named.values()) for key in keys)
-        reasons.update(self._dropped)
+        reasons.update(self.dropped)
         assert all(self.kept[key] >= count for key, count in reasons.items()), (self.kept, reasons)
         pairs = {(key, one) for key, ones in self.named.items() for one in ones}
         assert pairs == {(key, one) for one, keys in self.namers.items() for key in keys}

@@ -19,7 +19,7 @@ from hpclaunch.scheduler.references import KEEPER, release_dropped
 from hpclaunch.scheduler.state import Client, Task
 
 #: Seconds between two looks, and seconds for each task that was looked at: a long look is a rare one.
-LEAST_SECONDS = 1.0
+MIN_LOOK_SECONDS = 1.0
 SECONDS_EACH = 50e-6
 
 
@@ -36,7 +36,7 @@ def on_timer(lifecycle: Lifecycle, now: float) -> None:
     if keeper is None or not some:
         return
     count, unreached = _find_unreached(lifecycle, keeper, some)
-    known.next_look = now + max(LEAST_SECONDS, SECONDS_EACH * count)
+    known.next_look = now + max(MIN_LOOK_SECONDS, SECONDS_EACH * count)
     known.on_forgotten([task.key for task in unreached])
     release_dropped(lifecycle)
 

@@ -7,7 +7,7 @@ is announced by its worker, with its size, and is then asked for as a result is.
 * What is under way to one asker, or waits here because that takes no more for now, stays below ``MOST_BYTES``; a
   result that is larger than that comes alone. So a slow asker makes the head keep little, however much it asks.
 * What is under way to all of them stays below ``MOST_BYTES_IN_ALL``. While that is full, askers take turns, and a
-  large result is not overtaken by small ones for ever.
+  large result is not overtaken by small ones without end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_BYTES_IN_ALL = 256 << 20
 LEAST_BYTES = 1 << 16
 
 
-class _Wish(NamedTuple):
+class _Queued(NamedTuple):
     """Something that an asker is to have once there is room."""
 
     request: int  # the asker's own number for it
@@ -57,15 +57,15 @@ class Relays:
         self._worker_at = worker_at
         self._size_of = size_of
         self._numbers = itertools.count(1)
-        self._waiting: dict[Peer, deque[_Wish]] = {}
+        self._waiting: dict[Peer, deque[_Queued]] = {}
         self._under_way: dict[Peer, int] = {}  # bytes
         self._in_all = 0
-        self._is_full = False  # somebody waits for room in all
+        self._is_full = False  # a peer waits for room in all
 
     def fetch(self, asker: Peer, message: m.Fetch) -> None:
-        """Somebody asks for results."""
+        """A peer asks for results."""
         waiting = self._waiting.setdefault(asker, deque())
-        waiting.extend(_Wish(message.request, key, message.via) for key in message.keys)  # each answer ends one
+        waiting.extend(_Queued(message.request, key, message.via) for key in message.keys)  # each answer ends one
         self._take_turns(asker)
 
     def on_timer(self) -> None:
@@ -77,7 +77,7 @@ class Relays:
                 return
 
     def _take_turns(self, asker: Peer) -> None:
-        """Somebody may have room: pass its questions on, or those of who has waited for longest."""
+        """A peer may have room: pass its requests on, or those of the one that has waited for longest."""
         if self._is_full:
             self.on_timer()
         elif not self._pass_on(asker):
@@ -95,8 +95,8 @@ class Relays:
             self._forget(waiting.popleft())
         has_room = True
         while waiting:
-            wish = waiting[0]
-            size = max(self._size_of(wish.key) if wish.answer is None else wish.answer.size, LEAST_BYTES)
+            queued = waiting[0]
+            size = max(self._size_of(queued.key) if queued.answer is None else queued.answer.size, LEAST_BYTES)
             if not self._has_room_at(asker, size):
                 self._waiting[asker] = self._waiting.pop(asker)  # it has had its turn
                 break
@@ -104,7 +104,7 @@ class Relays:
             if not has_room:
                 break
             waiting.popleft()
-            self._ask(asker, wish, size)
+            self._ask(asker, queued, size)
         if not waiting:
             self._waiting.pop(asker, None)
         return has_room
@@ -113,26 +113,26 @@ class Relays:
         under_way, backlog = self._under_way.get(asker, 0), asker.backlog_bytes
         return under_way + backlog + size <= MOST_BYTES or (not under_way and backlog < MOST_BYTES)
 
-    def _ask(self, asker: Peer, wish: _Wish, size: int) -> None:
+    def _ask(self, asker: Peer, queued: _Queued, size: int) -> None:
         """Pass one question for a result on, or ask for an answer that waits."""
-        answer = wish.answer
+        answer = queued.answer
         if answer is not None and answer.holder.comm.is_closed:
-            asker.comm.send(m.ActorReply(wish.request, is_lost=True))
+            asker.comm.send(m.ActorReply(queued.request, is_lost=True))
             return
-        holder = self._worker_at(wish.address) if answer is None else answer.holder
+        holder = self._worker_at(queued.address) if answer is None else answer.holder
         if holder is None:
-            asker.comm.send(m.Data(wish.request, wish.key, -1))
+            asker.comm.send(m.Data(queued.request, queued.key, -1))
             return
         number = next(self._numbers) if answer is None else answer.number
         self._under_way[asker] = self._under_way.get(asker, 0) + size
         self._in_all += size
-        holder.relays[number] = RelayedRequest(asker, wish.request, size, is_call=answer is not None)
-        holder.comm.send(m.Fetch(number, [wish.key]) if answer is None else m.SendAnswer(number))
+        holder.relays[number] = RelayedRequest(asker, queued.request, size, is_call=answer is not None)
+        holder.comm.send(m.Fetch(number, [queued.key]) if answer is None else m.SendAnswer(number))
 
-    def _forget(self, wish: _Wish) -> None:
-        """Nobody is there to have it."""
-        if wish.answer is not None and not wish.answer.holder.comm.is_closed:
-            wish.answer.holder.comm.send(m.SendAnswer(wish.answer.number, is_wanted=False))
+    def _forget(self, queued: _Queued) -> None:
+        """No peer is there to have it."""
+        if queued.answer is not None and not queued.answer.holder.comm.is_closed:
+            queued.answer.holder.comm.send(m.SendAnswer(queued.answer.number, is_wanted=False))
 
     def _arrived(self, asker: Peer, size: int) -> None:
         """A question for a result has been answered, one way or the other."""
@@ -142,7 +142,7 @@ class Relays:
             self._under_way[asker] = left
 
     def call(self, asker: Peer, message: m.ActorCall) -> None:
-        """Somebody calls an actor."""
+        """A peer calls an actor."""
         holder = self._worker_at(message.via)
         if holder is None:
             asker.comm.send(m.ActorReply(message.request, is_gone=True))
@@ -163,7 +163,7 @@ class Relays:
         if isinstance(message, m.ActorReply) and message.waits:
             answer = Answer(holder, number, message.waits)
             waiting = self._waiting.setdefault(asker, deque())
-            waiting.append(_Wish(question.request, "", "", answer))
+            waiting.append(_Queued(question.request, "", "", answer))
             self._take_turns(asker)
             return
         if not asker.comm.is_closed and message.buffers > 0:

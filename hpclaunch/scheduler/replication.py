@@ -29,7 +29,7 @@ class Replication:
                 continue  # small ones are with the scheduler, which outlives every worker
             have = {worker.name for worker in task.holders}
             missing = [name for name in names[i % len(names) :] + names[: i % len(names)] if name not in have]
-            addresses = [worker.place for worker in task.holders]
+            addresses = [worker.fetch_address for worker in task.holders]
             for name in missing[: None if count is None else max(0, count - len(have.intersection(names)))]:
                 wanted.setdefault(name, []).append([key, addresses, task.order])
         await self._have_held(wanted)
@@ -40,7 +40,7 @@ class Replication:
         moves = rebalance.plan(state, names, keys)
         wanted: dict[str, list[list[Any]]] = {}
         for key, _, taker in moves:
-            addresses = [worker.place for worker in state.tasks[key].holders or ()]
+            addresses = [worker.fetch_address for worker in state.tasks[key].holders or ()]
             wanted.setdefault(taker, []).append([key, addresses, state.tasks[key].order])
         await self._have_held(wanted)
         freed = rebalance.free_moved(state, moves)

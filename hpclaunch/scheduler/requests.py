@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hpclaunch.comm import messages as m
+from hpclaunch.comm.messages import INLINE_BYTES
 from hpclaunch.comm.reports import to_report
 from hpclaunch.comm.texts import pack
 from hpclaunch.errors import HandshakeError, HPCLaunchError, UserError
@@ -61,7 +62,7 @@ class Requests:
     ) -> None:
         self._reactor = reactor
         self._state = reactor.state
-        self._restarts = restarts
+        self._peers = peers
         self._schedule_tick = schedule_tick
         self._ask_head = ask_head
         self.workers = WorkerRequests(peers)
@@ -134,7 +135,7 @@ class Requests:
         :raises UserError: a task asks what only the cluster's owner may.
         """
         if method == "room":
-            return await _call(lambda size: self.admission.ask(peer, size), params)
+            return await _call(lambda size: self.admission.admit(peer, size), params)
         call = self._later.get(method)
         if call is not None and not (method == "restart" and peer.hello.role == "task"):
             return await _call(call, params)
@@ -215,7 +216,19 @@ class Requests:
             raise UserError(f"there is no worker {', '.join(missing)}: scheduler_info() lists all")
         return workers_named(self._state, names)
 
-    # --- results
+    # --- values and results
+
+    def on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
+        """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
+        small = bytes(buffers[0]) if message.size <= INLINE_BYTES and len(buffers) == 1 else None
+        if message.workers:  # by name, address, host or job
+            message.workers = workers_named(self._state, message.workers) or message.workers
+        taker = client_events.on_data_put(self._reactor.lifecycle, peer.hello.name, message, small)
+        worker = self._peers.workers.get(taker or "")
+        if worker is not None:
+            worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
+        if small is None:
+            self.admission.on_received(peer, message.size)
 
     async def _replicate(self, keys: list[str], n: int | None = None, workers: list[str] | None = None) -> None:
         await self._replication.replicate(keys, self._named(workers), n)

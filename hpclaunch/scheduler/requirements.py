@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hpclaunch.comm import messages as m
 
 
-class Terms(NamedTuple):
+class Requirements(NamedTuple):
     """What a task asks for, beside a function and its arguments."""
 
     resources: tuple[tuple[str, float], ...] = ()  # name, amount: taken while the task is on its worker
@@ -19,7 +19,7 @@ class Terms(NamedTuple):
     by_size: bool = False  # it is placed by the bytes that it is given: see hpclaunch.scheduler.sizes
 
 
-def read(message: m.Terms | None) -> Terms | None:
+def read(message: m.Terms | None) -> Requirements | None:
     """Return what a client's message asks for; None if that is nothing.
 
     :raises ValueError: it is not something that can be asked.
@@ -29,11 +29,11 @@ def read(message: m.Terms | None) -> Terms | None:
     for amount in (*message.resources.values(), message.seconds, message.timeout):
         if not 0 <= amount < math.inf:
             raise ValueError(f"terms with an amount of {amount}")
-    terms = Terms(
+    requirements = Requirements(
         tuple(sorted((name, amount) for name, amount in message.resources.items() if amount)),
         frozenset(message.workers),
         message.allow_others and bool(message.workers),
         message.seconds,
         message.timeout,
     )
-    return terms if terms != Terms() else None
+    return requirements if requirements != Requirements() else None

@@ -66,7 +66,7 @@ class Restarts:
         workers = self._reactor.state.workers
         old = list(workers)
         if not all(self._peers.supervisor_of(name) is not None for name in old):
-            raise UserError("these workers can't be restarted: they are threads of a process that nobody watches")
+            raise UserError("these workers can't be restarted: they are threads of a process without a supervisor")
         on_restarted(self._reactor.lifecycle)
         self.restarted = frozenset(old)
         self._replace(old, (), "the cluster was restarted")

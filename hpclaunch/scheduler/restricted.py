@@ -1,13 +1,13 @@
-"""Which worker gets which held task: those that ask for resources or for certain workers, or that some worker had
-no time for.
+"""Which worker gets which restricted task: those that ask for resources or for certain workers, or that some
+worker had no time for.
 
-Rules: a held task is never lost, and holds up nobody: workers that it can't use go on with other tasks. It is
-given before others are, so that work without wishes, of which there may be no end, does not take all room. A
-task that outlasts every worker (:attr:`~hpclaunch.scheduler.state.Worker.life`) goes to one with the most time
-left, and users are told.
+Rules: a restricted task is never lost, and does not block others: workers that it can't use go on with other
+tasks. It is given before others are, so that work without requirements, of which there may be no end, does not
+take all room. A task that outlasts every worker (:attr:`~hpclaunch.scheduler.state.Worker.lifetime`) goes to one
+with the most time left, and users are told.
 
-Pure. The cost of a pass depends on the tasks placed, the kinds of held tasks and the workers on which something
-has changed: a kind that fits on none of the others still does not.
+Pure. The cost of a pass depends on the tasks placed, the kinds of restricted tasks and the workers on which
+something has changed: a kind that fits on none of the others still does not.
 """
 
 from __future__ import annotations
@@ -16,88 +16,96 @@ import math
 from operator import attrgetter
 
 from hpclaunch.config.units import format_duration
-from hpclaunch.scheduler import eligibility as t, sizes
+from hpclaunch.scheduler import eligibility, sizes
 from hpclaunch.scheduler.batches import Batch, assign
-from hpclaunch.scheduler.state import HeldQueue, SchedulerState, Task, Worker, has_room
+from hpclaunch.scheduler.state import RestrictedQueue, SchedulerState, Task, Worker, has_room
 
 #: Tasks of one kind that are looked at in one pass and find no worker with room for what they are given.
 _MOST_MISSES = 100
 
 
-def place_held(state: SchedulerState, batches: dict[Worker, Batch], now: float) -> None:
-    """Give held tasks to workers that can take them."""
+def place_restricted(state: SchedulerState, batches: dict[Worker, Batch], now: float) -> None:
+    """Give restricted tasks to workers that can take them."""
     changed, state.changed = state.changed, {}
     looked_at_all = changed is None
     if changed is None:
         candidates = [*state.idle, *state.open]
     else:
         candidates = [worker for worker in changed if worker in state.idle or worker in state.open]
-    life = max((worker.life for worker in state.workers.values()), default=math.inf) if looked_at_all else math.inf
+    life = (
+        max((worker.lifetime for worker in state.workers.values()), default=math.inf)
+        if looked_at_all
+        else math.inf
+    )
     reserved: set[Worker] = set()  # an older task waits until they have room for what it is given
-    for held in _in_order(state):
-        is_overlong = held.seconds > life
-        if is_overlong and not held.function.is_overlong and candidates:
-            held.function.is_overlong = True
-            state.overlong.append(held)
-        fit = [worker for worker in candidates if can_take(worker, held, now, any_time=is_overlong)]
+    for queue in _in_order(state):
+        is_overlong = queue.seconds > life
+        if is_overlong and not queue.function.is_overlong and candidates:
+            queue.function.is_overlong = True
+            state.overlong.append(queue)
+        fit = [worker for worker in candidates if can_take(worker, queue, now, any_time=is_overlong)]
         if is_overlong:
             fit.sort(key=attrgetter("deadline"), reverse=True)
-        for group in _groups(held, fit):
-            if held.terms.by_size:
-                _spread_by_size(state, held, group, batches, reserved, now, any_time=is_overlong)
+        for group in _groups(queue, fit):
+            if queue.requirements.by_size:
+                _spread_by_size(state, queue, group, batches, reserved, now, any_time=is_overlong)
                 continue
-            _spread(state, held, group, batches, now, any_time=is_overlong)
+            _spread(state, queue, group, batches, now, any_time=is_overlong)
     state.changed = {}  # what was placed just now leaves no more room than before
 
 
-def can_take(worker: Worker, held: HeldQueue, now: float, *, any_time: bool = False) -> bool:
+def can_take(worker: Worker, queue: RestrictedQueue, now: float, *, any_time: bool = False) -> bool:
     """Say whether a worker can be given a task of this kind now."""
-    terms = held.terms
+    requirements = queue.requirements
     return (
         worker.accepts
         and has_room(worker)
-        and (not terms.workers or terms.allow_others or t.is_named(worker, terms.workers))
-        and t.has_resources(worker, terms)
-        and (any_time or t.can_end(worker, held.seconds, now))
+        and (
+            not requirements.workers
+            or requirements.allow_others
+            or eligibility.is_named(worker, requirements.workers)
+        )
+        and eligibility.has_resources(worker, requirements)
+        and (any_time or eligibility.can_end(worker, queue.seconds, now))
     )
 
 
 def complaints(state: SchedulerState) -> list[str]:
     """Return what users are to be told, once, of tasks that no job has time for."""
-    life = max(worker.life for worker in state.workers.values())
+    life = max(worker.lifetime for worker in state.workers.values())
     texts = [
-        f"tasks of {held.function.name} take about {format_duration(held.seconds)}, longer than any job of this "
+        f"tasks of {queue.function.name} take about {format_duration(queue.seconds)}, longer than any job of this "
         f"cluster lives ({format_duration(life)}). They are run all the same, and will probably be cut off: ask "
         "for a longer walltime, or split them"
-        for held in state.overlong
+        for queue in state.overlong
     ]
     state.overlong.clear()
     return texts
 
 
-def _in_order(state: SchedulerState) -> list[HeldQueue]:
+def _in_order(state: SchedulerState) -> list[RestrictedQueue]:
     """Return the kinds that have tasks, that with the first task first; forget the others."""
-    kinds: list[tuple[int, int, HeldQueue]] = []
-    for key, held in list(state.held.items()):
-        order = held.first_order
-        if held.count:
-            kinds.append((order, len(kinds), held))
+    kinds: list[tuple[int, int, RestrictedQueue]] = []
+    for key, queue in list(state.restricted.items()):
+        order = queue.first_order
+        if queue.count:
+            kinds.append((order, len(kinds), queue))
         else:
-            del state.held[key]
-    return [held for _, _, held in sorted(kinds)]
+            del state.restricted[key]
+    return [queue for _, _, queue in sorted(kinds)]
 
 
-def _groups(held: HeldQueue, fit: list[Worker]) -> list[list[Worker]]:
+def _groups(queue: RestrictedQueue, fit: list[Worker]) -> list[list[Worker]]:
     """Return workers in the order in which they are asked: those that the task named, then others."""
-    if not held.terms.allow_others:
+    if not queue.requirements.allow_others:
         return [fit]
-    named = [worker for worker in fit if t.is_named(worker, held.terms.workers)]
+    named = [worker for worker in fit if eligibility.is_named(worker, queue.requirements.workers)]
     return [named, [worker for worker in fit if worker not in named]]
 
 
 def _spread(
     state: SchedulerState,
-    held: HeldQueue,
+    queue: RestrictedQueue,
     workers: list[Worker],
     batches: dict[Worker, Batch],
     now: float,
@@ -106,28 +114,28 @@ def _spread(
 ) -> None:
     """Give tasks of one kind to these workers, evenly, until there are no tasks or no room."""
     aside: list[Task] = []
-    while held.count and workers:
-        share = -(-held.count // len(workers))
+    while queue.count and workers:
+        share = -(-queue.count // len(workers))
         for worker in workers:
             for _ in range(share):
-                if not can_take(worker, held, now, any_time=any_time):
+                if not can_take(worker, queue, now, any_time=any_time):
                     break
-                task = held.pop()
+                task = queue.pop()
                 if task is None:
                     break
-                best = _best(held, task, worker, now)
+                best = _best(queue, task, worker, now)
                 if task.key in best.assigned:
                     aside.append(task)
                 else:
                     assign(state, best, batches, task)
-        workers = [worker for worker in workers if can_take(worker, held, now, any_time=any_time)]
+        workers = [worker for worker in workers if can_take(worker, queue, now, any_time=any_time)]
     for task in aside:
-        held.push(task)
+        queue.push(task)
 
 
 def _spread_by_size(
     state: SchedulerState,
-    held: HeldQueue,
+    queue: RestrictedQueue,
     workers: list[Worker],
     batches: dict[Worker, Batch],
     reserved: set[Worker],
@@ -141,7 +149,7 @@ def _spread_by_size(
     """
     turn = {worker: None for worker in workers if worker not in reserved}
     aside: list[Task] = []
-    while turn and len(aside) < _MOST_MISSES and (task := held.pop()) is not None:
+    while turn and len(aside) < _MOST_MISSES and (task := queue.pop()) is not None:
         best = _next_by_size(turn, task)
         if best is None:
             aside.append(task)
@@ -153,10 +161,10 @@ def _spread_by_size(
         assign(state, best, batches, task, sizes.weight(best, sizes.most_bytes(task) // 2))
         sizes.note(best, task)
         del turn[best]  # to the end, if it stays
-        if can_take(best, held, now, any_time=any_time):
+        if can_take(best, queue, now, any_time=any_time):
             turn[best] = None
     for task in aside:
-        held.push(task)
+        queue.push(task)
 
 
 def _next_by_size(turn: dict[Worker, None], task: Task) -> Worker | None:
@@ -172,7 +180,7 @@ def _next_by_size(turn: dict[Worker, None], task: Task) -> Worker | None:
     return None
 
 
-def _best(held: HeldQueue, task: Task, default: Worker, now: float) -> Worker:
+def _best(queue: RestrictedQueue, task: Task, default: Worker, now: float) -> Worker:
     """Return the worker that has most of a task's inputs, if it can take it; else ``default``."""
     sizes: dict[Worker, int] = {}
     for source in task.inputs:
@@ -180,6 +188,6 @@ def _best(held: HeldQueue, task: Task, default: Worker, now: float) -> Worker:
             sizes[holder] = sizes.get(holder, 0) + source.size
     best, most = default, sizes.get(default, 0)
     for worker, size in sizes.items():
-        if size > most and task.key not in worker.assigned and can_take(worker, held, now):
+        if size > most and task.key not in worker.assigned and can_take(worker, queue, now):
             best, most = worker, size
     return best

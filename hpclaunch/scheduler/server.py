@@ -21,7 +21,6 @@ from hpclaunch.errors import HandshakeError, IllegalTransitionError, MemoryFullE
 from hpclaunch.scheduler import client_events, heartbeats, memory_pressure, oversized, references, sizes, timeouts
 from hpclaunch.scheduler.demand import Demand, Meter
 from hpclaunch.scheduler.draining import wait_until_drained
-from hpclaunch.scheduler.eligibility import workers_named
 from hpclaunch.scheduler.heartbeats import Heartbeats
 from hpclaunch.scheduler.job_runs import JobRuns
 from hpclaunch.scheduler.large_functions import forget_idle
@@ -45,7 +44,6 @@ BLAME_SECONDS = 1.0
 TIMER_SECONDS = 0.1
 #: What each role may say here.
 PERMITTED = {role: permitted(role, "head") for role in (*CLIENTS, "worker", "supervisor")}
-_INLINE_LIMIT = 65536  # bytes of a client's value up to which it stays here
 
 
 class SchedulerServer:
@@ -87,7 +85,7 @@ class SchedulerServer:
         self._lost: dict[str, asyncio.TimerHandle] = {}  # workers whose end has not been explained yet
         self._job_runs = JobRuns()
         self._meter = Meter()
-        self._patience = memory_pressure.Patience()
+        self._stall_monitor = memory_pressure.StallMonitor()
         self._loop = asyncio.get_running_loop()
         self.ticks = Ticks(self._loop, self._tick)
         self.schedule_tick = self.ticks.schedule
@@ -109,29 +107,20 @@ class SchedulerServer:
         self._worker_handlers = self._handlers_for_workers()
 
     def _handlers_for_clients(self) -> dict[type, Callable[[Peer, Any], None]]:
+        life = self.reactor.lifecycle
         return {
-            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
-            m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
+            m.DefineFunction: lambda peer, msg: client_events.on_function_sent(life, peer.hello.name, msg),
+            m.ForgetFunctions: lambda peer, msg: client_events.on_functions_forgotten(life, peer.hello.name, msg),
             m.SubmitTasks: self._on_submit,
             m.ReleaseKeys: lambda peer, msg: self.reactor.on_keys_released(peer.hello.name, msg.keys),
             m.CancelKeys: lambda peer, msg: self.restarts.on_cancel(msg),
-            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(self.reactor.lifecycle, msg.keys),
-            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(
-                self.reactor.lifecycle, peer.hello.name, msg.keys
-            ),
-            m.Taken: lambda peer, msg: references.on_taken(self.reactor.lifecycle, peer.hello.name, msg.ticket),
-            m.ResultNames: lambda peer, msg: references.on_result_names(self.reactor.lifecycle, msg),
-            m.Fence: lambda peer, msg: client_events.on_fence(self.reactor.lifecycle, peer.hello.name, msg.number),
-            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(
-                self.reactor.lifecycle, peer.hello.name, msg.keys
-            ),
-            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(
-                self.reactor.lifecycle, peer.hello.name, msg
-            ),
+            m.SeeThrough: lambda peer, msg: client_events.on_tasks_sent_off(life, msg.keys),
+            m.RetryKeys: lambda peer, msg: client_events.on_tasks_retried(life, peer.hello.name, msg.keys),
+            m.Taken: lambda peer, msg: references.on_taken(life, peer.hello.name, msg.ticket),
+            m.ResultNames: lambda peer, msg: references.on_result_names(life, msg),
+            m.Fence: lambda peer, msg: client_events.on_fence(life, peer.hello.name, msg.number),
+            m.WantKeys: lambda peer, msg: client_events.on_keys_wanted(life, peer.hello.name, msg.keys),
+            m.LocateKeys: lambda peer, msg: client_events.on_results_not_found(life, peer.hello.name, msg),
             m.Request: self.requests.on_request,
             m.Fetch: self.relays.fetch,
             m.ActorCall: self.relays.call,
@@ -212,16 +201,16 @@ class SchedulerServer:
         if job_id in self.peers.stopping:
             raise HandshakeError(f"job {job_id} is to end: {self.peers.stopping[job_id]}")
         if host := self._job_runs.newer(peer.hello):
-            raise HandshakeError(f"job {job_id} was put back, and runs anew on {host}")
+            raise HandshakeError(f"job {job_id} was put back, and runs again on {host}")
         old = self.peers.supervisors.pop(job_id, None)
         if self._job_runs.take(peer.hello):
-            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs anew on {peer.hello.host}")
+            self._end_older_run(job_id, old, f"job {job_id} was put back, and runs again on {peer.hello.host}")
         elif old is not None:
             old.comm.close("another connection of this supervisor has come")
         self.peers.supervisors[job_id] = peer
 
     def _end_older_run(self, job_id: str, supervisor: Peer | None, reason: str) -> None:
-        """A new run of a job has come, and nobody may have ended the one before."""
+        """A new run of a job has come, and the one before may not have been ended."""
         if supervisor is not None:
             supervisor.comm.send(m.StopWorkers(reason))
         for worker in self._workers_of(job_id):
@@ -229,7 +218,7 @@ class SchedulerServer:
             peer.comm.close(reason)
             self.requests.on_worker_gone(worker.name, reason)
             self.relays.lose(peer)
-            self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "nobody")
+            self._lose(worker.name, job_id, None, f"worker {worker.name} (on {worker.host}): {reason}", "none")
 
     def _on_frames(self, peer: Peer, frames: list[Frame]) -> None:
         peer.last_seen = time.monotonic()
@@ -273,7 +262,7 @@ class SchedulerServer:
         if handler is not None:
             handler(peer, message)
         elif type(message) is m.Put:
-            self._on_put(peer, message, buffers)
+            self.requests.on_put(peer, message, buffers)
 
     def _from_worker(self, peer: Peer, message: m.Message, buffers: list[memoryview]) -> None:
         if peer.hello.name not in self.reactor.state.workers:
@@ -310,22 +299,9 @@ class SchedulerServer:
             return
         self.reactor.on_tasks_submitted(peer.hello.name, message)
 
-    def _on_put(self, peer: Peer, message: m.Put, buffers: list[memoryview]) -> None:
-        """Take a client's value: keep it if it is small, pass it on to a worker if it is large."""
-        small = bytes(buffers[0]) if message.size <= _INLINE_LIMIT and len(buffers) == 1 else None
-        if message.workers:  # by name, address, host or job
-            message.workers = workers_named(self.reactor.state, message.workers) or message.workers
-        worker = self.peers.workers.get(
-            client_events.on_data_put(self.reactor.lifecycle, peer.hello.name, message, small) or ""
-        )
-        if worker is not None:
-            worker.comm.send_buffers(m.Put(message.key, message.size), buffers)
-        if small is None:
-            self.requests.admission.on_come(peer, message.size)
-
     def _on_worker_paused(self, peer: Peer, message: m.WorkerPaused) -> None:
         memory_pressure.on_worker_paused(self.reactor.state, peer.hello.name, message)
-        self._patience.heard(peer.hello.name, message)
+        self._stall_monitor.on_paused(peer.hello.name, message)
         doing = "pauses" if message.paused else "takes tasks again"
         log.warning("worker %s %s: %s", peer.hello.name, doing, message.why)
 
@@ -354,7 +330,7 @@ class SchedulerServer:
         self.reactor.state.workers[name].refuses |= LOST
         self.reactor.state.index(self.reactor.state.workers[name])
         if job_id in self.peers.stopping:
-            self._lose(name, job_id, None, self.peers.stopping[job_id], "nobody")
+            self._lose(name, job_id, None, self.peers.stopping[job_id], "none")
             return
         how = f"worker {name} (job {job_id}, host {peer.hello.host}) was lost with its job: {reason}"
         self._lost[name] = self._loop.call_later(BLAME_SECONDS, self._explain_loss, name, None, how, "job")
@@ -363,7 +339,7 @@ class SchedulerServer:
         how = f"{message.detail} (worker {message.name}, job {peer.hello.job_id}, host {peer.hello.host})"
         log.warning("%s", how)
         by = "others" if message.is_by_others else "worker"
-        blame = "nobody" if peer.hello.job_id in self.peers.stopping else by
+        blame = "none" if peer.hello.job_id in self.peers.stopping else by
         whole = "\n".join(text for text in (how, message.log, message.advice) if text)
         guilty = [*message.running, *sizes.much_of(self.reactor.state, message.name, message.receiving)]
         old = self.peers.workers.pop(message.name, None)
@@ -382,7 +358,7 @@ class SchedulerServer:
             timer.cancel()
             worker = self.reactor.state.workers[name]
             if blame == "job" and worker.job_id in self.peers.stopping:
-                blame, how = "nobody", self.peers.stopping[worker.job_id]
+                blame, how = "none", self.peers.stopping[worker.job_id]
             self._lose(name, worker.job_id, running, how, blame)
 
     def _lose(self, name: str, job_id: str, running: list[str] | None, how: str, blame: str) -> None:
@@ -403,7 +379,7 @@ class SchedulerServer:
         """
         state = self.reactor.state
         commands = self.reactor.take_commands()
-        if (state.ready.count or state.held) and (state.idle or state.open):
+        if (state.ready.count or state.restricted) and (state.idle or state.open):
             commands += place(state, time.monotonic())
             texts = complaints(state) if state.overlong else []
             if state.oversized:
@@ -419,7 +395,7 @@ class SchedulerServer:
         now = time.monotonic()
         self.reactor.on_timer(now)
         self.peers.send(forget_idle(self.reactor.state, now))
-        if complaint := self._patience.complaint(self.reactor.state, now):
+        if complaint := self._stall_monitor.warning(self.reactor.state, now):
             self.notices.complain(MemoryFullError(complaint))
         self.restarts.on_timer()
         self.relays.on_timer()
@@ -455,7 +431,7 @@ class SchedulerServer:
         """Make a job's workers end. Wait up to ``timeout`` seconds.
 
         :param drain: first let them finish what they run, and move what only they hold to others.
-        :param patience: seconds to wait for somebody who can take that; without, it is made again when needed.
+        :param patience: seconds to wait for a worker that can take that; without, it is made again when needed.
         """
         self.peers.stopping[job_id] = reason
         until = time.monotonic() + timeout

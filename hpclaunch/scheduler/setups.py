@@ -196,7 +196,7 @@ class SetUps:
             self._deaths.pop(setup.key, None)
             answers = await self._carry_out(setup)
             if not all(answer[0] for answer in answers.values()):
-                await self._take_back(setup, before)
+                await self._roll_back(setup, before)
             for name in list(self._failed):
                 self._recover(name, setup)
             return answers
@@ -282,7 +282,7 @@ class SetUps:
         answers = await self._worker_requests.ask_all(names, "take_down", kind=setup.kind, name=setup.name)
         return {name: plain(answer) for name, answer in answers.items()}
 
-    async def _take_back(self, setup: SetUp, before: SetUp | None) -> None:
+    async def _roll_back(self, setup: SetUp, before: SetUp | None) -> None:
         """Go back to what was registered before one that has failed."""
         if before is None:
             self._kept.pop(setup.key, None)

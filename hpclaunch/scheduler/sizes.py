@@ -23,33 +23,33 @@ from hpclaunch.comm import messages as m
 from hpclaunch.scheduler.eligibility import has_resources, is_named
 from hpclaunch.scheduler.function import AHEAD_SECONDS, LARGE_BYTES, Function
 from hpclaunch.scheduler.large_functions import bytes_in_use, is_coming
-from hpclaunch.scheduler.requirements import Terms, read
+from hpclaunch.scheduler.requirements import Requirements, read
 from hpclaunch.scheduler.state import SchedulerState, Task, Worker
 
 #: Bytes that are not worth to be counted.
-_SMALL_BYTES = 1 << 16
+SMALL_BYTES = 1 << 16
 
 
 def parts_of(
     message: m.SubmitTasks, function: Function, size: int
-) -> Iterator[tuple[m.SubmitTasks, Terms | None]]:
-    """Cut a message into runs of tasks, in order, that have large arguments or not; give the terms of each run.
+) -> Iterator[tuple[m.SubmitTasks, Requirements | None]]:
+    """Cut a message into runs of tasks, in order, that have large arguments or not; with their requirements.
 
     :param size: bytes of all its arguments together.
     :raises ValueError: the message asks for something that can't be asked.
     """
-    terms = read(message.terms)
+    requirements = read(message.terms)
     if function.size >= LARGE_BYTES:
-        yield message, by_size(terms)
+        yield message, by_size(requirements)
         return
     if size < LARGE_BYTES or max(map(len, message.args)) < LARGE_BYTES:
-        yield message, terms
+        yield message, requirements
         return
     for is_large, run in groupby(range(len(message.keys)), lambda i: len(message.args[i]) >= LARGE_BYTES):
         rows = list(run)
         part = slice(rows[0], rows[-1] + 1)
         columns = {"keys": message.keys[part], "args": message.args[part], "inputs": message.inputs[part]}
-        yield msgspec.structs.replace(message, **columns), by_size(terms) if is_large else terms
+        yield msgspec.structs.replace(message, **columns), by_size(requirements) if is_large else requirements
 
 
 def least_bytes(task: Task) -> int:
@@ -100,7 +100,7 @@ def _taken(worker: Worker) -> int:
 
 def note(worker: Worker, task: Task) -> None:
     """A task by size was given to a worker."""
-    if worker.room and (size := most_bytes(task)) >= _SMALL_BYTES:
+    if worker.room and (size := most_bytes(task)) >= SMALL_BYTES:
         worker.by_size[task.key] = size
 
 
@@ -112,9 +112,9 @@ def weight(worker: Worker, size: int) -> float:
     return 4 * AHEAD_SECONDS * worker.threads * size / worker.room if worker.room else 0.0
 
 
-def by_size(terms: Terms | None) -> Terms:
-    """Return the terms of a task that is placed by size."""
-    return (terms or Terms())._replace(by_size=True)
+def by_size(requirements: Requirements | None) -> Requirements:
+    """Return the requirements of a task that is placed by size."""
+    return (requirements or Requirements())._replace(by_size=True)
 
 
 def is_large_for(worker: Worker, size: int) -> bool:
@@ -159,12 +159,12 @@ def is_oversized(state: SchedulerState, task: Task) -> bool:
 
 def able_workers(state: SchedulerState, task: Task) -> list[Worker]:
     """Return the workers that may take a task, as far as it is not about memory."""
-    terms = task.terms or Terms()
+    requirements = task.requirements or Requirements()
     return [
         worker
         for worker in state.workers.values()
-        if (not terms.workers or terms.allow_others or is_named(worker, terms.workers))
-        and has_resources(worker, terms, free=False)
+        if (not requirements.workers or requirements.allow_others or is_named(worker, requirements.workers))
+        and has_resources(worker, requirements, free=False)
     ]
 
 

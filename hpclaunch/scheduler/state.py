@@ -4,19 +4,19 @@ A task is in exactly one state:
 
 =========  =====================================================================================
 waiting    some input has no result yet
-ready      can run; stands in the ready queue, or is *held* for a worker that can give what it asks for
+ready      can run; stands in the ready queue, or is *restricted*: waits for a worker with what it asks for
 assigned   a worker has it, running or about to
 done       its result is here (small) or on workers (large, ``holders``)
-released   nobody needs it and it has no result, but a known task has it as an input and may have to be run again
+released   it is not needed and has no result, but a known task has it as an input and may have to be run again
 failed     it has a Failure
-cancelled  somebody said so
+cancelled  a client said so
 =========  =====================================================================================
 
 Waiting, ready and assigned tasks are *active*. A task is *needed* while a client wants it or an active task has it
 as an input (``users`` counts those); it stays *known* while a client wants it or any known task has it as an
 input. A small result cannot be lost: a task that has one is cut off from its inputs, and keeps it as long as
 it is known. A large one can: its task stays linked with its inputs, so that it can be made again, and it is
-freed as soon as nobody needs it. A failed task too stays linked with its inputs, so that it can be run once more.
+freed as soon as it is not needed. A failed task too stays linked with its inputs, so that it can be run once more.
 One table says which steps are legal; any other raises with the task's story.
 """
 
@@ -31,7 +31,7 @@ from itertools import chain
 from hpclaunch.comm.messages import Failure
 from hpclaunch.errors import IllegalTransitionError
 from hpclaunch.scheduler.function import AHEAD_SECONDS, Function
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler.requirements import Requirements
 
 WAITING, READY, ASSIGNED, DONE, RELEASED, FAILED, CANCELLED = range(7)
 NAMES = ("waiting", "ready", "assigned", "done", "released", "failed", "cancelled")
@@ -43,7 +43,7 @@ _NEXT: tuple[frozenset[int], ...] = (
     frozenset({READY, WAITING, DONE, FAILED, CANCELLED, RELEASED}),  # assigned
     frozenset({RELEASED}),  # done (result lost; freed)
     frozenset({READY, WAITING, FAILED, CANCELLED}),  # released (needed again)
-    frozenset({WAITING}),  # failed (somebody says: once more)
+    frozenset({WAITING}),  # failed (a client says: once more)
     frozenset(),  # cancelled
 )
 
@@ -70,8 +70,8 @@ class Worker:
 
     __slots__ = (
         "address", "assigned", "backlog", "by_size", "deadline", "free", "functions", "holds", "host", "job_id",
-        "large", "last_progress", "life", "memory_limit", "name", "overrun", "recalling", "refuses", "resources",
-        "room", "seceded", "threads", "unready",
+        "large", "last_progress", "lifetime", "memory_limit", "name", "overrun", "recalling", "refuses",
+        "resources", "room", "seceded", "threads", "unready",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +96,7 @@ class Worker:
         self.resources: dict[str, float] = {}  # what tasks can ask for
         self.free: dict[str, float] = {}  # those of them that no task uses
         self.deadline = math.inf  # when its job ends, in the time of ``now``
-        self.life = math.inf  # seconds that it had when it was new
+        self.lifetime = math.inf  # seconds that it had when it was new
         self.assigned: dict[str, Task] = {}  # in the order in which they were sent
         self.backlog = 0.0  # expected seconds of all that is assigned
         self.functions: set[bytes] = set()  # ids of functions that it has
@@ -109,15 +109,15 @@ class Worker:
         self.overrun = 0.0  # seconds by which its last tasks were more than twice what they had counted
         self.last_progress = 0.0
 
-    def offer(self, resources: dict[str, float]) -> None:
+    def set_resources(self, resources: dict[str, float]) -> None:
         """Have these resources, all of them free. For a worker without tasks."""
         self.resources = resources
         self.free = dict(resources)
 
-    def die_at(self, deadline: float, life: float) -> None:
-        """End at this time, with its job; ``life`` is how many seconds it had when it was new."""
+    def set_deadline(self, deadline: float, lifetime: float) -> None:
+        """End at this time, with its job; ``lifetime`` is how many seconds it had when it was new."""
         self.deadline = deadline
-        self.life = life
+        self.lifetime = lifetime
 
     def rejoin(self, keys: Iterable[str]) -> None:
         """Count these tasks, if they have seceded, as running again or answered for."""
@@ -131,7 +131,7 @@ class Worker:
         return not self.refuses
 
     @property
-    def place(self) -> str:
+    def fetch_address(self) -> str:
         """Where others ask for its results: its address, or through the head if it has none."""
         return self.address or f"worker:{self.name}"
 
@@ -141,8 +141,8 @@ class Task:
 
     __slots__ = (
         "actor", "again", "args", "cost", "deaths", "dependents", "failure", "function", "holders", "inputs",
-        "key", "missing", "order", "queued", "result", "retries", "size", "state", "terms", "users", "wanted_by",
-        "worker",
+        "key", "missing", "order", "queued", "requirements", "result", "retries", "size", "state", "users",
+        "wanted_by", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -159,7 +159,7 @@ class Task:
         self.missing = 0  # inputs that are not done, while it is waiting
         self.dependents: dict[Task, None] | None = None  # known tasks with this one as an input
         self.users = 0  # those of them that are active
-        self.terms: Terms | None = None  # what it asks of its worker; None: nothing
+        self.requirements: Requirements | None = None  # what it asks of its worker; None: nothing
         self.queued: ReadyQueue | None = None  # the queue that has an entry of it, ready or not
         self.worker: Worker | None = None
         self.cost = 0.0
@@ -168,7 +168,7 @@ class Task:
         self.holders: dict[Worker, None] | None = None
         self.failure: Failure | None = None
         self.again: tuple[str, ...] | None = None  # keys of its inputs, if it has failed because one is not known
-        self.actor = -1  # how often its result, an actor, is made anew when it is lost; -1: it is none
+        self.actor = -1  # how often its result, an actor, is re-created when it is lost; -1: it is none
         self.deaths: list[tuple[str, str]] | None = None  # blame, and how it ended, of workers that ran it
 
     def __repr__(self) -> str:
@@ -194,7 +194,7 @@ class Task:
 
     @property
     def is_needed(self) -> bool:
-        """True if somebody waits for the result: a client, or a task that has not run."""
+        """True if one waits for the result: a client, or a task that has not run."""
         return self.users > 0 or bool(self.wanted_by)
 
 
@@ -257,7 +257,7 @@ class ReadyQueue:
             self._compact()
 
     def _compact(self) -> None:
-        """Let go of entries of tasks that are not ready, which may be most of what is in memory."""
+        """Drop entries of tasks that are not ready, which may be most of what is in memory."""
         everything = [*self._fresh, *(task for _, _, task in self._late)]
         for task in everything:
             task.queued = self if task.state == READY else None
@@ -278,20 +278,20 @@ class ReadyQueue:
         yield from (t for _, _, t in self._late if t.state == READY)
 
 
-class HeldQueue(ReadyQueue):
+class RestrictedQueue(ReadyQueue):
     """Ready tasks of one function that ask for the same, or that some worker had no time for."""
 
-    __slots__ = ("function", "terms")
+    __slots__ = ("function", "requirements")
 
-    def __init__(self, function: Function, terms: Terms | None) -> None:
+    def __init__(self, function: Function, requirements: Requirements | None) -> None:
         super().__init__()
         self.function = function
-        self.terms = terms or Terms()
+        self.requirements = requirements or Requirements()
 
     @property
     def seconds(self) -> float:
         """Expected run time of each."""
-        return self.terms.seconds or self.function.cost
+        return self.requirements.seconds or self.function.cost
 
     @property
     def first_order(self) -> int:
@@ -315,9 +315,23 @@ class SchedulerState:
     """All of it. The indexes ``idle`` and ``open`` say which workers can take more."""
 
     __slots__ = (
-        "changed", "clients", "deep", "functions", "held", "idle", "laden", "last_order", "open", "overlong",
+        "cancelled_unstarted",
+        "changed",
+        "clients",
+        "functions",
+        "idle",
+        "last_order",
+        "open",
+        "overlong",
         "oversized",
-        "ready", "recanted", "tasks", "timed", "waiting", "workers",
+        "ready",
+        "restricted",
+        "saturated",
+        "tasks",
+        "timed",
+        "waiting",
+        "with_large",
+        "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -326,18 +340,20 @@ class SchedulerState:
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, Client] = {}
         self.ready = ReadyQueue()
-        self.held: dict[tuple[bytes, Terms | None], HeldQueue] = {}  # ready tasks that not every worker can take
-        self.changed: dict[Worker, None] | None = {}  # workers that held tasks may fit on now; None: all
-        self.overlong: list[HeldQueue] = []  # whose tasks outlast every worker, and nobody was told yet
+        self.restricted: dict[
+            tuple[bytes, Requirements | None], RestrictedQueue
+        ] = {}  # ready tasks that not every worker can take
+        self.changed: dict[Worker, None] | None = {}  # workers that restricted tasks may fit on now; None: all
+        self.overlong: list[RestrictedQueue] = []  # whose tasks outlast every worker, and no client was told yet
         self.oversized: list[Task] = []  # ready tasks that no worker has room for
         self.waiting = 0  # tasks in that state
         self.idle: dict[Worker, None] = {}  # have nothing to do
         self.open: dict[Worker, None] = {}  # have something, and room for more
-        self.deep: dict[Worker, None] = {}  # have more than they can run at once
-        self.laden: dict[Worker, None] = {}  # have large functions
+        self.saturated: dict[Worker, None] = {}  # have more than they can run at once
+        self.with_large: dict[Worker, None] = {}  # have large functions
         self.last_order = 0
         self.timed: dict[str, dict[str, TimedRun]] = {}  # worker -> task -> what it runs under a time limit
-        self.recanted: set[str] = set()  # to be cancelled if a worker gives them back
+        self.cancelled_unstarted: set[str] = set()  # to be cancelled if a worker gives them back
 
     def index(self, worker: Worker) -> None:
         """Put a worker into the indexes that fit what it has now. Call after its assignments changed."""
@@ -348,25 +364,25 @@ class SchedulerState:
         takes = known and worker.accepts
         _put(self.idle, worker, takes and count == 0)
         _put(self.open, worker, takes and count > 0 and has_room(worker))
-        _put(self.deep, worker, known and count > worker.threads)
-        if self.held and self.changed is not None:
+        _put(self.saturated, worker, known and count > worker.threads)
+        if self.restricted and self.changed is not None:
             self.changed[worker] = None
 
     def push(self, task: Task) -> None:
         """Queue a task that has just become ready."""
         queue = task.queued
         if queue is None:
-            queue = self.ready if task.terms is None else self.held_queue(task)
+            queue = self.ready if task.requirements is None else self.restricted_queue(task)
         elif queue is not self.ready and not queue.count:
             self.changed = None
         queue.push(task)
 
-    def held_queue(self, task: Task) -> HeldQueue:
+    def restricted_queue(self, task: Task) -> RestrictedQueue:
         """Return the queue of tasks like this one that not every worker can take."""
-        key = task.function.id, task.terms
-        queue = self.held.get(key)
+        key = task.function.id, task.requirements
+        queue = self.restricted.get(key)
         if queue is None:
-            queue = self.held[key] = HeldQueue(task.function, task.terms)
+            queue = self.restricted[key] = RestrictedQueue(task.function, task.requirements)
         if not queue.count:
             self.changed = None
         return queue
@@ -379,7 +395,7 @@ class SchedulerState:
     @property
     def ready_count(self) -> int:
         """How many tasks are ready, held or not."""
-        return self.ready.count + sum(queue.count for queue in self.held.values())
+        return self.ready.count + sum(queue.count for queue in self.restricted.values())
 
 
 def has_room(worker: Worker) -> bool:
@@ -395,7 +411,7 @@ def leave(task: Task) -> None:
     worker = task.worker
     assert worker is not None, task.story()
     rest = Task(task.key, task.function, b"", task.order, frozenset(), 0)
-    rest.state, rest.terms, rest.cost = CANCELLED, task.terms, task.cost
+    rest.state, rest.requirements, rest.cost = CANCELLED, task.requirements, task.cost
     worker.assigned[task.key] = rest
     task.worker = None
 

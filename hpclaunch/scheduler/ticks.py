@@ -68,4 +68,4 @@ def has_lone_task(state: SchedulerState) -> bool:
     """Say whether no more than one task is on all workers together, and none is ready."""
     if state.ready.count or len(state.workers) - len(state.idle) > 1:
         return False
-    return not state.deep and all(len(worker.assigned) == 1 for worker in state.open)
+    return not state.saturated and all(len(worker.assigned) == 1 for worker in state.open)

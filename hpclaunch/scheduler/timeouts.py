@@ -22,8 +22,8 @@ GRACE_SECONDS = 3.0
 def on_task_begun(lifecycle: Lifecycle, name: str, key: str, now: float) -> None:
     """A worker is about to run a task that has a time limit."""
     task = lifecycle.state.workers[name].assigned.get(key)
-    if task is not None and task.terms is not None and task.terms.timeout:
-        lifecycle.state.timed.setdefault(name, {})[key] = TimedRun(task, now + task.terms.timeout)
+    if task is not None and task.requirements is not None and task.requirements.timeout:
+        lifecycle.state.timed.setdefault(name, {})[key] = TimedRun(task, now + task.requirements.timeout)
 
 
 def on_answered(state: SchedulerState, name: str, keys: Iterable[str]) -> None:
@@ -63,9 +63,9 @@ def _end(lifecycle: Lifecycle, task: Task, worker: Worker) -> None:
         lifecycle.commands.append(ToWorker(worker.name, m.DropTasks([task.key])))
         lifecycle.requeue(task)
         return
-    assert task.terms is not None
+    assert task.requirements is not None
     text = (
-        f"task {task.key} ran for longer than its timeout of {task.terms.timeout:g} s on worker {worker.name} "
-        f"(job {worker.job_id}, host {worker.host or 'unknown'}) and was ended"
+        f"task {task.key} ran for longer than its timeout of {task.requirements.timeout:g} s on worker "
+        f"{worker.name} (job {worker.job_id}, host {worker.host or 'unknown'}) and was ended"
     )
     lifecycle.end_task(task, FAILED, m.Failure("TaskTimeoutError", text))

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 
 from hpclaunch.config.units import format_bytes, format_duration
-from hpclaunch.scheduler import eligibility as t, sizes
-from hpclaunch.scheduler.requirements import Terms
+from hpclaunch.scheduler import eligibility, sizes
+from hpclaunch.scheduler.requirements import Requirements
 from hpclaunch.scheduler.state import (
     ASSIGNED,
     CANCELLED,
@@ -73,7 +73,7 @@ def _stands(state: SchedulerState, task: Task) -> str:
         return f"waits for {task.missing} of its {len(task.inputs)} inputs"
     if task.state == READY:
         return f"has all that it needs, and {WAITS_FOR_WORKER}"
-    return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": nobody needs its result now")
+    return f"is {NAMES[task.state]}" + ("" if task.is_needed else ": its result is not needed now")
 
 
 def _place(worker: Worker) -> str:
@@ -155,17 +155,23 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def _ruled_out(worker: Worker, task: Task, now: float) -> str:
     """Return what keeps a worker from taking a task now; empty if nothing does. What lasts longest first."""
-    terms = task.terms or Terms()
-    if terms.workers and not terms.allow_others and not t.is_named(worker, terms.workers):
-        return f"{_NOT_NAMED}{sorted(terms.workers)}"
-    lacking = [f"{name} {amount:g}" for name, amount in terms.resources if worker.resources.get(name, 0) < amount]
+    requirements = task.requirements or Requirements()
+    if (
+        requirements.workers
+        and not requirements.allow_others
+        and not eligibility.is_named(worker, requirements.workers)
+    ):
+        return f"{_NOT_NAMED}{sorted(requirements.workers)}"
+    lacking = [
+        f"{name} {amount:g}" for name, amount in requirements.resources if worker.resources.get(name, 0) < amount
+    ]
     if lacking:
         have = ", ".join(f"{name} {amount:g}" for name, amount in worker.resources.items()) or "none"
         return f"{_ASKS}{', '.join(lacking)}; its resources: {have}"
     if worker.refuses & DRAINING:
         return "it is about to end, and takes no more tasks"
-    seconds = terms.seconds or task.function.cost
-    if not t.can_end(worker, seconds, now):
+    seconds = requirements.seconds or task.function.cost
+    if not eligibility.can_end(worker, seconds, now):
         left = format_duration(max(0.0, worker.deadline - now))
         return f"its job ends in {left}, and the task takes {format_duration(seconds)}"
     if not sizes.has_room_at_all(worker, task):
@@ -180,16 +186,16 @@ def _ruled_out(worker: Worker, task: Task, now: float) -> str:
         return worker.unready or "it is being set up"
     if worker.refuses:
         return "its connection is lost"
-    return _busy(worker, task, terms)
+    return _busy(worker, task, requirements)
 
 
-def _busy(worker: Worker, task: Task, terms: Terms) -> str:
-    used = [name for name, amount in terms.resources if worker.free[name] < amount]
+def _busy(worker: Worker, task: Task, requirements: Requirements) -> str:
+    used = [name for name, amount in requirements.resources if worker.free[name] < amount]
     if used:
         return f"other tasks use its {', '.join(used)}"
     if task.key in worker.assigned:
         return "it has yet to answer for an earlier task of this name"
-    if terms.by_size and not sizes.has_room_now(worker, task):
+    if requirements.by_size and not sizes.has_room_now(worker, task):
         return f"other tasks were given much of its {worker.room / 1e6:.0f} MB of memory"
     if not has_room(worker):
         seconds = worker.backlog / worker.threads

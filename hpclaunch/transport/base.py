@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hpclaunch.batch.base import Completed
+import msgspec
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A command that a transport has run. exit_code is None if it could not start or ran out of time."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    is_late: bool = False  # it ran out of time and was killed: what it has done is not known
 
 
 class Transport(Protocol):

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from hpclaunch.batch.base import Completed
-from hpclaunch.batch.environment import known_environment
+from hpclaunch.transport.base import Completed
+from hpclaunch.transport.environment import known_environment
 
 #: Seconds that a killed process gets to go away; one that waits for a dead file server may never do.
 _KILL_SECONDS = 5.0

@@ -8,6 +8,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpclaunch.worker.supervisor import Options
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -68,7 +72,9 @@ def _use_local_directory(options: argparse.Namespace) -> None:
 
     :raises SiteError: it can't be made.
     """
-    from hpclaunch import trusted
+    import tempfile
+
+    from hpclaunch import file_errors, trusted
     from hpclaunch.errors import SiteError
 
     if options.rank_pid is not None:  # no shell has read it
@@ -76,8 +82,9 @@ def _use_local_directory(options: argparse.Namespace) -> None:
     try:
         trusted.make_parents(options.local_directory)
     except OSError as error:
-        raise SiteError(f"local-directory {options.local_directory} can't be made: {error.strerror}") from None
-    os.environ["TMPDIR"] = str(options.local_directory)
+        why = file_errors.told(error, options.local_directory)
+        raise SiteError(f"local-directory can't be made: {why}") from None
+    os.environ["TMPDIR"] = tempfile.tempdir = str(options.local_directory)  # also if Python finds it full now
 
 
 def _per_worker(text: str, job_memory: int) -> int:
@@ -106,8 +113,8 @@ def _end(options: argparse.Namespace, unix_now: float, now: float) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Run a job's supervisor; return the exit code.
 
-    With ``--ordered`` alone the arguments come as a line of JSON on standard input: whoever will need a worker
-    soon can have it import what it needs meanwhile.
+    With ``--ordered`` alone the arguments come as a line of JSON on standard input: a program that will need a
+    worker soon can have it import what it needs meanwhile.
     """
     words = sys.argv[1:] if argv is None else argv
     if words == ["--ordered"]:
@@ -120,10 +127,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0  # none was needed
         words = json.loads(line)
     options = parse(words)
+    from hpclaunch import marks
     from hpclaunch.errors import HPCLaunchError
     from hpclaunch.process_limits import no_core_dumps
     from hpclaunch.worker.process import end_with_parent
-    from hpclaunch.worker.supervisor import Options, Supervisor
+    from hpclaunch.worker.supervisor import Supervisor
 
     no_core_dumps()
     if options.rank_pid is not None:
@@ -133,36 +141,43 @@ def main(argv: list[str] | None = None) -> int:
             _use_local_directory(options)
         if options.memory_limit is not None:
             options.memory = options.processes * _per_worker(options.memory_limit, options.memory)
-        supervisor = Supervisor(
-            Options(
-                options.directory,
-                options.job,
-                options.processes,
-                options.threads,
-                options.memory,
-                options.death_timeout,
-                options.interface,
-                rank_pid=options.rank_pid,
-                resources=options.resources,
-                security=not options.no_security,
-                ends=_end(options, time.time(), time.monotonic()),
-                ready_fd=options.ready_fd,
-                preload=tuple(options.preload),
-                secret=options.secret,
-            )
-        )
-        return supervisor.run()
+        marks.remove_dead(marks.scratch_directory())
+        return Supervisor(_settings(options)).run()
     except HPCLaunchError as error:
         return _refuse(options, str(error))
     finally:
+        marks.remove_dead(marks.scratch_directory())
         if options.own_directory:
-            from hpclaunch.rundir import remove
+            from hpclaunch import rundir
 
-            remove(options.directory)
+            rundir.remove(options.directory)
+            marks.remove_dead(options.directory.parent)  # its rank may be gone, and the head with it
+
+
+def _settings(options: argparse.Namespace) -> Options:
+    """Return what the supervisor is to know."""
+    from hpclaunch.worker.supervisor import Options
+
+    return Options(
+        options.directory,
+        options.job,
+        options.processes,
+        options.threads,
+        options.memory,
+        options.death_timeout,
+        options.interface,
+        rank_pid=options.rank_pid,
+        resources=options.resources,
+        security=not options.no_security,
+        ends=_end(options, time.time(), time.monotonic()),
+        ready_fd=options.ready_fd,
+        preload=tuple(options.preload),
+        secret=options.secret,
+    )
 
 
 def _refuse(options: argparse.Namespace, why: str) -> int:
-    """Say why there will be no workers, to whoever looks at the output or waits for the start."""
+    """Say why there will be no workers, in the output and to a program that waits for the start."""
     print(f"hpclaunch worker, job {options.job}: {why}", file=sys.stderr, flush=True)
     if options.ready_fd is not None:
         os.write(options.ready_fd, why.encode())

@@ -76,7 +76,7 @@ class Actors:
         return serialize.dump_value(ActorAddress(key, new.instance, self._place, self._worker))
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Let actors go that nobody wants any more, after what they do now."""
+        """Release actors that are not wanted any more, after what they do now."""
         if self._actors:
             for key in keys:
                 running = self._actors.pop(key, None)
@@ -84,12 +84,12 @@ class Actors:
                     running.calls.put(None)
 
     def call(self, comm: Comm, message: ActorCall) -> None:
-        """Somebody calls an actor."""
+        """A peer calls an actor."""
         running = self._actors.get(message.key)
         if running is not None:
             running.calls.put((comm, message))
         else:
-            why = f"actor {message.key} is not on worker {self._worker}: it was let go, or made anew elsewhere"
+            why = f"actor {message.key} is not on worker {self._worker}: it was released, or re-created elsewhere"
             comm.send(ActorReply(message.request, failure=Failure("ActorError", why), is_gone=True))
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Actors:
         if not self._announced:
             self._announced = True
             try:
-                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for an answer
+                with contextlib.suppress(RuntimeError):  # the loop has closed: no answer is waited for
                     self._loop.call_soon_threadsafe(self._send_replies)
             except MemoryError:
                 self._announced = False
@@ -155,7 +155,7 @@ class _Running:
         self._instance = None
 
     def _serve_until_told(self) -> bool:
-        """Answer what comes; True: this thread is to end. False: it had no memory, and is to begin anew."""
+        """Answer what comes; True: this thread is to end. False: it had no memory, and is to begin again."""
         call = None
         try:
             while (call := self.calls.get()) is not None:

@@ -31,7 +31,9 @@ class Death(NamedTuple):
     killed_for_memory: bool = False  # by the kernel, because its control group was full
     group_limit: int = 0  # bytes that the job's control group may have; 0: not known
     address_limit: int = 0  # bytes of virtual memory that the process may have; 0: no limit
-    is_by_others: bool = False  # killed though it had little memory, and the kernel has killed nobody meanwhile
+    is_by_others: bool = (
+        False  # killed though it had little memory, and the kernel has killed no process meanwhile
+    )
     receiving: list[str] = []  # tasks whose arguments or inputs it received
     overdraft: int = 0  # bytes of it that all processes of the job had when the batch system began to end it
 
@@ -75,7 +77,9 @@ def _what(death: Death, limits: Limits) -> str:
         limit = f" of {death.group_limit / 1e6:.0f} MB" if death.group_limit else ""
         return f"{text} by the kernel, because its job was over the memory limit{limit} that is set for it"
     if death.is_by_others:
-        return f"{text} by somebody: it had used little memory, and the kernel has ended no process for want of it"
+        return (
+            f"{text} from outside: it had used little memory, and the kernel has ended no process for want of it"
+        )
     if death.code == -signal.Signals.SIGKILL:
         text += "; often that is the operating system or the batch system enforcing a memory limit"
     return text

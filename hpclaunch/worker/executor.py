@@ -74,7 +74,7 @@ _Item = tuple[str, Callee, bytes, Any]
 
 
 class Unwanted:
-    """The outcome of a task that nobody wants any more: there is a result, and it must not be kept.
+    """The outcome of a task that is not wanted any more: there is a result, and it must not be kept.
 
     A copy of the result of a later task of the same key may be here by now.
     """
@@ -137,7 +137,7 @@ class Executor:
         self._count = threads
         self._places: set[Place] = set()  # one for each thread, also for those whose task is aside
         self._rejoining: deque[SimpleQueue[int]] = deque()  # who waits for a slot
-        self._cancelled: set[str] = set()  # running tasks that nobody wants any more
+        self._cancelled: set[str] = set()  # running tasks that are not wanted any more
         self._stopped = False
         for slot in range(0, threads * SLOT_BYTES, SLOT_BYTES):
             self._start_thread(slot)
@@ -207,7 +207,7 @@ class Executor:
         return {place.key: place.thread for place in places if place.key and place.thread is not None}
 
     def is_cancelled(self, key: str) -> bool:
-        """Say whether nobody wants a running task any more."""
+        """Say whether a running task is not wanted any more."""
         return key in self._cancelled
 
     def client(self) -> Client:
@@ -264,9 +264,9 @@ class Executor:
             self._places.discard(place)
 
     def _serve_until_told(self, place: Place) -> bool:
-        """Run what comes; True: this thread is to end. False: it had no memory, and is to begin anew."""
+        """Run what comes; True: this thread is to end. False: it had no memory, and is to begin again."""
         try:
-            goes_on = self._serve_queue(place)  # what it had left, if it has begun anew
+            goes_on = self._serve_queue(place)  # what it had left, if it has begun again
             while goes_on and self._wake.get():
                 goes_on = self._serve_queue(place)
         except MemoryError:

@@ -96,7 +96,7 @@ def _leave_signals_to_supervisor(*, is_part_of_rank: bool) -> None:
 
 
 def _end_without_memory(slots: mmap.mmap) -> Callable[[], None]:
-    """Return what ends this process for want of memory, and have it called where nobody else hears of that."""
+    """Return what ends this process for want of memory, and have it called where no other code hears of that."""
 
     def on_no_memory() -> None:
         give_up(slots, NO_MEMORY)
@@ -113,7 +113,7 @@ def _end_without_memory(slots: mmap.mmap) -> Callable[[], None]:
 def _on_loop_error(
     on_no_memory: Callable[[], None], loop: asyncio.AbstractEventLoop, context: dict[str, Any]
 ) -> None:
-    """Something went wrong in the loop itself: if it was for want of memory, nobody knows what was left undone."""
+    """Something went wrong in the loop itself: if it was for want of memory, what was left undone is not known."""
     if isinstance(context.get("exception"), MemoryError):
         on_no_memory()
     on_loop_error(loop, context)

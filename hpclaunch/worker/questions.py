@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -29,10 +29,22 @@ from hpclaunch.worker.setups import SetUps
 if TYPE_CHECKING:
     from hpclaunch.tasks.context import WorkerFacts
     from hpclaunch.worker.executor import Executor
-    from hpclaunch.worker.server import WorkerServer
 
 
 _NONE = serialize.dump_inline(None)
+
+
+class Results(Protocol):
+    """What is asked of the worker itself; see :class:`hpclaunch.worker.server.WorkerServer`."""
+
+    async def fetch_copy(self, key: str, holders: list[str], order: int) -> None:
+        """Fetch a result from another worker, to hold it too."""
+
+    def take_back(self, keys: frozenset[str]) -> list[str]:
+        """Give up tasks that have not begun."""
+
+    def forget_loaded_code(self) -> None:
+        """Forget functions whose modules may have changed."""
 
 
 class WorkerQuestions:
@@ -41,7 +53,7 @@ class WorkerQuestions:
     :param uploads: where uploaded files go.
     """
 
-    def __init__(self, server: WorkerServer, executor: Executor, uploads: Path) -> None:
+    def __init__(self, server: Results, executor: Executor, uploads: Path) -> None:
         self._server = server
         self._executor = executor
         self._setups = SetUps(executor.facts, uploads, server.forget_loaded_code)
@@ -72,7 +84,7 @@ class WorkerQuestions:
             return m.Reply(message.request, error=to_report(error))
 
     async def answer(self, message: m.Request) -> m.Reply:
-        """Answer a question that takes its time; an error goes back to whoever asked."""
+        """Answer a question that takes its time; an error goes back to the head."""
         try:
             params = msgspec.msgpack.decode(message.body, type=dict[str, Any])
             value = await self._later[message.method](**params)

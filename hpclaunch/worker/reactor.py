@@ -164,7 +164,7 @@ class WorkerReactor:
         self.state.pinned.add(key)
 
     def on_results_freed(self, message: m.FreeResults) -> None:
-        """Nobody wants these results any more, or copies of those of certain tasks."""
+        """These results are not wanted any more, or copies of those of certain tasks."""
         for key, order in zip(message.keys, message.orders or message.keys, strict=True):
             if not message.orders or self.state.copies.get(key) == order:
                 self._forget(key)

@@ -363,7 +363,7 @@ class WorkerServer:
             self._actors.drop(message.keys)
 
     def _stored(self, key: str) -> Payload | None:
-        """Return a result for somebody who asks for it; None if it is not here."""
+        """Return a result for a peer that asks for it; None if it is not here."""
         stored = self._reactor.state.store.get(key)
         if stored is None or isinstance(stored, Payload):
             self._reactor.state.ledger.use(key)
@@ -424,7 +424,7 @@ class WorkerServer:
                 self._fetching[version] = None
                 self._show_arrivals()
                 payload = await self._fetcher.fetch_shared(command.holders, command.key)
-        except MemoryError:  # whoever asked for it is noted as the reason
+        except MemoryError:  # the task that asked for it is noted as the reason
             log.exception("there is no memory for %s", command.key)
             if self._on_no_memory is not None:
                 self._on_no_memory()
@@ -525,7 +525,7 @@ class WorkerServer:
 
     def _announce(self) -> None:
         """Called in an execution thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody wants outcomes any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed: outcomes are not wanted any more
             self._loop.call_soon_threadsafe(self._take_outcomes)
 
     def _take_outcomes(self) -> None:

@@ -2,7 +2,7 @@
 
 A task that asks for too much gets a MemoryError, and that is its outcome; :func:`explain` says in it what the
 limit is and what to raise. If a worker's own threads or its event loop get one, because a task has taken all there
-was, nobody knows what was left undone: the process then says so and ends (:func:`give_up`), and the tasks that it
+was, what was left undone is not known: the process then says so and ends (:func:`give_up`), and the tasks that it
 ran count it. In a process that is not the worker's own (``processes=False``) the task fails, and the thread goes
 on.
 """
@@ -42,7 +42,7 @@ def address_space() -> tuple[int, int]:
 
 
 def explain(error: MemoryError, worker: WorkerFacts) -> None:
-    """Say in a task's MemoryError what its limit is, and let go of what the task had."""
+    """Say in a task's MemoryError what its limit is, and drop what the task had."""
     for one in _chain(error):
         traceback.clear_frames(one.__traceback__)
     with contextlib.suppress(Exception):  # there may be no memory for words either

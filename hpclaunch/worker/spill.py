@@ -3,7 +3,7 @@
 Each worker has one directory of its own below the scratch directory, made when it first writes something: 0700,
 with a file of 0600 per result. The worker holds a lock in it as long as it lives. Its supervisor removes the
 directory when the worker has ended, however that was; what is left of a whole node's sudden end is removed by the
-next worker of the same user that writes something there, for nobody holds its lock. Files that a client uploads to
+next worker of the same user that writes something there, for its lock is free. Files that a client uploads to
 the worker are kept in a second directory of this kind.
 
 A result is unpickled when it is read, so it must be the one that was written, also where others can write to the
@@ -21,22 +21,18 @@ import itertools
 import os
 import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from hpclaunch import trusted
+from hpclaunch import marks, trusted
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.comm.sharing import Shared, map_payload, write_payload
 from hpclaunch.errors import SiteError
 
-_PREFIX = "hpclaunch-spill-"
-_LOCK = "lock"
-
 
 def new_directory() -> Path:
-    """Return a name for a worker's directory that nobody else has; nothing is made."""
-    return Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
+    """Return a name for a worker's directory that no other has; nothing is made."""
+    return marks.scratch_directory() / f"{marks.SCRATCH_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
 
 
 def uploads_directory(directory: Path) -> Path:
@@ -56,7 +52,7 @@ def make_directory(directory: Path) -> tuple[int, int]:
     :return: the descriptors of the directory and of its lock.
     :raises OSError: it can't be made.
     """
-    _sweep(directory.parent)
+    marks.remove_dead(directory.parent)
     try:
         opened = trusted.make_directory(str(directory))
     except SiteError as error:
@@ -64,14 +60,17 @@ def make_directory(directory: Path) -> tuple[int, int]:
     lock = -1
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        lock = os.open(f".{_LOCK}", flags, 0o600, dir_fd=opened)
-        with contextlib.suppress(OSError):  # a file system without locks: nobody else can take it either
+        lock = os.open(f".{marks.LOCK}", flags, 0o600, dir_fd=opened)
+        with contextlib.suppress(OSError):  # a file system without locks: no other can take it either
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(f".{_LOCK}", _LOCK, src_dir_fd=opened, dst_dir_fd=opened)  # now others may ask whether we live
+        os.rename(
+            f".{marks.LOCK}", marks.LOCK, src_dir_fd=opened, dst_dir_fd=opened
+        )  # now others may ask whether we live
     except BaseException:
         os.close(opened)
         if lock >= 0:
             os.close(lock)
+        shutil.rmtree(directory, ignore_errors=True)  # without a lock, it would be in the way of the next try
         raise
     return opened, lock
 
@@ -157,15 +156,3 @@ class SpillDirectory:
             os.close(self._lock)
             os.close(self._opened)
             self._opened = self._lock = -1
-
-
-def _sweep(base: Path) -> None:
-    """Remove our directories whose workers are gone."""
-    for directory in base.glob(f"{_PREFIX}{os.getuid()}-*"):
-        with contextlib.suppress(OSError, SiteError), trusted.private_directory(directory) as opened:
-            lock = os.open(_LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
-            finally:
-                os.close(lock)

@@ -66,7 +66,7 @@ class WorkerState:
             for one in task.missing:
                 assert task in self.waiting_for[one]
         for one, tasks in self.waiting_for.items():
-            assert tasks, f"nobody waits for {one}"
+            assert tasks, f"no task waits for {one}"
             for task in tasks:
                 assert one in task.missing
                 assert self.fetching.get(task.key) is task

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpclaunch import file_errors
 from hpclaunch.worker.commands import DeleteFile, WriteResult
 from hpclaunch.worker.reactor import WorkerReactor
 from hpclaunch.worker.vitals import memory_of
@@ -134,7 +135,7 @@ class Storage:
         try:
             file = await self._in_thread(self._directory.write, command.payload)
         except OSError as error:
-            why = f"{error.strerror or error} ({self._directory.directory})"
+            why = file_errors.told(error, self._directory.directory)
             self._reactor.on_result_not_written(command.key, command.payload, why)
         else:
             self._reactor.on_result_written(command.key, command.payload, file)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import mmap
 import os
 import secrets
@@ -34,6 +33,7 @@ from hpclaunch.worker import deaths, process, restarts
 from hpclaunch.worker.arrivals import has_run_tasks, read_arrivals, shared_bytes
 from hpclaunch.worker.deaths import Death
 from hpclaunch.worker.executor import read_slots
+from hpclaunch.worker.head_file import HeadFile
 from hpclaunch.worker.interface import interface_address
 from hpclaunch.worker.memory import limits_of, room_of
 from hpclaunch.worker.preload import preload
@@ -61,6 +61,10 @@ _FACTS_FOR_TASKS = ("result_memory",)
 
 class _Signal(BaseException):
     """A signal came that ends the job."""
+
+
+class _HeadLostError(SiteError):
+    """The head could not be reached for as long as a worker waits for it."""
 
 
 class Options(NamedTuple):
@@ -109,13 +113,8 @@ class Supervisor:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.facts = _read_facts(options.directory)
         secure = options.security
-        if self.facts.get("security", True) != secure:
-            raise SiteError(
-                f"{options.directory / 'cluster.json'} contradicts the job script, which says that security is "
-                f"{'on' if secure else 'off'}: one of them was changed after the cluster was made"
-            )
+        self._head_file = HeadFile(options.directory, options.job_id, security=secure)
         self._listen = tls.server_context(options.directory, "worker") if secure else None
         self._dial: ssl.SSLContext | None = tls.client_context(options.directory, "worker") if secure else None
         self._secret = options.secret or secrets.token_bytes(m.PASS_BYTES)  # never in a file, argv or environment
@@ -160,6 +159,12 @@ class Supervisor:
             while not self._end_reason:
                 self._serve_connection()
             self._say_goodbye()
+        except _HeadLostError as error:
+            self._kill_children()
+            code = self._fail(str(error))
+            if self.options.rank_pid is None:  # a rank's directory is its own
+                self._head_file.clean_up()
+            return code
         except SiteError as error:
             return self._fail(str(error))
         finally:
@@ -168,6 +173,11 @@ class Supervisor:
         return self._exit_code
 
     # --- the head
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the head says of itself."""
+        return self._head_file.facts
 
     def _connect(self) -> None:
         """Reach the head at one of its addresses, trying for ``death-timeout`` seconds; a signal ends that.
@@ -198,6 +208,7 @@ class Supervisor:
         pause = 0.1
         is_rank, refused_since = self.options.rank_pid is not None, 0.0
         while True:
+            self._head_file.look()
             tried: list[str] = []
             refused: set[str] = set()
             for address in self.facts["addresses"]:
@@ -220,15 +231,13 @@ class Supervisor:
                     f"the head is gone: nothing listens at {', '.join(sorted(refused))} any more, so the cluster "
                     "has ended; the head's rank says why"
                 )
-            if time.monotonic() + pause > until:
-                raise SiteError(
+            if time.monotonic() >= until:
+                raise _HeadLostError(
                     f"the worker could not reach the head from {socket.gethostname()} within "
                     f"{self.options.death_timeout:g} s (tried {'; '.join(tried)})"
                 )
-            time.sleep(pause)
+            time.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(2.0, pause * 2)
-            with contextlib.suppress(SiteError):  # a restarted head may have other addresses
-                self.facts = _read_facts(self.options.directory)
 
     def _on_connected(self, address: str, welcome: m.Welcome) -> None:
         assert self._head is not None
@@ -515,7 +524,7 @@ class Supervisor:
     def _on_signal(self, number: int, frame: Any) -> None:
         if number in (signal.SIGUSR1, signal.SIGUSR2):
             self._warned_by = self._warned_by or signal.Signals(number).name
-            if self._is_connecting:  # there is nobody to whom anything could be moved
+            if self._is_connecting:  # there is no worker to which anything could be moved
                 self._end(f"the batch system announced the end of the job ({self._warned_by})", 0)
                 raise _Signal
         if number == signal.SIGTERM and self.options.rank_pid == os.getppid():
@@ -527,7 +536,7 @@ class Supervisor:
                 raise _Signal
 
     def _say_goodbye(self) -> None:
-        """Tell the head why this job ends, so that nobody else has to be blamed for it."""
+        """Tell the head why this job ends, so that nothing else is blamed for it."""
         if self._head is not None:
             with contextlib.suppress(PeerError):
                 self._head.send([m.Goodbye(self._end_reason)], timeout=1.0)
@@ -554,7 +563,7 @@ class Supervisor:
         """Say once, to who wants to know, how the start went: "ready", or the reason why not."""
         fd, self._ready_fd = self._ready_fd, None
         if fd is not None:
-            with contextlib.suppress(OSError):  # nobody waits for it any more
+            with contextlib.suppress(OSError):  # no process waits for it any more
                 os.write(fd, word.encode())
             os.close(fd)
 
@@ -565,18 +574,3 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"hpclaunch worker, job {self.options.job_id}: {text}", file=sys.stderr, flush=True)
-
-
-def _read_facts(directory: Path) -> dict[str, Any]:
-    """Read the head's file in the run directory.
-
-    :raises SiteError: it is not there: the directory is not on a file system that the node shares.
-    """
-    path = directory / "cluster.json"
-    try:
-        return dict(json.loads(trusted.read_file(path)))
-    except (OSError, ValueError) as error:
-        raise SiteError(
-            f"{path} can't be read on {socket.gethostname()}: {error}. The run directory must be on a file system "
-            "that login and compute nodes share: set shared-temp-directory to one, or the cluster was closed"
-        ) from None

@@ -12,6 +12,7 @@ import importlib
 import itertools
 import os
 import shutil
+import socket
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from hpclaunch import trusted
+from hpclaunch import file_errors, trusted
+from hpclaunch.errors import SiteError
 from hpclaunch.worker.spill import make_directory
 
 _ARCHIVES = (".zip", ".egg", ".whl")
@@ -41,14 +43,14 @@ class Uploads:
         """Make a module, or an archive of modules, importable; say whether anything has changed by that.
 
         :raises Exception: a module that is loaded already can't be loaded from this; nothing has changed then.
-        :raises SiteError: another user could put his modules in the place of these.
+        :raises SiteError: another user could put his modules in the place of these, or the file can't be written;
+            nothing has changed then.
         """
         name = Path(name).name
         before = self._places.get(name)
         if before is not None and before.read_bytes() == data:
             return False
-        place = self._new_directory() / name
-        place.write_bytes(data)
+        place = self._write(name, data)
         path = list(sys.path)
         _replace_entry(before, place)
         try:
@@ -84,6 +86,26 @@ class Uploads:
             for descriptor in self._opened:
                 os.close(descriptor)
             self._opened = None
+
+    def _write(self, name: str, data: bytes) -> Path:
+        """Write a file into a directory of its own.
+
+        :raises SiteError: the disk is full, or the like; nothing of it is left.
+        """
+        directory: Path | None = None
+        try:
+            directory = self._new_directory()
+            (directory / name).write_bytes(data)
+        except OSError as error:
+            place = directory or self._directory
+            why = file_errors.told(error, place)
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise SiteError(
+                f"worker on {socket.gethostname()}: {name} ({len(data)} bytes) can't be written: {why} Workers "
+                "put uploads into local-directory, or TMPDIR without it"
+            ) from None
+        return directory / name
 
     def _new_directory(self) -> Path:
         if self._opened is None:

@@ -60,7 +60,7 @@ class FakeSlurm:
         return 0, f"{number}\n", ""
 
     def deliver(self) -> None:
-        """Carry out the submissions that came to nobody's notice."""
+        """Carry out the submissions that came unnoticed."""
         for words in self.mailbox:
             self.sbatch(words)
         self.mailbox.clear()

@@ -19,6 +19,7 @@ from hpclaunch.batch.local import LocalProcesses
 from hpclaunch.batch.queue import BatchQueue
 from hpclaunch.errors import SubmitError
 from hpclaunch.transport.local import LocalTransport
+from tests.small_disk import SmallDisk, small_disk
 from tests.testbed.beds import wait_until
 
 
@@ -280,3 +281,48 @@ def test_submissions_at_the_same_time_get_numbers_of_their_own(world: World) -> 
     found = asyncio.run(many())
     assert len({one for ids in found for one in ids}) == 16
     world.usage(*(one for ids in found for one in ids))
+
+
+@pytest.fixture
+def full_world(tmp_path: Path) -> Iterator[tuple[World, SmallDisk]]:
+    with small_disk(tmp_path / "disk") as disk:
+        world = World(disk.path)
+        yield world, disk
+        disk.empty()
+        world.cancel(*world.ids)
+
+
+@pytest.mark.parametrize("free", [0, 4096, 8192])
+def test_a_job_that_cannot_be_written_down_is_not_submitted(
+    full_world: tuple[World, SmallDisk], free: int, tmp_path: Path
+) -> None:
+    world, disk = full_world
+    world.usage(*world.submit("true"))  # the spool is there
+    disk.path.joinpath("job.sh").write_text(f"touch {tmp_path}/has-run")
+    disk.fill(free=free)
+    with pytest.raises(
+        SubmitError, match=r"No space left on device: .*spool/2/1/.*0 bytes and \d+ inodes are free"
+    ):
+        asyncio.run(world.queue.submit(disk.path / "job.sh", 3))
+    assert world.poll("2.1", "2.2", "2.3") == [] or set(world.states("2.1")) == {JobState.ENDED}
+    assert not (tmp_path / "has-run").exists()
+    disk.empty()
+    assert world.usage(*world.submit("exit 3"))["3.1"].reason == "exit code 3"
+
+
+def test_the_end_of_a_job_is_known_though_the_disk_is_full(
+    full_world: tuple[World, SmallDisk], tmp_path: Path
+) -> None:
+    world, disk = full_world
+    ids = world.submit(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo much output; exit 3", count=2)
+    disk.fill()
+    (tmp_path / "go").touch()
+    assert {usage.reason for usage in world.usage(*ids).values()} == {"exit code 3"}
+
+
+def test_a_job_is_cancelled_though_the_disk_is_full(full_world: tuple[World, SmallDisk]) -> None:
+    world, disk = full_world
+    ids = world.submit("exec sleep 1000")
+    disk.fill()
+    world.cancel(*ids)
+    assert world.usage(*ids)[ids[0]].reason in ("cancelled", "killed by SIGTERM")

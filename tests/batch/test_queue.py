@@ -1,4 +1,4 @@
-"""The queue over a batch system that loses answers, refuses, is down for a while, or is slow to let go of jobs."""
+"""The queue over a batch system that loses answers, refuses, is down for a while, or is slow to remove jobs."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def test_leftovers_are_named_and_the_others_are_gone(slurm_in_memory: FakeSlurm)
 
 
 def test_jobs_of_a_host_that_is_gone_are_told_as_such(tmp_path: Path) -> None:
-    """Grid Engine keeps them as "dr" for ever."""
+    """Grid Engine keeps them as "dr" for good."""
     job = "<JB_job_number>7</JB_job_number><state>dr</state><queue_name>all.q@sge2.site</queue_name>"
 
     class Gone:

@@ -66,7 +66,7 @@ class Watched(Ours):
         super().__init__(trace, **policy)
         self.wanted_at: dict[str, int] = {kind.name: -1 for kind in trace.kinds}
         self.is_spending = "core_hours" in policy
-        self.turns = 0  # from letting go to submitting
+        self.turns = 0  # from retiring to submitting
         self._let_go = dict.fromkeys(self.wanted_at, False)
 
     def step(self, world: World) -> None:
@@ -85,13 +85,13 @@ class Watched(Ours):
             self._count_turns(kind, bool(gone), any(job not in before[kind.name] for job in live))
 
     def _need(self, world: World, kind: Kind) -> int:
-        """Return the jobs that the work is worth, reckoned anew."""
+        """Return the jobs that the work is worth, reckoned again."""
         count, seconds = work(world, kind.name)
         return min(world.trace.maximum, math.ceil(min(count, math.ceil(seconds / 5)) / kind.slots))
 
     def _check_gone(self, world: World, kind: Kind, gone: list[SimJob], tasks: dict[str, int]) -> None:
-        assert all(not tasks[job.id] for job in gone), "a job with tasks was let go"
-        assert len(world.live(kind.name)) >= self._need(world, kind), "a job was let go that is needed now"
+        assert all(not tasks[job.id] for job in gone), "a job with tasks was retired"
+        assert len(world.live(kind.name)) >= self._need(world, kind), "a job was retired that is needed now"
         if any(job.started is None for job in gone):
             assert world.now - self.wanted_at[kind.name] >= self.grace, "a queued job had just been needed"
 
@@ -103,7 +103,7 @@ class Watched(Ours):
 
 
 def losses(world: World) -> int:
-    """Return how often jobs ended, or were put back, without having been let go."""
+    """Return how often jobs ended, or were put back, without having been retired."""
     ended = sum(not job.is_leaving for job in world.jobs)
     return ended + sum(job.earlier_seconds > 0 for job in world.jobs)
 
@@ -118,7 +118,7 @@ def test_the_work_ends_within_the_limits(trace: Trace, seed: int) -> None:
     assert all(job.ended is not None for job in world.jobs)
     kinds = {kind.name: kind for kind in trace.kinds}
     useful = [min(trace.maximum, math.ceil(burst.tasks / kinds[burst.kind].slots)) for burst in trace.bursts]
-    # inputs may come one after another, further apart than an idle job is kept: then each is work that comes anew
+    # inputs may come one after another, further apart than an idle job is kept: then each is new work
     apart = sum(burst.tasks for burst in trace.bursts if burst.after is not None and burst.pause is None)
     assert world.submitted <= 2 * sum(useful) + apart + losses(world)
     assert chooser.turns <= 2 * len(trace.bursts) + apart + losses(world)
@@ -157,7 +157,7 @@ def test_a_budget_holds_when_jobs_run_twice(wait: int, jobs: float, seconds: int
 def test_the_bounds_are_below_what_anybody_took(trace: Trace, seed: int) -> None:
     seconds, core_seconds = least(trace, seed)
     for chooser in (Ours(trace), Dask(trace)):
-        with contextlib.suppress(EndlessError):  # Dask's may go on for ever
+        with contextlib.suppress(EndlessError):  # Dask's may never end
             world = World(trace, seed).run(chooser, limit=6000)
             assert world.turnaround >= seconds
             assert world.core_seconds >= core_seconds

@@ -85,14 +85,14 @@ def test_clean_removes_what_a_dead_head_has_left(mine: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["down", "nobody"], 2, "no running cluster is named 'nobody'"),
-        (["jobs", "nobody"], 2, "no running cluster is named 'nobody'"),
+        (["down", "unknown"], 2, "no running cluster is named 'unknown'"),
+        (["jobs", "unknown"], 2, "no running cluster is named 'unknown'"),
         (["up", "nosuch"], 2, "there is no section 'nosuch'"),
         (["up", "sge", "--cores", "2"], 2, "memory must be given"),
         (["up", "local", "--cores", "none"], 2, "cores: must be a whole number"),
         (["up", "local", "--log-directory", "/proc/x"], 2, "log-directory /proc/x can't be made"),
         (["frobnicate"], 2, "No such command"),
-        (["scale", "nobody", "many"], 2, "many"),
+        (["scale", "unknown", "many"], 2, "many"),
     ],
 )
 def test_mistakes(argv: list[str], code: int, words: str, typed: Typed) -> None:

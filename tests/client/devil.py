@@ -1,4 +1,4 @@
-"""Somebody who kills and freezes the processes of a cluster, one after another, for as long as a block lasts."""
+"""A thread that kills and freezes the processes of a cluster, one after another, for as long as a block lasts."""
 
 from __future__ import annotations
 

@@ -11,11 +11,22 @@ from typing import Any
 
 from hpclaunch import Client
 from hpclaunch.client.core import ClientCore
+from hpclaunch.client.submission.submit import Submission
 
 
 def core_of(client: Client) -> ClientCore:
     """Return what all parts of a client share."""
     return client._core
+
+
+def submission_of(client: Client) -> Submission:
+    """Return what submits a client's tasks."""
+    return client._submission
+
+
+def block(client: Client, address: str) -> None:
+    """Have a client take a worker for one that it can't reach, as behind a firewall."""
+    client._core.fetcher._unreachable[address] = "a firewall"
 
 
 def request(client: Client, method: str, **params: Any) -> Any:
@@ -28,11 +39,6 @@ def request_soon(client: Client, method: str, **params: Any) -> concurrent.futur
     """Ask the head something; the answer comes later."""
     link = client._core.link
     return asyncio.run_coroutine_threadsafe(link.session.request(method, **params), link.thread.loop)
-
-
-def flush(client: Client) -> None:
-    """Send what the client has queued."""
-    client._core.link.flush()
 
 
 def calls_outstanding(client: Client) -> int:

@@ -169,7 +169,7 @@ def test_what_nobody_awaits_any_more_is_given_up(play: Callable[[Scene], Any]) -
         assert await third.acquire(timeout=10)  # the other would have it
         await third.release()
         await Queue("q").put(1)
-        assert await Queue("q").get(timeout=10) == 1  # somebody would have taken it
+        assert await Queue("q").get(timeout=10) == 1  # a client would have taken it
 
     play(scene)
 

@@ -39,7 +39,7 @@ class Wordless(Exception):
 
 
 class Exiting(Exception):
-    """Ends the process of whoever unpickles it."""
+    """Ends the process that unpickles it."""
 
     def __reduce__(self) -> Any:
         return sys.exit, (3,)

@@ -30,6 +30,7 @@ from hpclaunch.errors import (
 )
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import core_of
 from tests.comm.minihead import MiniCluster
 
 # --- submit
@@ -368,7 +369,7 @@ def test_waiting_in_our_own_loop_is_an_error_not_a_deadlock(client: Client) -> N
         future_there.result()
 
     with pytest.raises(RuntimeError, match="would never end"):
-        client._core.link.thread.run(in_the_loop())
+        core_of(client).link.thread.run(in_the_loop())
     assert future.result(10) == 2
 
 
@@ -504,7 +505,7 @@ def test_what_has_no_future_is_forgotten(client: Client) -> None:
     assert client.gather(futures) == list(range(1, 11))
     del futures
     until(lambda: client.scheduler_info()["tasks"] == 0)
-    assert not client._core.table._futures
+    assert not client.futures
 
 
 def test_pending_tasks_without_futures_are_not_run(client: Client, tmp_path: Path) -> None:
@@ -727,17 +728,17 @@ def test_a_release_is_sent_also_while_its_future_is_still_being_deleted(
     """Weak references to an object lead there until its ``__del__`` has returned, as another thread may see."""
 
     async def flush() -> None:
-        client._core.link.flush()
+        core_of(client).link.flush()
 
-    note = client._core.table.note_release
+    note = core_of(client).table.note_release
     seen: list[dict[Any, Any]] = []
 
     def note_slowly(key: str) -> None:
         note(key)
         seen.append(client.futures)
-        client._core.link.thread.run(flush())
+        core_of(client).link.thread.run(flush())
 
-    monkeypatch.setattr(client._core.table, "note_release", note_slowly)
+    monkeypatch.setattr(core_of(client).table, "note_release", note_slowly)
     future = client.submit(work.inc, 1)
     assert future.result(10) == 2
     del future

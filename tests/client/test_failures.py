@@ -81,7 +81,7 @@ def test_workers_that_somebody_kills_are_hardly_held_against_their_tasks(
     until(lambda: work.times_called(notes) == 7)
     blames = request(client, "blame")
     assert [blame for blame, _ in blames] == ["others"] * 6
-    assert "killed by signal 9 (SIGKILL) by somebody: it had used little memory" in blames[0][1]
+    assert "killed by signal 9 (SIGKILL) from outside: it had used little memory" in blames[0][1]
     gate.touch()
     assert future.result(20) == 5
 

@@ -186,7 +186,7 @@ def test_a_disk_that_takes_no_more_is_said_and_tried_again(own_cluster: Make, tm
     (worker,) = children(cluster.jobs[0].pid)
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (3 * MB, resource.RLIM_INFINITY))
     made = client.map(work.big, [4 * MB] * 5, range(5))
-    until(lambda: "they can't be written to disk: File too large" in cluster.logs(), "saying so")
+    until(lambda: "they can't be written to disk: file too large" in cluster.logs(), "saying so")
     assert spilled(tmp) == []
     assert [value[0] for value in client.gather(made)] == list(range(5))
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -40,7 +40,7 @@ def test_a_crash_in_an_actor_shows_its_lines_and_what_to_do(own_cluster: Make) -
     assert first.startswith(
         "actor mine (Crashing) was lost with its worker 1.1-0: its process was killed by signal 11"
     )
-    assert first.endswith("submit(..., actor=True, restarts=N) would have it made anew, from its arguments")
+    assert first.endswith("submit(..., actor=True, restarts=N) re-creates it, from its arguments")
     assert "1.log ends with:" in printed[0]
     assert "in read_nowhere" in str(printed)
 
@@ -59,7 +59,7 @@ def test_one_of_hundreds_that_ends_its_process_fails_alone(own_cluster: Make) ->
 
 @pytest.mark.slow
 def test_a_task_of_a_task_that_ends_its_process_is_the_outer_ones_error(own_cluster: Make) -> None:
-    """Also where both run on one worker, so that the outer one begins anew each time."""
+    """Also where both run on one worker, so that the outer one begins again each time."""
     _, client = own_cluster(jobs=1)
     with pytest.raises(KilledWorkerError) as caught:
         client.submit(work.leave_in_a_task, 3, key="outer").result(300)

@@ -143,7 +143,7 @@ def wait_if_odd(x: int, path: str) -> int:
 
 
 def swell(size: int) -> None:
-    """Say so, then take more and more memory, without ever letting go of the interpreter's lock for long."""
+    """Say so, then take more and more memory, without ever releasing the interpreter's lock for long."""
     print("greedy is about to swell", file=sys.stderr, flush=True)
     kept = bytearray()
     while len(kept) < size:
@@ -286,7 +286,7 @@ def own_key() -> str:
 
 
 def check_forever(notes: str) -> None:
-    """Run until nobody wants it any more; note that then."""
+    """Run until it is not wanted any more; note that then."""
     from hpclaunch import get_task
 
     task = get_task()

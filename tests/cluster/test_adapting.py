@@ -36,7 +36,7 @@ def test_a_cluster_follows_the_work(processes: bool) -> None:
             wait_until(gone(cluster), "idle jobs to go")
         text = str(cluster.adapt_log())
         assert "the maximum is 2" in text
-        assert "idle for 0.3 s and let go: there is nothing to do" in text
+        assert "idle for 0.3 s and retired: there is nothing to do" in text
         assert max(row["wish"] for row in cluster.adapt_log()) == 2
 
         cluster.adapt(minimum_jobs=1, maximum_jobs=1, **QUICK)  # replaces what was said
@@ -71,7 +71,7 @@ def test_results_of_jobs_that_go_are_moved_first(how: str, tmp_path: Path) -> No
         assert [future.result() for future in futures] == [bytes([number]) * 300_000 for number in range(9)]
         assert sorted((tmp_path / "notes").read_text().split()) == [str(number) for number in range(9)]
         if how == "adapt":
-            assert "idle for 0.3 s and let go" in str(cluster.adapt_log())
+            assert "idle for 0.3 s and retired" in str(cluster.adapt_log())
 
 
 def test_results_that_are_nowhere_else_keep_their_job() -> None:

@@ -122,7 +122,7 @@ def test_without_a_home_that_can_be_used(tmp_path: Path) -> None:
 def test_without_room_for_the_files(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     line = fail("resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))", tmp_path, HPCLAUNCH_RUN_DIRECTORY=str(runs))
-    assert f"the cluster's files can't be written into {runs}: File too large" in line
+    assert f"the cluster's files can't be written into {runs}: file too large" in line
     assert list(runs.iterdir()) == []
 
 

@@ -83,8 +83,8 @@ def test_client_finds_a_cluster_by(cluster: LocalCluster, how: str) -> None:
 
 
 def test_client_of_an_unknown_name(cluster: LocalCluster) -> None:
-    with pytest.raises(UserError, match=f"no running cluster is named 'nobody'; there are: {cluster.name}"):
-        Client("nobody")
+    with pytest.raises(UserError, match=f"no running cluster is named 'unknown'; there are: {cluster.name}"):
+        Client("unknown")
 
 
 def test_job_script_is_byte_for_byte_what_is_submitted(cluster: LocalCluster) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that reach their walltime while they work, on the local batch system: nothing is lost, nobody is blamed."""
+"""Jobs that reach their walltime while they work, on the local batch system: no loss, no task blamed."""
 
 from __future__ import annotations
 

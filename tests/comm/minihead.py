@@ -191,7 +191,7 @@ class MiniCluster:
         return (self.directory / "head.err").read_text()
 
     def close(self) -> None:
-        """End everything; whoever does not, is killed."""
+        """End everything; what does not end is killed."""
         assert self.head.stdin is not None
         self.head.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

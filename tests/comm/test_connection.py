@@ -311,7 +311,7 @@ def test_the_ends_of_a_memory_pair_know_each_other(run: Run) -> None:
     async def scene() -> None:
         ours, theirs = memory_pair("worker", "head")
         assert (ours.peer, theirs.peer) == ("head", "worker")
-        ours.send(m.Heartbeat())  # nobody listens yet; that is no error
+        ours.send(m.Heartbeat())  # no process listens yet; that is no error
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert isinstance(ours, MemoryConnection)

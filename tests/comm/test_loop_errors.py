@@ -1,4 +1,4 @@
-"""Of what the event loop reports, only a write to a connection that is closed is nobody's concern."""
+"""Of what the event loop reports, only a write to a connection that is closed is no concern."""
 
 from __future__ import annotations
 

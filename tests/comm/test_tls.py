@@ -149,7 +149,7 @@ def test_what_belongs_to_another_user_is_refused(credentials: Path, tmp_path: Pa
 
 
 def test_a_directory_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(SiteError, match="can't be read: No such file"):
+    with pytest.raises(SiteError, match="can't be used: no such file"):
         tls.client_context(tmp_path / "gone", "client")
 
 
@@ -268,7 +268,7 @@ def test_older_tls_is_refused(credentials: Path, run: Run) -> None:
     [
         (hello("client", version=99), "protocol version 99.*install the same hpclaunch on both sides"),
         (hello("client", cluster="theirs"), "belongs to cluster theirs, not ours"),
-        (hello("nobody"), "may not act as 'nobody'"),
+        (hello("no-role"), "may not act as 'no-role'"),
         (m.Heartbeat(), "the first message was no greeting"),
     ],
     ids=["version", "cluster", "role", "no hello"],

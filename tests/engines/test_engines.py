@@ -143,7 +143,7 @@ def test_whoever_speaks_for_a_job_shows_its_pass(tmp_path: Path) -> None:
             starts["1.1"] = 2
             members.append(await come("supervisor", other, host="b"))
             assert running.worker_count() == 0
-            with pytest.raises(HandshakeError, match="was put back, and runs anew on b"):
+            with pytest.raises(HandshakeError, match="was put back, and runs again on b"):
                 await come("supervisor", own)
             for member in members:
                 member.close()

@@ -423,7 +423,7 @@ async def test_the_next_head_finds_and_cancels_what_was_left(tmp_path: Path) -> 
         assert sorted(await second.manager.sweep()) == left
         assert second.batch.alive() == []
         assert await second.manager.sweep() == []
-        assert second.manager.table() == []  # tickets of the earlier life are nobody's
+        assert second.manager.table() == []  # tickets of the earlier life are not its own
 
 
 @in_loop

@@ -99,7 +99,7 @@ async def test_jobs_start_go_and_are_replaced(tmp_path: Path) -> None:
         assert set(local.states().values()) == {"up"}
         await until(lambda: local.manager.logs("1.1") == {"1.1": "hello\n"})
 
-        await local.queue.cancel(["1.1"])  # somebody else's qdel
+        await local.queue.cancel(["1.1"])  # another user's qdel
         local.manager.worker_left("1.1", "w", "connection lost")
         await until(lambda: local.states().get("2.1") == "starting")
         assert local.reason("1.1").startswith("cancelled from outside")

@@ -29,7 +29,7 @@ def ended_pid() -> int:
 
 
 def run_unheard(command: list[str], *, is_pipe_open: bool = False) -> int:
-    """Run a head whose owner has died: nobody reads what it says. A fork of his may hold his pipe."""
+    """Run a head whose owner has died: no process reads what it says. A fork of his may hold his pipe."""
     (hearing, saying), (holding, held) = os.pipe(), os.pipe()
     os.close(hearing)
     if not is_pipe_open:

@@ -74,7 +74,7 @@ def test_a_smaller_wish_lets_expiring_jobs_go_too() -> None:
 
 
 def test_a_job_that_ends_by_its_walltime_is_no_failure() -> None:
-    """Jobs that live a second less than it takes to prove them: still nobody is blamed."""
+    """Jobs that live a second less than it takes to prove them: still none is blamed."""
     world = World(Limits(), walltime=None)
     world.scale(2)
     world.run()
@@ -117,4 +117,4 @@ def test_a_job_that_is_put_back_has_a_new_life() -> None:
     world.batch.jobs["1.1"].state, world.batch.jobs["1.1"].started = world.batch.jobs["2.1"].state, None
     world.pass_time(30)
     assert not job.is_expiring
-    assert world.ledger.book.live_count() == 1, "one of the two was let go"
+    assert world.ledger.book.live_count() == 1, "one of the two was retired"

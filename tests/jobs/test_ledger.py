@@ -763,7 +763,7 @@ def test_a_job_that_was_told_to_end_and_put_back_is_not_run_again(world: World, 
     assert story.count("put back in the queue by the batch system, and cancelled") == 1
     assert "why it was put back: its node failed (node1)" in story
     assert "from outside" not in story
-    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run anew")
+    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run again")
 
 
 def told_to_end(world: World, exit_code: int) -> None:
@@ -782,7 +782,7 @@ def test_a_job_that_ended_before_it_was_seen_to_be_put_back_is_told_of_rightly_a
     assert world.states()["1.1"] == "ended"
     world.run()
     world.pass_time(5.0)
-    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run anew")
+    assert world.reason("1.1").startswith("put back in the queue by the batch system, and not run again")
     story = "".join(world.ledger.jobs["1.1"].story_lines())
     assert "why it was put back: its node failed (node1)" in story
     assert "from outside" not in story

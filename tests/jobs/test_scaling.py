@@ -1,4 +1,4 @@
-"""How many to submit, and which to let go."""
+"""How many to submit, and which to retire."""
 
 from __future__ import annotations
 

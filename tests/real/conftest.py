@@ -90,7 +90,7 @@ class RealBed:
             subprocess.run([*kill, "-CONT", pid], check=True)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job as somebody outside of hpclaunch would."""
+        """Cancel a job as a user outside of hpclaunch would."""
         command = {"slurm": "scancel", "sge": "qdel"}[self.name]
         done = self.bed.run([command, job_id])
         assert done.exit_code == 0, done

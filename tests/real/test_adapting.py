@@ -19,7 +19,7 @@ def test_a_cluster_grows_and_shrinks_with_the_work(real: RealBed) -> None:
     assert said["most"] == 4
     assert said["jobs"] == 4, said["log"]
     assert "4 jobs more" in said["log"]
-    assert "idle for 2 s and let go: there is nothing to do" in said["log"]
+    assert "idle for 2 s and retired: there is nothing to do" in said["log"]
 
 
 def test_the_group_grows_that_the_work_asks_for(real: RealBed) -> None:

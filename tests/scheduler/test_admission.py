@@ -1,4 +1,4 @@
-"""Room for values that clients send through the head: never too much, and everybody gets some in the end."""
+"""Room for values that clients send through the head: never too much, and every client gets some in the end."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_whoever_asks_there_is_never_too_much_and_all_get_room(steps: list[tuple
         granted: list[tuple[Any, int]] = []  # and not sent yet
         tasks: list[asyncio.Task[None]] = []
 
-        async def ask(peer: Any, size: int) -> None:
-            await room.ask(peer, size)
+        async def admit(peer: Any, size: int) -> None:
+            await room.admit(peer, size)
             granted.append((peer, size))
 
         def send(which: int) -> None:
@@ -38,7 +38,7 @@ def test_whoever_asks_there_is_never_too_much_and_all_get_room(steps: list[tuple
             peer, size = granted.pop(which % len(granted))
             if not peer.is_closed:
                 backlog += size
-                room.on_come(peer, size)
+                room.on_received(peer, size)
 
         def check() -> None:
             coming = [size for peer, size in granted if not peer.is_closed]
@@ -47,7 +47,7 @@ def test_whoever_asks_there_is_never_too_much_and_all_get_room(steps: list[tuple
 
         for what, which, size in steps:
             if what == "a":
-                tasks.append(asyncio.ensure_future(ask(peers[which], size)))
+                tasks.append(asyncio.ensure_future(admit(peers[which], size)))
             elif what == "s" and granted:
                 send(which)
             elif what == "t":
@@ -77,13 +77,13 @@ def test_what_a_client_that_is_gone_was_promised_is_for_others() -> None:
     async def scene() -> None:
         room = Admission(lambda: 0)
         one, other = FakePeer(), FakePeer()
-        await room.ask(one, MOST_BYTES_IN_ALL)  # type: ignore[arg-type]
-        asking = asyncio.ensure_future(room.ask(other, 1))  # type: ignore[arg-type]
+        await room.admit(one, MOST_BYTES_IN_ALL)  # type: ignore[arg-type]
+        asking = asyncio.ensure_future(room.admit(other, 1))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         assert not asking.done()
         one.is_closed = True
         room.serve()
         await asking
-        assert list(room.promised.values()) == [1]
+        assert list(room.granted.values()) == [1]
 
     asyncio.run(scene())

@@ -39,7 +39,7 @@ class WishingMachine(ClusterMachine):
             world.reactor.on_tasks_returned(name, taken)
             world.check()
         cancelled = client_events.on_unstarted_settled(world.reactor.lifecycle, which)
-        assert not world.state.recanted
+        assert not world.state.cancelled_unstarted
         running = {key for worker in world.workers.values() for key in worker.running}
         assigned = {k for k, t in world.state.tasks.items() if t.state == ASSIGNED}
         assert not running & assigned & set(cancelled)
@@ -99,7 +99,7 @@ def test_a_failed_task_is_retried_though_nobody_has_its_inputs(how: str) -> None
     world.release(client, "a", "b", "c")
     world.settle(how)
     assert client.futures == {"d": "failed"}
-    assert not any(worker.holds for worker in world.state.workers.values()), "what nobody needs now is not kept"
+    assert not any(worker.holds for worker in world.state.workers.values()), "what is not needed now is not kept"
     client.futures["d"] = PENDING
     client_events.on_tasks_retried(world.reactor.lifecycle, client.name, ["d"])
     world.check()
@@ -125,7 +125,7 @@ def test_everybody_hears_that_a_task_is_run_once_more() -> None:
     world.settle()
     assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
     two.futures["b"] = one.futures["a"] = PENDING
-    client_events.on_tasks_retried(world.reactor.lifecycle, two.name, ["b"])  # somebody was quicker
+    client_events.on_tasks_retried(world.reactor.lifecycle, two.name, ["b"])  # a client was quicker
     client_events.on_tasks_retried(world.reactor.lifecycle, one.name, ["a", "unknown"])
     world.settle()
     assert (one.futures, two.futures) == ({"a": "done"}, {"b": "done"})
@@ -273,7 +273,7 @@ def test_a_value_that_is_brought_to_a_worker() -> None:
 def test_a_value_whose_client_is_gone_is_let_go_of() -> None:
     world = a_world()
     worker = world.join(1)
-    bring(world, worker.name, "value", "nobody")
+    bring(world, worker.name, "value", "none")
     world.settle("small")
     assert not world.state.tasks
     assert not worker.reactor.state.store
@@ -294,7 +294,7 @@ def test_values_go_where_there_are_least() -> None:
         workers[0].address
     }
     assert scattered.assign_values(world.state, [1] * 2, []) == []
-    world.state.workers[names[1]].address = ""  # nobody can reach it
+    world.state.workers[names[1]].address = ""  # it can't be reached
     assert "" not in {address for address, _ in scattered.assign_values(world.state, [1] * 9, names)}
 
 
@@ -375,7 +375,7 @@ def test_a_value_that_is_lost_is_not_run_when_it_is_retried() -> None:
     (client,) = world.clients.values()
     client_events.on_data_put(
         world.reactor.lifecycle, client.name, m.Put("data", 100_000), None
-    )  # there is nobody to keep it
+    )  # there is no worker to keep it
     world.submit(client, ["use"], [["data"]])
     for key in ("data", "use", "unheard of"):
         client.futures[key] = PENDING

@@ -1,4 +1,4 @@
-"""Named things: whoever comes, waits, gives up or dies, each question is answered once and nothing is left."""
+"""Named things: whatever client comes, waits or dies, each request is answered once and nothing is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, LetGo, NamedThings
+from hpclaunch.scheduler.coordination import Answer, HandOver, Keep, NamedPrimitives, Release
 
 CLIENTS = ["a", "b", "c"]
 KEYS = ["k1", "k2", "k3"]
@@ -23,7 +23,7 @@ class NamedMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.named = NamedThings()
+        self.named = NamedPrimitives()
         self.ticket = 0
         self.open: set[tuple[str, int]] = set()
         self.answers: dict[tuple[str, int], Any] = {}
@@ -44,13 +44,13 @@ class NamedMachine(RuleBasedStateMachine):
         for command in self.named.take_commands():
             if isinstance(command, Answer):
                 one = command.client, command.ticket
-                assert one in self.open, "answered twice, or somebody who has gone"
+                assert one in self.open, "answered twice, or a client that has gone"
                 self.open.discard(one)
                 self.answers[one] = command.value
             elif isinstance(command, Keep):
                 assert not self.kept & set(command.keys)
                 self.kept |= set(command.keys)
-            elif isinstance(command, LetGo):
+            elif isinstance(command, Release):
                 assert set(command.keys) <= self.kept
                 self.kept -= set(command.keys)
             else:
@@ -60,8 +60,8 @@ class NamedMachine(RuleBasedStateMachine):
 
     @rule(who=who, name=names, limit=st.integers(1, 2))
     def acquire(self, who: str, name: str, limit: int) -> None:
-        thing = self.named.things.get(("permit", name))
-        agreed = {thing.limit} if thing is not None else set()
+        primitive = self.named.primitives.get(("permit", name))
+        agreed = {primitive.limit} if primitive is not None else set()
         one = self.ask(who, "permit", "acquire", name, limit=limit)
         was_refused = self.answers.get(one, [True])[0] == "refused"
         assert was_refused or agreed <= {limit}, "two numbers of permits at once"
@@ -96,9 +96,9 @@ class NamedMachine(RuleBasedStateMachine):
 
     @rule(name=names, which=st.integers(0, 9))
     def release(self, name: str, which: int) -> None:
-        thing = self.named.things.get(("permit", name))
-        if thing is not None and thing.holders:
-            holder = list(thing.holders)[which % len(thing.holders)]
+        primitive = self.named.primitives.get(("permit", name))
+        if primitive is not None and primitive.holders:
+            holder = list(primitive.holders)[which % len(primitive.holders)]
             one = self.ask(holder[0], "permit", "release", name, lease=holder[1])
             assert self.answers[one] == [True, True]
             again = self.ask(holder[0], "permit", "release", name, lease=holder[1])
@@ -154,20 +154,20 @@ class NamedMachine(RuleBasedStateMachine):
         self.open = {one for one in self.open if one[0] != who}
         self.named.on_client_left(who)
         self.settle()
-        assert not any(h[0] == who for t in self.named.things.values() for h in [*t.holders, *t.waiting])
+        assert not any(h[0] == who for t in self.named.primitives.values() for h in [*t.holders, *t.waiting])
         assert not any(h[0] == who for h in [*self.named.locks.held, *self.named.locks.waiting])
 
     def teardown(self) -> None:
         for client in CLIENTS:
             self.leave(client)
-        for kind, name in list(self.named.things):
+        for kind, name in list(self.named.primitives):
             if kind == "event":
                 self.ask("z", kind, "clear", name)
             elif kind == "queue":
                 self.ask("z", kind, "get", name, batch=-1)
             else:
                 self.ask("z", kind, "delete", name)
-        assert not self.named.things
+        assert not self.named.primitives
         assert not self.named.limits
         assert not self.named.locks.held
         self.leave("z")
@@ -180,12 +180,12 @@ TestNamed = NamedMachine.TestCase
 TestNamed.settings = settings(stateful_step_count=50, deadline=None)
 
 
-def answers(named: NamedThings) -> dict[tuple[str, int], Any]:
+def answers(named: NamedPrimitives) -> dict[tuple[str, int], Any]:
     return {(c.client, c.ticket): c.value for c in named.take_commands() if isinstance(c, Answer)}
 
 
 def test_those_who_wait_are_served_in_their_order() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
     for ticket in range(4):
         named.on_asked("a", ticket, "permit", "acquire", "lock", limit=1)
     assert answers(named) == {("a", 0): [True, 0]}
@@ -195,7 +195,7 @@ def test_those_who_wait_are_served_in_their_order() -> None:
 
 
 def test_a_full_queue_goes_on_when_there_is_room() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
     for ticket in range(3):
         named.on_asked("a", ticket, "queue", "put", "q", data=b"%d" % ticket, keys=[], maxsize=1)
     assert answers(named) == {("a", 0): [True, None]}
@@ -203,16 +203,16 @@ def test_a_full_queue_goes_on_when_there_is_room() -> None:
         named.on_asked("b", ticket, "queue", "get", "q", batch=0)
     got = [value[1][0].data for (client, _), value in sorted(answers(named).items()) if client == "b"]
     assert got == [b"0", b"1", b"2"]
-    assert not named.things
+    assert not named.primitives
 
 
 def test_what_cannot_be_asked() -> None:
-    with pytest.raises(ValueError, match="nobody can explode a queue"):
-        NamedThings().on_asked("a", 1, "queue", "explode", "q")
+    with pytest.raises(ValueError, match="no client can explode a queue"):
+        NamedPrimitives().on_asked("a", 1, "queue", "explode", "q")
 
 
 def test_who_asks_for_many_locks_is_not_overtaken_by_those_who_ask_for_one() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
 
     def take(ticket: int, *names: str, count: int | None = None) -> None:
         named.on_asked("a", ticket, "locks", "acquire", "", names=list(names), count=count or len(names))
@@ -231,7 +231,7 @@ def test_who_asks_for_many_locks_is_not_overtaken_by_those_who_ask_for_one() -> 
 
 
 def test_one_that_gives_up_makes_room_for_those_behind_it() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
     for ticket, names in enumerate([["x"], ["x", "y"], ["y"]]):
         named.on_asked("a", ticket, "locks", "acquire", "", names=names, count=len(names))
     named.on_withdrawn("a", 1)
@@ -239,7 +239,7 @@ def test_one_that_gives_up_makes_room_for_those_behind_it() -> None:
 
 
 def test_a_number_of_permits_is_agreed_on_while_somebody_is_there() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
     named.on_asked("a", 1, "permit", "acquire", "s", limit=3)
     named.on_asked("a", 2, "permit", "release", "s", lease=1)
     named.on_asked("b", 3, "permit", "acquire", "s", limit=2)
@@ -256,7 +256,7 @@ def test_a_number_of_permits_is_agreed_on_while_somebody_is_there() -> None:
 
 
 def test_values_of_a_queue_go_with_the_last_that_closes_it() -> None:
-    named = NamedThings()
+    named = NamedPrimitives()
 
     def ask(client: str, ticket: int, do: str, **how: Any) -> None:
         named.on_asked(client, ticket, "queue", do, "q", **how)
@@ -267,11 +267,11 @@ def test_values_of_a_queue_go_with_the_last_that_closes_it() -> None:
     assert named.kept == {"k": 1}
     ask("a", 4, "close")
     assert not named.kept
-    assert not named.things
+    assert not named.primitives
     assert not named.users
     ask("a", 5, "put", data=b"v", keys=["k"], maxsize=0, opens=True)
     named.on_client_left("a")
-    ask("b", 6, "close", opens=True)  # who has put it in has not said that nobody needs it
+    ask("b", 6, "close", opens=True)  # who has put it in has not said that it is not needed
     assert named.kept == {"k": 1}
     ask("b", 7, "get", batch=0)
     assert not named.users

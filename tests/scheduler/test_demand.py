@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpclaunch.comm import messages as m
-from hpclaunch.scheduler.demand import UNKNOWN_SECONDS, Meter, ReadyWork
+from hpclaunch.scheduler.demand import ASSUMED_SECONDS, Meter, ReadyWork
 from hpclaunch.scheduler.function import LARGE_BYTES
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -56,7 +56,7 @@ def test_nothing_to_do() -> None:
 def test_unknown_functions_are_taken_to_last_half_a_second() -> None:
     desk = Desk()
     desk.submit("f", 10)
-    assert desk.measure() == ([ReadyWork((), 10, 10 * UNKNOWN_SECONDS)], 0, {})
+    assert desk.measure() == ([ReadyWork((), 10, 10 * ASSUMED_SECONDS)], 0, {})
 
 
 def test_known_ones_last_what_they_did_and_waiting_ones_are_counted() -> None:
@@ -113,7 +113,7 @@ def test_work_that_is_given_much_says_how_much() -> None:
     desk.submit("f", 2, args=bytes(LARGE_BYTES))
     desk.submit("f", 1, args=bytes(LARGE_BYTES + 5))
     desk.submit("g", 3)
-    seconds = UNKNOWN_SECONDS
+    seconds = ASSUMED_SECONDS
     assert desk.measure()[0] == [
         ReadyWork((), 3, 3 * seconds),
         ReadyWork((), 3, 3 * seconds, 2 * (LARGE_BYTES + 5)),

@@ -30,11 +30,11 @@ def test_what_only_it_holds_goes_to_others_and_is_not_made_again(world: World) -
     old = holder(world, client, "job", "a", "b")
     new = world.join()
     world.drain(old)
-    assert {task.key for task in evacuation.only_here(world.state.workers[old.name])} == {"a", "b"}
+    assert {task.key for task in evacuation.sole_copies(world.state.workers[old.name])} == {"a", "b"}
     world.move(old)
     world.step()
-    assert not evacuation.only_here(world.state.workers[old.name])
-    world.lose(old, blame="nobody")
+    assert not evacuation.sole_copies(world.state.workers[old.name])
+    world.lose(old, blame="none")
     assert set(world.state.workers[new.name].holds) == {"a", "b"}
     assert not world.state.ready_count
     if not world.fetch_result(client, "a"):  # it asked the old one, and is told of the new
@@ -81,7 +81,7 @@ def test_what_two_leaving_workers_hold_is_moved_once(world: World) -> None:
     world.move(first)
     world.step()
     world.drain(second)
-    assert evacuation.only_here(world.state.workers[first.name])
+    assert evacuation.sole_copies(world.state.workers[first.name])
     third = world.join()
     world.now += evacuation.RETRY_SECONDS
     world.move(first, second)
@@ -109,7 +109,7 @@ def test_a_taker_that_dies_after_its_giver_has_left_costs_a_run_and_no_result(wo
     world.drain(old)
     world.move(old)
     world.step()
-    world.lose(old, blame="nobody")
+    world.lose(old, blame="none")
     world.lose(taker)
     assert world.state.ready_count == 1, "it is made again"
     world.join()
@@ -128,13 +128,13 @@ def test_all_may_leave_but_the_one_that_takes_what_they_have(world: World) -> No
     holder(world, client, "1", "a")
     holder(world, client, "2", "b", "c")
     holder(world, client, "3")
-    assert evacuation.bound_bytes(world.state) == {"1": 0, "2": 2_000_000, "3": 0}
+    assert evacuation.pinned_bytes(world.state) == {"1": 0, "2": 2_000_000, "3": 0}
 
 
 def test_the_last_one_stays(world: World) -> None:
     client = world.join_client()
     holder(world, client, "1", "a")
-    assert evacuation.bound_bytes(world.state) == {"1": 1_000_000}
+    assert evacuation.pinned_bytes(world.state) == {"1": 1_000_000}
 
 
 def test_whoever_works_takes_it(world: World) -> None:
@@ -144,7 +144,7 @@ def test_whoever_works_takes_it(world: World) -> None:
     busy = holder(world, client, "3")
     world.submit(client, ["c"], terms=m.Terms(workers=[busy.name]))
     world.round()
-    assert evacuation.bound_bytes(world.state) == {"1": 0, "2": 0, "3": 0}
+    assert evacuation.pinned_bytes(world.state) == {"1": 0, "2": 0, "3": 0}
 
 
 def test_what_has_no_room_elsewhere_stays_where_it_is(world: World) -> None:
@@ -152,7 +152,7 @@ def test_what_has_no_room_elsewhere_stays_where_it_is(world: World) -> None:
     holder(world, client, "1", "a", "b", memory=10_000_000)
     holder(world, client, "2", "c", "d", "e", memory=10_000_000)  # room for two
     holder(world, client, "3", "f", memory=10_000_000)
-    assert evacuation.bound_bytes(world.state) == {"1": 2_000_000, "2": 3_000_000, "3": 0}
+    assert evacuation.pinned_bytes(world.state) == {"1": 2_000_000, "2": 3_000_000, "3": 0}
 
 
 def test_who_is_about_to_end_takes_nothing_and_counts_as_no_copy(world: World) -> None:
@@ -160,7 +160,7 @@ def test_who_is_about_to_end_takes_nothing_and_counts_as_no_copy(world: World) -
     first = holder(world, client, "1", "a", "b")
     holder(world, client, "2", "c")
     world.drain(first)
-    assert evacuation.bound_bytes(world.state)["2"] == 1_000_000
+    assert evacuation.pinned_bytes(world.state)["2"] == 1_000_000
 
 
 def test_actors_cannot_be_moved(world: World) -> None:
@@ -170,7 +170,7 @@ def test_actors_cannot_be_moved(world: World) -> None:
     world.submit(client, ["actor"], terms=m.Terms(workers=[worker.name]), actor=0)
     for _ in range(5):
         world.step("large")
-    bound = evacuation.bound_bytes(world.state)
+    bound = evacuation.pinned_bytes(world.state)
     assert bound["1"] == 0
     assert bound["2"] > 0
 
@@ -184,7 +184,7 @@ def test_copies_in_one_job_are_no_copies(world: World) -> None:
     world.step()
     holder(world, client, "2", "b", "c", "d")
     assert len(world.state.tasks["a"].holders or ()) == 2
-    assert evacuation.bound_bytes(world.state)["1"] == 0, "movable"
+    assert evacuation.pinned_bytes(world.state)["1"] == 0, "movable"
     for key in ("b", "c", "d"):
         world.release(client, key)
-    assert evacuation.bound_bytes(world.state)["1"] > 0, "the last one stays"
+    assert evacuation.pinned_bytes(world.state)["1"] > 0, "the last one stays"

@@ -61,7 +61,7 @@ def test_a_large_function_is_forgotten_a_moment_after_its_last_call_and_sent_aga
     assert scene.tick(60.0) == []
     assert scene.tick(60.0 + IDLE_SECONDS) == ["forget f"]
     assert scene.tick(100.0) == []
-    assert not scene.reactor.state.laden
+    assert not scene.reactor.state.with_large
     scene.submit(b"f")
     assert scene.place() == ["define f"]
 
@@ -106,7 +106,7 @@ def test_a_client_that_leaves_and_a_worker_that_is_lost_leave_nothing() -> None:
     scene.reactor.on_client_joined("c")
     scene.submit(b"g")
     scene.place()
-    scene.reactor.on_worker_lost("w", running=None, how="", blame="nobody", now=0.0)
+    scene.reactor.on_worker_lost("w", running=None, how="", blame="none", now=0.0)
     scene.tick(1.0)
     scene.tick(9.0)
-    assert not scene.reactor.state.laden
+    assert not scene.reactor.state.with_large

@@ -136,7 +136,7 @@ class ClusterMachine(RuleBasedStateMachine):
             self.world.join(threads, **offer)
 
     @precondition(lambda self: self.world.workers)
-    @rule(who=pick, blame=st.sampled_from(["worker", "job", "others", "nobody"]), says=st.booleans())
+    @rule(who=pick, blame=st.sampled_from(["worker", "job", "others", "none"]), says=st.booleans())
     def worker_is_lost(self, who: int, blame: str, says: bool) -> None:
         self.world.lose(self.a_worker(who), blame=blame, says_running=says)
 
@@ -305,7 +305,7 @@ class Walk:
         self.machine.worker_drains(self.n())
 
     def lose(self) -> None:
-        blame = self.rng.choice(("worker", "job", "others", "nobody"))
+        blame = self.rng.choice(("worker", "job", "others", "none"))
         self.machine.worker_is_lost(self.n(), blame, self.rng.random() < 0.5)
 
     def business(self) -> None:

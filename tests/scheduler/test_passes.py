@@ -1,4 +1,4 @@
-"""Who speaks for a job: whoever has the pass of its present run."""
+"""Who speaks for a job: the one that has the pass of its present run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_new_run_takes_the_place_of_the_old_one(passes: Passes) -> None:
     passes.check(hello(secret=THIRD, host="b"), SECOND_START)
     passes.check(hello("worker", secret=THIRD), None)
     for role in ("supervisor", "worker", "task"):
-        with pytest.raises(HandshakeError, match="was put back, and runs anew on b"):
+        with pytest.raises(HandshakeError, match="was put back, and runs again on b"):
             passes.check(hello(role), SECOND_START)
     with pytest.raises(CommClosedError):
         passes.check(hello(secret=OTHER), SECOND_START)

@@ -39,7 +39,7 @@ def states(world: World) -> dict[str, str]:
 
 
 def run(world: World, key: str, how: str) -> FakeWorker:
-    """Let the head place what is ready, and let whoever has ``key`` run it to this end."""
+    """Let the head place what is ready, and let the worker that has ``key`` run it to this end."""
     for _ in range(5):
         world.round()
         for worker in list(world.workers.values()):
@@ -56,7 +56,7 @@ def run(world: World, key: str, how: str) -> FakeWorker:
                 return worker
             while worker.outbox:
                 world.hear(worker)
-    raise AssertionError(f"nobody runs {key}: {states(world)}")
+    raise AssertionError(f"no worker runs {key}: {states(world)}")
 
 
 # --- one task
@@ -162,7 +162,7 @@ def test_a_task_runs_after_its_inputs_and_with_them(world: World, how: str) -> N
     assert world.state.waiting == 0
 
 
-@pytest.mark.parametrize("inputs", [["nobody"], ["x"]], ids=["unknown", "itself"])
+@pytest.mark.parametrize("inputs", [["none"], ["x"]], ids=["unknown", "itself"])
 def test_an_input_that_cannot_be_is_an_error_not_a_wait(world: World, inputs: list[str]) -> None:
     client, _ = world.join_client(), world.join()
     world.submit(client, ["x"], [inputs])
@@ -375,7 +375,7 @@ def test_without_word_of_what_ran_the_first_tasks_are_blamed(world: World) -> No
     assert [key for key, task in world.state.tasks.items() if task.deaths] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("blame", "losses"), [("nobody", 50), ("job", lifecycle.EVICTION_LIMIT)])
+@pytest.mark.parametrize(("blame", "losses"), [("none", 50), ("job", lifecycle.EVICTION_LIMIT)])
 def test_losses_that_are_not_the_tasks_fault_are_forgiven(world: World, blame: str, losses: int) -> None:
     client = world.join_client()
     world.submit(client, ["x"])
@@ -564,13 +564,13 @@ def test_a_key_that_is_released_and_submitted_again_runs_once_more_but_not_twice
     while second.inbox:
         second.receive()
     assert list(second.queue) == ["x"]
-    worker.finish("x", "large")  # nobody wants this one
+    worker.finish("x", "large")  # this one is not wanted
     world.settle()
     assert client.futures == {"x": "done", "other": "done"}
 
 
 def test_work_that_was_stopped_and_is_needed_again_may_run_elsewhere(world: World) -> None:
-    """The first worker's late answer is not taken for the second's, and costs nothing for ever."""
+    """The first worker's late answer is not taken for the second's, and costs nothing later."""
     client, first = world.join_client(), world.join()
     world.submit(client, ["a", "keep"], [[], ["a"]])
     run(world, "a", "large")
@@ -687,7 +687,7 @@ def lines_run(call: Callable[[], Any]) -> int:
         return trace
 
     old = sys.gettrace()
-    gc.disable()  # the end of somebody else's objects is none of this work
+    gc.disable()  # the end of other objects is none of this work
     sys.settrace(trace)
     try:
         call()

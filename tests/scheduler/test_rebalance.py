@@ -36,7 +36,7 @@ def state_of(*held: dict[str, int], memory: tuple[int, ...] = ()) -> SchedulerSt
 
 
 def apply(state: SchedulerState, moves: list[Move]) -> None:
-    """Let every taker have its copy, and the givers let go."""
+    """Let every taker have its copy, and the givers release theirs."""
     for key, _, taker in moves:
         task, worker = state.tasks[key], state.workers[taker]
         assert task.holders is not None

@@ -1,4 +1,4 @@
-"""References under way: whoever lets go first, nothing is lost that somebody is to hold, nor kept for nobody."""
+"""References under way: whichever release comes first, what a client holds is kept, and nothing else is."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ClaimingMachine(ClusterMachine):
         self.ticket = 0
 
     def held(self) -> list[str]:
-        """Keys that somebody could pass on."""
+        """Keys that a client could pass on."""
         return [key for key, task in self.world.state.tasks.items() if task.wanted_by]
 
     @precondition(lambda self: self.held())

@@ -145,7 +145,7 @@ def test_large_results_are_fetched_through_the_head(run: Run) -> None:
         assert data.request == 7
         assert serialize.load_value(client.buffers[0]) == work.big(200_000)
         client.comm.send(m.Fetch(8, ["gone"], "worker:w"))
-        client.comm.send(m.Fetch(9, ["k0"], "worker:nobody"))
+        client.comm.send(m.Fetch(9, ["k0"], "worker:none"))
         assert {(await client.hear(m.Data, i)).buffers for i in (2, 3)} == {-1}
 
     run(scene)
@@ -258,7 +258,7 @@ def test_of_two_runs_of_a_job_the_older_one_ends(run: Run) -> None:
         client.submit(work.inc, (1,))
         await its_worker.hear(m.RunTasks)
         newer = Peer(server, "supervisor", "s", job_id="1", host="node2", pid=7)
-        why = "job 1 was put back, and runs anew on node2"
+        why = "job 1 was put back, and runs again on node2"
         assert (await older.hear(m.StopWorkers)).reason == why
         assert await its_worker.end() == why
         older.comm.send(m.JobEnding("SIGUSR2"))

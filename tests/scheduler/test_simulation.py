@@ -220,7 +220,7 @@ class Simulation:
     def crash(self) -> None:
         worker = self.a_worker()
         if worker is not None:
-            self.give_up(worker, self.rng.choice(("worker", "job", "nobody")))
+            self.give_up(worker, self.rng.choice(("worker", "job", "none")))
 
     def give_up(self, worker: FakeWorker, blame: str) -> None:
         self.note("loses", worker.name, blame)
@@ -257,7 +257,7 @@ class Simulation:
 
     def retire(self, worker: FakeWorker) -> None:
         if worker.name in self.world.workers:
-            self.give_up(worker, "nobody")
+            self.give_up(worker, "none")
 
 
 @pytest.mark.parametrize("seed", seeds(8, quick=2))

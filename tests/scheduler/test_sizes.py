@@ -229,7 +229,9 @@ def test_the_order_of_one_message_stays(world: World, client: FakeClient) -> Non
     assert [task.order for task in tasks] == sorted(task.order for task in tasks)
     assert [task.args for task in tasks] == args
     assert [[source.key for source in task.inputs] for task in tasks] == inputs
-    assert [task.terms is not None and task.terms.by_size for task in tasks] == [len(one) > 0 for one in args]
+    assert [task.requirements is not None and task.requirements.by_size for task in tasks] == [
+        len(one) > 0 for one in args
+    ]
     run(world)
     assert all(client.futures[key] == "done" for key in keys)
 

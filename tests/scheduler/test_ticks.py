@@ -56,7 +56,7 @@ def test_it_stays_awake_for_a_moment_where_that_takes_nobody_his_processor(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: processors)
     ticks_ = Ticks(loop, lambda: None)
     ticks_.stay_awake(SchedulerState())
-    assert not ticks_._is_awake, "nobody has allowed it"
+    assert not ticks_._is_awake, "it was not allowed"
     ticks_.allow_staying_awake()
     ticks_.stay_awake(SchedulerState())
     assert ticks_._is_awake is stays

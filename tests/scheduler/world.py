@@ -17,7 +17,7 @@ from hpclaunch.comm.framing import FrameDecoder, encode
 from hpclaunch.comm.serialize import Payload
 from hpclaunch.scheduler import client_events, invariants, memory_pressure, oversized, scattered, sizes, timeouts
 from hpclaunch.scheduler.commands import ToClient
-from hpclaunch.scheduler.evacuation import Asked, moves
+from hpclaunch.scheduler.evacuation import Requested, moves
 from hpclaunch.scheduler.function import Function
 from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
@@ -271,7 +271,7 @@ class World:
         self.workers: dict[str, FakeWorker] = {}
         self.submitted: dict[str, set[frozenset[str]]] = {}
         self.now = 0.0
-        self.asked: Asked = {}  # results that were asked for by move()
+        self.asked: Requested = {}  # results that were asked for by move()
         self.coming: list[int] = []  # memory limits of workers that the cluster may start
         self.warnings: list[str] = []  # what users were told of tasks that wait for them
         self._count = 0
@@ -390,9 +390,9 @@ class World:
         name = name or f"w{self._count}"
         worker = self.workers[name] = FakeWorker(self, name, threads)
         known = Worker(worker.name, job, threads, address=worker.address, host=host, memory_limit=memory)
-        known.offer(resources or {})
+        known.set_resources(resources or {})
         if seconds is not None:
-            known.die_at(self.now + seconds, seconds)
+            known.set_deadline(self.now + seconds, seconds)
         self.reactor.on_worker_joined(known, self.now)
         self.check()
         return worker
@@ -512,7 +512,7 @@ class World:
 
     def settle(self, how: str = "small") -> None:
         """Let everything come to its end, and check that it has."""
-        if any(task.terms for task in self.state.tasks.values()):
+        if any(task.requirements for task in self.state.tasks.values()):
             self.join(**ALL_ROUNDER)
         elif not any(not w.draining for w in self.workers.values()):
             self.join()
@@ -539,7 +539,7 @@ class World:
             assert not self.state.workers[worker.name].assigned
 
     def check_empty(self) -> None:
-        """After all clients have let go of everything."""
+        """After all clients have released everything."""
         assert not self.state.tasks
         assert not self.state.ready_count
         for worker in self.workers.values():

@@ -54,7 +54,7 @@ def environment() -> Path:
 def _lock() -> Iterator[None]:
     BASE.mkdir(mode=0o755, exist_ok=True)
     if BASE.stat().st_uid != os.geteuid():
-        raise InstallError(f"{BASE} belongs to somebody else; remove it, or ask its owner to")
+        raise InstallError(f"{BASE} belongs to another user; remove it, or ask its owner to")
     with (BASE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

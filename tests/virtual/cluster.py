@@ -2,7 +2,7 @@
 network, threads, disks and supervisors that are made up.
 
 What tasks compute is computed, so that a wrong input or a stale result shows in the result. After each round of
-the head its state is checked; whatever is logged as an error, or raised where nobody takes it, fails the test.
+the head its state is checked; whatever is logged as an error, or raised where it is not caught, fails the test.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from hpclaunch.scheduler import (
     inspection,
     invariants,
     relays,
+    requests,
     restarts,
     server,
     state,
@@ -40,6 +41,7 @@ from hpclaunch.scheduler import (
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker import server as worker_module
 from hpclaunch.worker.server import WorkerServer
+from tests.client.inside import core_of
 from tests.virtual.machine import SimActors, SimExecutor, SimStorage
 from tests.virtual.network import End, Network, VirtualLoop
 
@@ -259,12 +261,12 @@ class VirtualCluster:
         raise CommClosedError(f"no {method} here")
 
     def check_empty(self) -> None:
-        """After everybody has let go of everything: nobody keeps anything of it."""
+        """After all clients have released everything: nothing of it is kept."""
         state = self.head.reactor.state
         assert not state.tasks, [task.story() for task in state.tasks.values()]
         assert not (state.ready_count)
         assert not (state.waiting)
-        assert not (state.recanted)
+        assert not (state.cancelled_unstarted)
         assert not (state.timed)
         assert not self.head.restarts.to_end
         assert not self.head.relays._waiting
@@ -273,7 +275,7 @@ class VirtualCluster:
         assert not requests.admission.waiting
         assert not requests.workers.pending
         assert not requests.coordination.tickets
-        assert not requests.coordination.named.things
+        assert not requests.coordination.named.primitives
         assert not requests.coordination.named.kept
         for worker in self.workers.values():
             worker.check_empty(state.workers[worker.name])
@@ -288,7 +290,7 @@ class VirtualCluster:
     async def client(self, name: str) -> Client:
         """Connect a new client."""
         client = Client(_Door(self), name=name, asynchronous=True, set_as_default=False)
-        await client._core.start()
+        await core_of(client).start()
         return client
 
     async def dial(
@@ -320,7 +322,7 @@ def _stand_in(patch: pytest.MonkeyPatch, cluster: VirtualCluster) -> None:
     loop = cluster.loop
     for module in (server, inspection, restarts, draining):
         patch.setattr(module, "time", loop)
-    patch.setattr(server, "_INLINE_LIMIT", INLINE_BYTES)
+    patch.setattr(requests, "INLINE_BYTES", INLINE_BYTES)
     patch.setattr(relays, "MOST_BYTES", 4 * INLINE_BYTES)
     patch.setattr(admission, "MOST_BYTES_IN_ALL", 10 * INLINE_BYTES)
     patch.setattr(client_data, "INLINE_BYTES", INLINE_BYTES)

@@ -1,7 +1,7 @@
 """The real head, workers and clients on a virtual clock, where everything goes wrong; it all follows from a seed.
 
 Whatever crashes, stalls, breaks, is full, leaves or is told to end: each result is right, each future ends once,
-nothing waits for ever, and when everybody has let go of everything, nobody keeps anything.
+nothing waits without end, and when all clients have released everything, nothing is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.client.inside import core_of
 from tests.virtual.cluster import SimJob, VirtualCluster, virtual_cluster
 from tests.virtual.users import Shared, User, combine, reset_moods
 from tests.walks import seeds
@@ -115,7 +116,7 @@ async def story(cluster: VirtualCluster, seed: int, seconds: float) -> int:
     trouble = Trouble(cluster)
     until = cluster.loop.now + seconds
     shared: dict[str, Shared] = {}
-    busy: set[str] = set()  # kinds of what is shared that somebody is about to use
+    busy: set[str] = set()  # kinds of what is shared that a client is about to use
     users = [User(cluster, await cluster.client(f"user{i}"), shared, busy, 10 * seed + i) for i in range(3)]
     work = [asyncio.ensure_future(user.work(until)) for user in users]
     await asyncio.sleep(seconds)
@@ -130,7 +131,7 @@ async def story(cluster: VirtualCluster, seed: int, seconds: float) -> int:
     cluster.check_empty()
     del work
     for user in users:
-        await user.client._core.disconnect()
+        await core_of(user.client).disconnect()
     await asyncio.sleep(1.0)
     cluster.check_gone()
     for job in list(cluster.jobs.values()):
@@ -165,9 +166,9 @@ async def _take_back_what_has_a_time_limit(cluster: VirtualCluster) -> None:
     futures = [client.submit(combine, 1, i, timeout=50.0) for i in range(30)]
     await asyncio.sleep(0.2)
     assert job.workers[0].server._timed
-    cancelled = await client._core.link.ask_soon("cancel_unstarted", keys=[future.key for future in futures])
+    cancelled = await core_of(client).link.ask_soon("cancel_unstarted", keys=[future.key for future in futures])
     await asyncio.sleep(10.0)
     assert len(cancelled) > 20
     assert not job.workers[0].server._timed
     del futures
-    await client._core.disconnect()
+    await core_of(client).disconnect()

@@ -14,6 +14,7 @@ from hpclaunch.client.coordination import requests
 from hpclaunch.client.futures.collect import fire_and_forget
 from hpclaunch.client.futures.future import CANCELLED, DONE, FAILED, LOST, PENDING, STORED, Future
 from hpclaunch.comm import messages as m, serialize
+from tests.client.inside import core_of, submission_of
 from tests.virtual.cluster import VirtualCluster
 
 #: Virtual seconds in which anything that is waited for must come to its end.
@@ -68,7 +69,7 @@ class User:
         self._marks = 0
 
     async def work(self, until: float) -> None:
-        """Do one thing after another until that time, then let go of everything."""
+        """Do one thing after another until that time, then released everything."""
         moves = {
             self.submit: 10, self.check: 8, self.release: 6, self.cancel: 2, self.retry: 2, self.scatter: 2,
             self.replicate: 1, self.rebalance: 1, self.share: 1, self.cancel_unstarted: 1, self.actor: 1,
@@ -119,9 +120,9 @@ class User:
         self._marks += 1
         value = combine(self.rng.choice((1, 300)), self._marks)
         payload = serialize.dump_value(value)
-        future = self.client._core.table.new(f"data-{self.client.name}-{self._marks}")
+        future = core_of(self.client).table.new(f"data-{self.client.name}-{self._marks}")
         workers = self.rng.choice(([], list(self.cluster.workers)[:1]))
-        await client_data._send(self.client._core, [client_data._Value(future, payload, workers)])
+        await client_data._send(core_of(self.client), [client_data._Value(future, payload, workers)])
         self.wishes.append(Wish(future, value, frozenset({"LostResultError"})))
 
     def any_wish(self) -> Wish | None:
@@ -134,7 +135,7 @@ class User:
             await self.outcome_of(wish)
 
     async def reuse(self) -> None:
-        """Use one name for one task after another: whoever takes such a result takes the one that is told."""
+        """Use one name for one task after another: a user that takes such a result takes the one that is told."""
         self._marks += 1
         future = self.client.submit(combine, 300, self._marks, key=f"again-{self.client.name}")
         some = [self.client.submit(combine, 300, i, future) for i in range(self.rng.choice((0, 1, 4)))]
@@ -150,7 +151,7 @@ class User:
     async def _value_of(self, future: Future) -> bytes:
         while (
             future._status == PENDING
-            or (payload := await self.client._core.table.results.fetch_one(future)) is None
+            or (payload := await core_of(self.client).table.results.fetch_one(future)) is None
         ):
             if future._status == DONE:
                 return bytes(serialize.load_value(future._data))
@@ -164,7 +165,7 @@ class User:
             if future._status == PENDING:
                 await self._end_of(future)
             elif future._status == STORED:
-                payload = await self.client._core.table.results.fetch_one(future)
+                payload = await core_of(self.client).table.results.fetch_one(future)
                 if payload is not None:
                     assert serialize.load_value(*payload) == wish.value, f"{future.key} has a wrong result"
                     break
@@ -173,7 +174,7 @@ class User:
         if future._status == DONE:
             assert serialize.load_value(future._data) == wish.value, f"{future.key} has a wrong result"
         elif future._status == CANCELLED:
-            assert "cancelled" in wish.may, f"{future.key} was cancelled by nobody"
+            assert "cancelled" in wish.may, f"{future.key} was not cancelled"
         elif future._status in (FAILED, LOST):
             failure = future._data
             kind = failure.kind or "ValueError"
@@ -183,7 +184,7 @@ class User:
 
     async def _end_of(self, future: Future) -> None:
         ended = asyncio.Event()
-        self.client._core.table.watch(future, lambda _: ended.set())
+        core_of(self.client).table.watch(future, lambda _: ended.set())
         await ended.wait()
 
     async def release(self) -> None:
@@ -205,7 +206,7 @@ class User:
         wish = self.any_wish()
         if wish is not None:
             self._may_be_cancelled([wish])
-            cancelled = await self.client._core.link.ask_soon("cancel_unstarted", keys=[wish.future.key])
+            cancelled = await core_of(self.client).link.ask_soon("cancel_unstarted", keys=[wish.future.key])
             assert cancelled in ([], [wish.future.key])
 
     async def retry(self) -> None:
@@ -226,15 +227,15 @@ class User:
     async def replicate(self) -> None:
         wish = self.any_wish()
         if wish is not None and self.cluster.workers:
-            await self.client._core.link.ask_soon(
+            await core_of(self.client).link.ask_soon(
                 "replicate", keys=[wish.future.key], n=self.rng.choice((None, 2))
             )
 
     async def rebalance(self) -> None:
-        assert await self.client._core.link.ask_soon("rebalance") >= 0
+        assert await core_of(self.client).link.ask_soon("rebalance") >= 0
 
     async def share(self) -> None:
-        """Put a future into a queue or a variable that all use, and let go of it; or take one out."""
+        """Put a future into a queue or a variable that all use, and release it; or take one out."""
         kind = self.rng.choice(("queue", "variable"))
         if kind not in self.busy:  # one at a time, so that it is known what is in it
             self.busy.add(kind)
@@ -250,7 +251,7 @@ class User:
                 self._may_be_cancelled([wish])
                 self.wishes.remove(wish)
                 assert (await self._named(kind, "put", kind, None, how))[0] is True
-                # Whoever has it may cancel it now, and retry it.
+                # A user that has it may cancel it now, and retry it.
                 may = wish.may | {"cancelled", "LostResultError"}
                 self.shared[kind] = Shared(wish.future.key, wish.value, may)
             return
@@ -259,7 +260,7 @@ class User:
         state, values = await self._named(kind, "get", kind, None, how)
         assert state is True
         assert values == [[b"", [there.key]]]
-        future = self.client._core.table.attach(there.key)
+        future = core_of(self.client).table.attach(there.key)
         if kind == "variable":
             await self._named(kind, "delete", kind, None, {})
         self.wishes.append(Wish(future, there.value, there.may))
@@ -271,7 +272,7 @@ class User:
         self.wishes.clear()
 
     async def _named(self, *asked: Any) -> list[Any]:
-        answer, _ = await requests.send_request(self.client._core, *asked)
+        answer, _ = await requests.send_request(core_of(self.client), *asked)
         return list(answer)
 
     async def lock(self) -> None:
@@ -286,15 +287,15 @@ class User:
         self._marks += 1
         key = f"actor-{self.client.name}-{self._marks}"
         call, _ = serialize.dump_call((), None)
-        future = self.client._core.table.new(key)
-        with self.client._submission.using(_make_actor) as sent:
-            self.client._core.link.send(
+        future = core_of(self.client).table.new(key)
+        with submission_of(self.client).using(_make_actor) as sent:
+            core_of(self.client).link.send(
                 m.SubmitTasks(sent.id, [key], [call], [], 0, 0, None, self.rng.choice((0, 50)))
             )
         payload = None
         while future._status in (PENDING, STORED) and payload is None:
             await self._end_of(future)
-            payload = await self.client._core.table.results.fetch_one(future)
+            payload = await core_of(self.client).table.results.fetch_one(future)
         if payload is not None:
             assert serialize.load_value(*payload)[:2] == ("actor", key)
         else:

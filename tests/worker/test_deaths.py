@@ -34,7 +34,7 @@ KILLED = Death(CRASHED, -signal.SIGKILL, 400_000_000, ["greedy"])
         ),
         (
             KILLED._replace(is_by_others=True),
-            "its process was killed by signal 9 (SIGKILL) by somebody: it had used little memory, and the kernel "
+            "its process was killed by signal 9 (SIGKILL) from outside: it had used little memory, and the kernel "
             "has ended no process for want of it while it ran greedy; its memory had peaked at 400 MB",
         ),
         (

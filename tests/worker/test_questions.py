@@ -49,7 +49,7 @@ def test_tasks_that_came_in_the_same_breath_are_taken_back() -> None:
 
 
 def test_a_value_that_came_right_behind_the_welcome_is_told_of() -> None:
-    """It is heard before the worker has its connection in hand: the head must not wait for word of it for ever."""
+    """It is heard before the worker has its connection in hand: the head must not wait for it without end."""
 
     async def run() -> list[m.Message]:
         ours, theirs = memory_pair("worker", "head")

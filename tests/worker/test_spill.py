@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpclaunch import marks
 from hpclaunch.comm.serialize import Payload, dump_call, dump_value, load_call, load_value
 from hpclaunch.comm.sharing import open_shared
 from hpclaunch.worker import spill
 from hpclaunch.worker.spill import SpillDirectory, Spilled
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
@@ -160,7 +163,7 @@ def test_a_file_under_the_same_name_is_not_taken_for_what_was_written(directory:
 def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spill.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(marks, "scratch_directory", lambda: tmp_path)
     dead, living, new = (SpillDirectory(spill.new_directory()) for _ in range(3))
     left = dead.write(Payload(b"p", [b"x"]))
     os.close(dead._lock)  # as the kernel does when a process ends
@@ -172,3 +175,34 @@ def test_what_the_dead_have_left_is_swept_and_what_the_living_have_is_not(
     assert isinstance(kept, Spilled)
     living.close()
     new.close()
+
+
+def test_a_result_for_which_there_is_no_room_stays_in_memory_and_leaves_no_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        directory = SpillDirectory(disk.path / "hpclaunch-spill-x")
+        first = directory.write(dump_value(np.arange(1000.0)))
+        disk.fill(free=8192)
+        payload = dump_value(np.zeros(100_000))
+        with pytest.raises(OSError, match="No space"):
+            directory.write(payload)
+        assert {path.name for path in directory.directory.iterdir()} == {"lock", first.path.name}
+        assert load_value(*first.read())[-1] == 999
+        assert load_value(*payload)[-1] == 0
+        disk.empty()
+        assert load_value(*directory.write(payload).read())[-1] == 0
+        directory.close()
+
+
+def test_a_directory_that_could_not_be_locked_is_made_at_the_next_try(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    name = tmp_path / "hpclaunch-spill-x"
+    next_free = os.dup(0)
+    os.close(next_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_free + 1, hard))  # the directory can be opened, no lock in it
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            spill.make_directory(name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for descriptor in spill.make_directory(name):
+        os.close(descriptor)

@@ -20,7 +20,7 @@ from hpclaunch import trusted
 from hpclaunch.client.client import Client
 from tests.client import work
 from tests.client.conftest import until
-from tests.client.inside import request, request_soon
+from tests.client.inside import core_of, request, request_soon
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -183,7 +183,7 @@ def fail_file(cluster: MiniCluster, job: str = "1.1") -> str:
 def test_a_lost_head_is_looked_for_until_the_death_timeout(start: Make, tmp_path: Path) -> None:
     cluster, client = start(processes=2, death_timeout=0.3)
     pids = children(cluster.jobs[0].pid)
-    address = client._core.link.session.address
+    address = core_of(client).link.session.address
     cluster.head.kill()
     assert cluster.jobs[0].wait(10) == 1
     assert not any(map(is_alive, pids))
@@ -278,7 +278,7 @@ def run_worker(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def foreign_head() -> Iterator[tuple[str, list[bytes]]]:
-    """A port that takes anybody's word, and what was sent to it."""
+    """A port that takes any peer's word, and what was sent to it."""
     heard: list[bytes] = []
 
     def listen() -> None:
@@ -334,7 +334,7 @@ def test_a_local_directory_that_cannot_be_made(start: Make, tmp_path: Path) -> N
         [*argv, "--local-directory", str(tmp_path / "file" / "x")], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 1
-    assert f"local-directory {tmp_path}/file/x can't be made: Not a directory" in done.stderr
+    assert f"local-directory can't be made: not a directory: {tmp_path}/file/x" in done.stderr
 
 
 @pytest.mark.slow

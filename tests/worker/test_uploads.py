@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from hpclaunch.errors import SiteError
 from hpclaunch.worker.uploads import Uploads
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
@@ -119,3 +121,19 @@ def test_what_is_no_archive(uploads: Uploads) -> None:
     with pytest.raises(zipfile.BadZipFile):
         uploads.add("b.zip", b"no archive")
     assert sys.path == path
+
+
+def test_an_upload_for_which_there_is_no_room_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        uploads = Uploads(disk.path / "uploads")
+        uploads.add("fits_on_disk.py", b"value = 1")
+        disk.fill()
+        with pytest.raises(
+            SiteError, match=r"too_large\.py \(9000 bytes\).*no space left on device: .*uploads.* B of"
+        ):
+            uploads.add("too_large.py", b"#" * 9000)
+        assert [path.name for path in (disk.path / "uploads").glob("*/*")] == ["fits_on_disk.py"]
+        disk.empty()
+        assert uploads.add("too_large.py", b"#" * 9000)
+        uploads.close()
+        assert not (disk.path / "uploads").exists()

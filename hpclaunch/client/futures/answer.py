@@ -34,7 +34,7 @@ class ActorFuture(Generic[T_co]):
     def result(self, timeout: str | float | None = None) -> T_co:
         """Wait for the answer and return it, or raise what the method raised.
 
-        :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
+        :param timeout: seconds to wait, or a text such as "500 ms"; None is no limit.
         :raises ActorError: the actor was lost; whether the call was carried out is not known.
         :raises TimeoutError: it took longer.
         """

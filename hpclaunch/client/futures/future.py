@@ -98,7 +98,7 @@ class Future(Generic[T_co]):
     def result(self, timeout: str | float | None = None) -> T_co:
         """Wait for the result and return it; if the task raised, raise that, chained to the remote traceback.
 
-        :param timeout: seconds to wait, or a text such as "500 ms"; None is for ever.
+        :param timeout: seconds to wait, or a text such as "500 ms"; None is no limit.
         :raises TimeoutError: it took longer.
         :raises CancelledError: it was cancelled.
         :raises ResultTooLargeError: it does not fit into the memory that is free here.

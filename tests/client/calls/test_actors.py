@@ -19,7 +19,7 @@ from hpclaunch.comm import serialize
 from hpclaunch.errors import ActorError, SerializationError, TaskError
 from tests.client import work
 from tests.client.conftest import until
-from tests.client.inside import request
+from tests.client.inside import block, request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -55,7 +55,7 @@ def test_large_arguments_and_answers(client: Client) -> None:
 def test_answers_that_come_through_the_head(client: Client) -> None:
     """As where the network lets no client reach a worker: large ones come some at a time."""
     for worker in client.scheduler_info()["workers"].values():
-        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
+        block(client, worker["address"])
     counter = client.submit(work.Counter, actor=True).result(10)
     data = os.urandom(3_000_000)
     answers = [counter.same(data) for _ in range(30)]
@@ -63,7 +63,7 @@ def test_answers_that_come_through_the_head(client: Client) -> None:
     assert all(answer.result(20) == data for answer in answers)
     assert counter.same(b"x" * 70_000).result(10) == b"x" * 70_000
     late = [counter.same(data) for _ in range(30)]
-    until(late[0].done)  # what waits yet is let go with the client
+    until(late[0].done)  # what waits yet is released with the client
 
 
 def test_what_a_method_raises_is_raised_here(client: Client) -> None:
@@ -187,7 +187,7 @@ def test_a_proxy_in_a_task_on_another_worker_follows_the_actor(own_cluster: Make
     gate.touch()
     assert task.result(30) == [6, 6]  # the second is from its arguments again
     del future, counter
-    until(lambda: not client.scheduler_info()["tasks"] or task.done(), "letting go")
+    until(lambda: not client.scheduler_info()["tasks"] or task.done(), "releasing")
 
 
 def test_a_proxy_of_an_actor_that_was_let_go_says_so(client: Client, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hpclaunch.comm import fetch
 from hpclaunch.errors import LostResultError, UserError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import block, core_of
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -125,7 +126,7 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
     client: Client, through_the_head: list[str]
 ) -> None:
     for worker in client.scheduler_info()["workers"].values():
-        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
+        block(client, worker["address"])
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
     assert through_the_head == [future.key]
@@ -134,7 +135,7 @@ def test_a_worker_that_can_not_be_reached_gets_values_through_the_head(
 @pytest.mark.parametrize("size", [3_000, 30_000, 4_000_000])
 def test_many_values_through_the_head(client: Client, through_the_head: list[str], size: int) -> None:
     for worker in client.scheduler_info()["workers"].values():
-        client._core.fetcher._unreachable[worker["address"]] = "a firewall"
+        block(client, worker["address"])
     arrays = [np.arange(size // 8) + i for i in range(40_000_000 // max(size, 200_000))]
     futures = client.scatter(arrays)
     assert sorted(through_the_head) == sorted(future.key for future in futures)
@@ -147,7 +148,7 @@ def test_a_value_of_which_nothing_is_heard_is_sent_again(
     async def lose(*_: Any) -> bool:
         return True
 
-    monkeypatch.setattr(client._core.fetcher, "bring", lose)
+    monkeypatch.setattr(core_of(client).fetcher, "bring", lose)
     monkeypatch.setattr(data, "_UPDATE_SECONDS", 0.05)
     future = client.scatter(np.arange(1_000_000.0))
     assert client.submit(len, future).result(20) == 1_000_000
@@ -164,10 +165,10 @@ def test_large_arguments_are_told_of(client: Client) -> None:
 
 
 def test_values_for_a_worker_that_is_not_there(client: Client) -> None:
-    with pytest.raises(UserError, match="there is no worker nobody to keep this"):
-        client.scatter(np.arange(1_000_000.0), workers=["nobody"])
+    with pytest.raises(UserError, match="there is no worker no-such-worker to keep this"):
+        client.scatter(np.arange(1_000_000.0), workers=["no-such-worker"])
     with pytest.raises(LostResultError, match="no worker to keep"):
-        client.scatter(work.big(100_000), workers=["nobody"], hash=False).result(10)
+        client.scatter(work.big(100_000), workers=["no-such-worker"], hash=False).result(10)
 
 
 def test_no_worker_to_scatter_to(own_cluster: Make) -> None:

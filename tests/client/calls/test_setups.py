@@ -16,6 +16,7 @@ from hpclaunch.comm.messages import MAX_SETUP_BYTES
 from hpclaunch.errors import SerializationError, SetupError, UserError
 from tests.client import work
 from tests.client.conftest import until
+from tests.client.inside import request
 from tests.comm.minihead import MiniCluster
 
 Make = Callable[..., tuple[MiniCluster, Client]]
@@ -122,7 +123,7 @@ def test_functions_and_coroutines_as_set_ups(client: Client) -> None:
     client.register_worker_callbacks(later)
     client.register_worker_callbacks(setup=later)  # the same one
     assert client.run(mark) == {name: f"of {name}" for name in client.nthreads()}
-    (name,) = client._core.link.ask("plugins")
+    (name,) = request(client, "plugins")
     client.unregister_worker_plugin(name)
     client.run(lambda: os.environ.pop("SETUP_MARK"))
 
@@ -287,7 +288,7 @@ def test_a_function_of_a_changed_module_is_the_new_one(client: Client, tmp_path:
     path.write_text("def get(): return 2\n")
     client.upload_file(path)
     assert client.submit(lambda function: function(), get).result(10) == 2
-    client._core.link.ask("unregister_setup", kind="file", name=path.name)
+    request(client, "unregister_setup", kind="file", name=path.name)
 
 
 def test_a_second_upload_of_a_changed_archive(client: Client, tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_a_second_upload_of_a_changed_archive(client: Client, tmp_path: Path) ->
         client.upload_file(path)
         assert set((client.run(use, "changing_package") or {}).values()) == {value}
         assert client.submit(use, "changing_package").result(10) == value
-    client._core.link.ask("unregister_setup", kind="file", name=path.name)
+    request(client, "unregister_setup", kind="file", name=path.name)
 
 
 def test_workers_that_are_not_there(client: Client) -> None:

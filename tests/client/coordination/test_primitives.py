@@ -215,7 +215,7 @@ def test_a_queue_is_closed_by_all_who_have_used_it(client: Client) -> None:
     assert len(queue.get(timeout=10).result(10)) == 100_000
     client.submit(fill, queue, 100_000).result(10)
     queue.close()
-    until(lambda: not client.scheduler_info()["held"], "letting go of what was in it")
+    until(lambda: not client.scheduler_info()["held"], "releasing what was in it")
     assert queue.qsize() == 0  # it can be used again
     Queue("q").close()
     queue.close()

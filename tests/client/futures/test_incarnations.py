@@ -1,4 +1,4 @@
-"""A key that is cancelled or let go, and used again at once: news of the old task never reach the new future.
+"""A key that is cancelled or released, and used again at once: news of the old task never reach the new future.
 
 A real client and the real reactor of the head, with queues between them that are emptied in any order; what a task
 returns says which submission it was.
@@ -24,6 +24,7 @@ from hpclaunch.scheduler.placement import place
 from hpclaunch.scheduler.reactor import Reactor
 from hpclaunch.scheduler.state import Worker
 from tests.client import work
+from tests.client.inside import core_of
 from tests.scheduler.world import through_the_wire
 from tests.walks import seeds
 
@@ -75,7 +76,7 @@ class Head:
         self.reactor.on_worker_joined(Worker("w", "job", 1), 0.0)
         self.client = Client(self, set_as_default=False)
         # It is sent when the test says so.
-        self.client._core.link._schedule_flush = lambda: None  # type: ignore[method-assign]
+        core_of(self.client).link._schedule_flush = lambda: None  # type: ignore[method-assign]
         self.name = self.client.name
         self.reactor.on_client_joined(self.name)
 
@@ -130,13 +131,13 @@ class Head:
 
     def tell(self) -> None:
         """The client hears the next news."""
-        self.client._core.on_messages([self.news.popleft()], [])
+        core_of(self.client).on_messages([self.news.popleft()], [])
 
     def settle(self) -> None:
         """Let everything arrive, and everything run."""
         for _ in range(1000):
             gc.collect(0)
-            self.client._core.link.flush()
+            core_of(self.client).link.flush()
             self.round()
             if not (self.session.comm.sent or self.queue or self.news):
                 return
@@ -160,7 +161,7 @@ def head() -> Iterator[Head]:
 
 def arrive(head: Head) -> None:
     """Let the head hear all that the client has said so far."""
-    head.client._core.link.flush()
+    core_of(head.client).link.flush()
     while head.session.comm.sent:
         head.hear()
     head.round()
@@ -204,7 +205,7 @@ def test_a_key_that_was_let_go_names_another_task(head: Head, is_sent: bool) -> 
     head.round()
     del first
     if is_sent:
-        head.client._core.link.flush()
+        core_of(head.client).link.flush()
     (second,) = head.client.map(work.same, ["second"], key=["k"])
     head.settle()
     assert second.result(0) == "second"
@@ -241,7 +242,7 @@ class Walk:
         self.rng = random.Random(seed)
         self.head = Head()
         self.current: dict[str, Future] = {}
-        self.old: list[Future] = []  # futures that somebody still has, though their keys are used again
+        self.old: list[Future] = []  # futures that a client still has, though their keys are used again
         self.numbers: dict[Future, int] = {}
         self.cancelled: set[int] = set()
         self.failed: set[int] = set()
@@ -256,7 +257,7 @@ class Walk:
             self.cancel,
             self.retry,
             self.forget,
-            head.client._core.link.flush,
+            core_of(head.client).link.flush,
         ]
         for _ in range(steps):
             rng.choice(ways)()
@@ -274,9 +275,9 @@ class Walk:
         self.check()
         for future, number in self.numbers.items():
             assert future.done(), (future, number)
-        head.client._core.link.flush()
+        core_of(head.client).link.flush()
         head.settle()
-        assert not head.client._core.table._fences.keys
+        assert not core_of(head.client).table._fences.keys
         head.client.close()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Futures that go from task to task, in queues, variables and results: nobody lets go of them in between."""
+"""Futures that go from task to task, in queues, variables and results: none is released in between."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ def test_a_future_made_by_hand_in_a_task(client: Client) -> None:
 
 def test_a_future_of_a_task_that_nobody_has_submitted_is_lost(client: Client) -> None:
     future = Future("early")
-    with pytest.raises(UnknownTaskError, match=r"task early is not known here: .* nobody has submitted it"):
+    with pytest.raises(UnknownTaskError, match=r"task early is not known here: .* it was never submitted"):
         future.result(10)
     assert future.status == "lost"
     assert isinstance(future.exception(), UnknownTaskError)
     assert future.done()
     future.retry()
-    kept = client.submit(work.inc, 1, key="early")  # else it may be let go before the next line asks for it
+    kept = client.submit(work.inc, 1, key="early")  # else it may be released before the next line asks for it
     assert kept.result(10) == 2
     assert Future("early").result(10) == 2
     assert future.status == "lost"

@@ -128,7 +128,7 @@ def test_what_cannot_be_reached_is_fetched_through_the_head(own_cluster: Make) -
 
 
 def be_far(port: int | None = None) -> None:
-    """Have this worker share with nobody; its offers name that port, if any is given."""
+    """Have this worker share with no process; its offers name that port, if any is given."""
     from hpclaunch.comm import bulk, fetch
 
     fetch.node_id = str  # type: ignore[assignment]
@@ -166,7 +166,7 @@ def kill_holder(cluster: MiniCluster, client: Client, future: Any) -> None:
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
             return
-    raise AssertionError(f"nobody listens at {holder}")
+    raise AssertionError(f"no process listens at {holder}")
 
 
 def _children(pid: int) -> list[int]:

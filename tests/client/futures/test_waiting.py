@@ -152,7 +152,7 @@ def test_tasks_that_are_sent_off_run_to_their_ends(client: Client, cluster: Mini
         fire_and_forget(other.submit(work.fail))
         del first
     gate.touch()
-    until(seen.exists, "the end of a task that nobody waits for")
+    until(seen.exists, "the end of a task that is not waited for")
 
 
 def test_as_completed_gives_what_failed_or_was_cancelled_too(client: Client, gates: list[Path]) -> None:

@@ -34,7 +34,7 @@ def _dask() -> None:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["processes", "threads"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A cluster of one worker with one thread: what does not step aside while it waits, waits for ever."""
+    """A cluster of one worker with one thread: what does not step aside while it waits, waits without end."""
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=request.param) as cluster,
         Client(cluster) as client,
@@ -225,7 +225,7 @@ def test_what_another_client_has_persisted(cluster: MiniCluster, client: Client)
 
 
 def test_parts_live_as_long_as_their_collection_is_in_use(client: Client) -> None:
-    """The client lets go of the collection at once: the task, and what it has made of it, keep the parts."""
+    """The client releases the collection at once: the task, and what it has made of it, keep the parts."""
     frames = [
         client.submit(lambda x: x + 1, client.persist(da.arange(10, chunks=3) + i)).result(30) for i in range(3)
     ]

@@ -35,7 +35,7 @@ def executor(client: Client) -> Iterator[ClientExecutor]:
 
 
 def told(future: Future[Any]) -> Future[Any]:
-    """Return a future that is done, and whose result nobody has asked for."""
+    """Return a future that is done, and whose result was not asked for."""
     concurrent.futures.wait([future], timeout=15)
     assert future.done()
     return future

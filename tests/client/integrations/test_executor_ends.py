@@ -14,7 +14,7 @@ from hpclaunch.client.client import Client
 from hpclaunch.tasks.context import get_task
 from tests.client import work
 from tests.client.conftest import until
-from tests.client.inside import calls_outstanding, futures_kept
+from tests.client.inside import calls_outstanding, core_of, futures_kept
 from tests.comm.minihead import MiniCluster
 
 _BEGIN = """
@@ -193,7 +193,7 @@ def test_leaving_a_client_in_order_waits_for_calls(cluster: MiniCluster, tmp_pat
         client.get_executor().map(work.note_and_wait, [str(notes)] * 4, [str(gate)] * 4)
         until(lambda: work.times_called(notes) == 2)
         opener = threading.Thread(
-            target=lambda: (until(lambda: client._core.outstanding._is_awaited), gate.touch())
+            target=lambda: (until(lambda: core_of(client).outstanding._is_awaited), gate.touch())
         )
         opener.start()
     opener.join()

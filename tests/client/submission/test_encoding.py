@@ -21,6 +21,7 @@ from hpclaunch.client.submission.functions import SUBMIT_WORDS
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import BugError, HPCLaunchError, SerializationError
 from tests.client import work
+from tests.client.inside import core_of, submission_of
 from tests.comm.minihead import MiniCluster
 
 BAD_TEXT = os.fsdecode(b"caf\xe9.nc")
@@ -78,7 +79,7 @@ def fail_in_a_file(text: str) -> None:
 
 
 def begin(client: Client, **words: Any) -> Any:
-    """Submit what may have no worker to run on, or no time; and let go of it."""
+    """Submit what may have no worker to run on, or no time; and release it."""
     future = client.submit(work.inc, 1, **words)
     said = client.why(future)
     future.cancel()
@@ -308,10 +309,10 @@ def test_a_very_long_text_travels_once_and_without_its_middle(client: Client) ->
 
 
 def test_a_call_that_cannot_be_encoded_all_the_same_fails_alone(client: Client) -> None:
-    with client._submission.using(work.inc) as sent:
+    with submission_of(client).using(work.inc) as sent:
         before = client.map(work.inc, range(10))
-        (bad,) = client._core.table.new_many([client._core.link.new_key("inc")])
-        client._core.link.send(m.SubmitTasks(sent.id, [bad._key], [b""], priority=10**30))
+        (bad,) = core_of(client).table.new_many([core_of(client).link.new_key("inc")])
+        core_of(client).link.send(m.SubmitTasks(sent.id, [bad._key], [b""], priority=10**30))
         after = client.map(work.inc, range(10))
     with pytest.raises(SerializationError, match="the call can't be sent"):
         bad.result(20)

@@ -1,4 +1,4 @@
-"""Functions as bytes: never stale, whatever changes; as quick as can be where nothing does; not kept for ever."""
+"""Functions as bytes: never stale, whatever changes; as quick as can be where nothing does; freed in the end."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from hpclaunch.client.submission.options import make_requirements
 from hpclaunch.comm import messages as m
 from hpclaunch.errors import CommClosedError
 from tests.client.conftest import until
+from tests.client.inside import core_of
 from tests.client.work import inc, worker_name
 from tests.comm.minihead import MiniCluster
 
@@ -45,7 +46,7 @@ def test_a_wrong_wish_is_said_where_it_is_made_and_harms_nobody(client: Client) 
 
 def test_who_sends_nonsense_is_told_why_the_connection_ends(client: Client) -> None:
     future = client.submit(inc, client.submit(inc, 1, resources={"none": 1}))
-    client._core.link.send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
+    core_of(client).link.send(m.SubmitTasks(b"", [], [], retries="x"))  # type: ignore[arg-type]
     with pytest.raises(CommClosedError, match="no message of ours: Expected `int`, got `str`"):
         future.result(10)
 

@@ -63,10 +63,10 @@ wire() { # NAME: a cable from the host to the bridge on the head
     on sgehead ip link set "v-$1" master br0 up
     on "$1" sh -c "ip addr add $NET.1${1#sge}/24 dev eth0 && ip link set eth0 up"
 }
-anew=
+fresh=
 if ! on sgehead true 2> /dev/null; then
-    anew=1
-    "$HERE/down.sh"                # the cables end at the head: without it, all begin anew
+    fresh=1
+    "$HERE/down.sh"                # the cables end at the head: without it, all start again
     rm -rf "/home/$USERNAME"/{.hpclaunch,hpclaunch-tests} # of a run that was killed
     start_host sgehead
     # an address of its own: else the bridge has that of a port, and changes it when a host loses power
@@ -143,7 +143,7 @@ for _ in {1..300}; do # until every queue instance has a load and no "u"nreachab
     [ -z "$states" ] && break; sleep .1
 done
 [ -z "$states" ] || die "these queues do not come up: $states"
-if [ -n "$anew" ]; then # a run that was killed may have left jobs in the spool
+if [ -n "$fresh" ]; then # a run that was killed may have left jobs in the spool
     on sgehead qdel -f -u '*' > /dev/null 2>&1 || true # "-f": those that ran when their hosts lost power, too
     for _ in {1..300}; do left=$(on sgehead qstat -u '*'); [ -z "$left" ] && break; sleep .1; done
     [ -z "$left" ] || die "these jobs of an earlier life do not go away: $left"

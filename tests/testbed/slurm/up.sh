@@ -140,12 +140,12 @@ sacctmgr -n show user "$HPCUSER" | grep -q . || {
 } > $LOG/sacctmgr.out 2>&1 || true
 
 # --- slurmctld and the nodes ---------------------------------------------------------------
-anew=
+fresh=
 if alive slurmctld slurmctld; then
     kill -CONT "$(cat $RUN/slurmctld.pid)" # a test that was killed may have frozen it
     [ -z "$changed" ] || scontrol reconfigure
 else
-    anew=1
+    fresh=1
     rm -rf "/home/$HPCUSER"/{.hpclaunch,hpclaunch-tests} # of a run that was killed
     spawn slurmctld unshare --uts sh -c "hostname slurmhead; exec slurmctld -D"
 fi
@@ -164,5 +164,5 @@ done
 all_up() { local t; t=$(sinfo -h -N -o %t) && ! grep -qE '\*|down|unk' <<< "$t"; }
 wait_for all_up
 no_jobs() { squeue -h -o %A | xargs -r scancel; [ -z "$(squeue -h)" ]; }
-[ -z "$anew" ] || wait_for no_jobs # a run that was killed may have left some
+[ -z "$fresh" ] || wait_for no_jobs # a run that was killed may have left some
 sinfo

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from hpclaunch import scripts
-from hpclaunch.batch import by_name, environment
-from hpclaunch.batch.environment import Fate, inherit, interference, known_environment
+from hpclaunch import inherited as environment, scripts
+from hpclaunch.batch import by_name
 from hpclaunch.config.layers import load
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.errors import ScriptError
+from hpclaunch.inherited import Fate, inherit, interference
+from hpclaunch.transport.environment import known_environment
 
 #: The least that Grid Engine needs of an environment.
 SGE = {"SGE_ROOT": "/nowhere"}

@@ -10,8 +10,8 @@ Batch systems take options from places that no script shows. ``SBATCH_*`` variab
 * Listings and questions run with a fixed environment and in the C locale. A submission keeps the user's locale,
   since the job may inherit it.
 
-:func:`known_environment` is for commands, :func:`inherit` for scripts, and :func:`interference` lists what there
-is and what becomes of it.
+:func:`inherit` is for scripts, :func:`interference` lists what there is and what becomes of it, and
+:mod:`hpclaunch.transport.environment` is for commands.
 """
 
 from __future__ import annotations
@@ -20,57 +20,19 @@ import enum
 import os
 import pwd
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from hpclaunch import homes
 from hpclaunch.config.schema import JobConfig
 from hpclaunch.dialects import SGE, SLURM, slurm_cluster, slurm_seconds
 from hpclaunch.directives import Dialect, Option, options
 from hpclaunch.errors import ScriptError
 from hpclaunch.notes import warn
-
-# --- the environment of commands ------------------------------------------------------------------------------
-
-_SLURM_SUBMIT = frozenset({"sbatch"})
-_SGE_SUBMIT = frozenset({"qsub"})
-_SLURM_ASK = frozenset({"squeue", "sacct", "scancel", "scontrol"})
-_SGE_ASK = frozenset({"qstat", "qacct", "qdel", "qconf"})
-#: Of Slurm's own variables, those that change what its commands print or mean.
-_SLURM_OUTPUT = frozenset({"SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_EXIT_ERROR", "SLURM_BITSTR_LEN"})
-#: The same for Grid Engine.
-_SGE_OUTPUT = frozenset({"SGE_LONG_QNAMES", "SGE_LONG_JOB_NAMES", "SGE_DEBUG_LEVEL", "SGE_SINGLE_LINE"})
-#: What an allocation leaves in the environment, and srun within another job would take for its own.
-_ALLOCATION = re.compile(
-    r"SLURM_(MEM_PER_|CPUS_PER_|NTASKS|NPROCS|NNODES|NODELIST|TASKS_PER_NODE|GPUS|GPU_|TRES_PER|JOB|STEP|"
-    r"DISTRIBUTION|CPU_BIND|MEM_BIND|EXPORT_ENV|HINT|THREADS_PER_CORE|ARRAY_)"
-)
-_LOCALES = re.compile(r"LC_|LANG$|LANGUAGE$")
-
-
-def known_environment(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that a command is to run with; as it is, if it is none of a batch system's."""
-    program = Path(argv[0]).name if argv else ""
-    if program in _SLURM_SUBMIT:
-        return {name: value for name, value in environ.items() if not _changes_sbatch(name)}
-    if program in _SGE_SUBMIT:
-        return {name: value for name, value in environ.items() if name not in _SGE_OUTPUT}
-    if program not in _SLURM_ASK | _SGE_ASK:
-        return dict(environ)
-    known = {name: value for name, value in environ.items() if not (_filters(name) or _LOCALES.match(name))}
-    return {**known, "LC_ALL": "C"}
-
-
-def _changes_sbatch(name: str) -> bool:
-    is_known = name.startswith("SBATCH_") and name.removeprefix("SBATCH_") in _SBATCH
-    return is_known or name in _SLURM_OUTPUT or _ALLOCATION.match(name) is not None
-
-
-def _filters(name: str) -> bool:
-    return name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")) or name in _SLURM_OUTPUT | _SGE_OUTPUT
-
+from hpclaunch.transport.environment import SBATCH_OPTIONS, SGE_OUTPUT, SLURM_OUTPUT
 
 # --- what stands in the environment ----------------------------------------------------------------------------
 
@@ -97,72 +59,6 @@ class Setting(NamedTuple):
     text: str  # a sentence: what it would do, and what is done about it
 
 
-#: Variables of sbatch, without ``SBATCH_``, and the options that they stand for where the names differ.
-_SBATCH = {
-    **dict.fromkeys(
-        (
-            "ACCOUNT",
-            "ACCTG_FREQ",
-            "BATCH",
-            "CLUSTERS",
-            "CLUSTER_CONSTRAINT",
-            "CONSTRAINT",
-            "CONTAINER",
-            "CORE_SPEC",
-            "CPUS_PER_GPU",
-            "DELAY_BOOT",
-            "DISTRIBUTION",
-            "ERROR",
-            "EXCLUSIVE",
-            "EXPORT",
-            "GET_USER_ENV",
-            "GPUS",
-            "GPUS_PER_NODE",
-            "GPUS_PER_SOCKET",
-            "GPUS_PER_TASK",
-            "GPU_BIND",
-            "GPU_FREQ",
-            "GRES",
-            "GRES_FLAGS",
-            "HINT",
-            "IGNORE_PBS",
-            "INPUT",
-            "JOB_NAME",
-            "MEM_BIND",
-            "MEM_PER_CPU",
-            "MEM_PER_GPU",
-            "NETWORK",
-            "NO_KILL",
-            "NO_REQUEUE",
-            "OPEN_MODE",
-            "OUTPUT",
-            "OVERCOMMIT",
-            "PARTITION",
-            "POWER",
-            "PROFILE",
-            "QOS",
-            "REQUEUE",
-            "RESERVATION",
-            "SIGNAL",
-            "SPREAD_JOB",
-            "THREADS_PER_CORE",
-            "THREAD_SPEC",
-            "USE_MIN_NODES",
-            "WAIT",
-            "WAIT_ALL_NODES",
-            "WCKEY",
-        ),
-        "",
-    ),
-    "ARRAY_INX": "--array",
-    "BURST_BUFFER": "--bb",
-    "CPU_FREQ_REQ": "--cpu-freq",
-    "DEBUG": "--verbose",
-    "MEM_PER_NODE": "--mem",
-    "REQ_SWITCH": "--switches",
-    "TIMELIMIT": "--time",
-    "WAIT4SWITCH": "--switches",
-}
 #: Those that are switches: on if empty, "yes" or a number that is not 0.
 _SWITCHES = frozenset(
     (
@@ -313,7 +209,7 @@ def _slurm_settings(environ: Mapping[str, str]) -> list[_Found]:
         short = name.removeprefix("SBATCH_") if name.startswith("SBATCH_") else ""
         if name in ("SLURM_CLUSTERS", "SLURM_HINT") and f"SBATCH_{name[6:]}" not in environ:
             short = name.removeprefix("SLURM_")
-        if short not in _SBATCH or "\n" in environ[name] or (short == "WAIT4SWITCH"):
+        if short not in SBATCH_OPTIONS or "\n" in environ[name] or (short == "WAIT4SWITCH"):
             continue
         line = _slurm_line(short, environ[name].strip())
         if line:
@@ -331,7 +227,7 @@ def _slurm_option(line: str) -> Option:
 
 def _slurm_line(short: str, value: str) -> str:
     """Return the directive that a variable stands for; empty if it switches nothing on."""
-    option = _SBATCH[short] or f"--{short.lower().replace('_', '-')}"
+    option = SBATCH_OPTIONS[short] or f"--{short.lower().replace('_', '-')}"
     if short in _SWITCHES:
         is_on = value in ("", "yes") or (value.isdigit() and int(value) != 0)
         return option if is_on else f"{option}={value}" if short == "EXCLUSIVE" and value.isalpha() else ""
@@ -367,7 +263,7 @@ def _home() -> Path:
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
-        return Path("~").expanduser()
+        return homes.home() or Path("/")
 
 
 def _text(path: Path) -> str:
@@ -409,8 +305,8 @@ def _sge_line(option: Option, *, is_soft: bool) -> str:
 def _of_commands(system: str, environ: Mapping[str, str], directory: Path) -> list[Setting]:
     prefixes = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
     names = {
-        "slurm": [name for name in environ if name.startswith(prefixes) or name in _SLURM_OUTPUT],
-        "sge": [name for name in environ if name in _SGE_OUTPUT],
+        "slurm": [name for name in environ if name.startswith(prefixes) or name in SLURM_OUTPUT],
+        "sge": [name for name in environ if name in SGE_OUTPUT],
     }[system]
     origins = [f"${name}" for name in sorted(names) if name != "SLURM_CLUSTERS"]
     if system == "sge":

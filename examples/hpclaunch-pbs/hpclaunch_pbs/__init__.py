@@ -1,0 +1,1 @@
+"""PBS for hpclaunch; :mod:`hpclaunch_pbs.codec` has the codec."""
