@@ -14,7 +14,7 @@ from hpclaunch.comm import messages as m
 from hpclaunch.comm.framing import Frame
 from hpclaunch.comm.memory import memory_pair
 from hpclaunch.comm.roles import ROLES, TABLE, is_of_job, permitted
-from hpclaunch.scheduler import invariants
+from hpclaunch.scheduler.invariants import check
 from hpclaunch.scheduler.server import SchedulerServer
 from hpclaunch.worker.server import WorkerServer, make_hello
 
@@ -137,14 +137,13 @@ def test_the_head_acts_on_what_the_table_allows(kind: type, role: str, warned: A
             hello = m.Hello(m.PROTOCOL_VERSION, role, "1-0", "c", job_id="1", threads=1)
             server.on_peer(near, hello)
             handled = _spy_on(server, said)
-            before = dict(server.peers.stopping)
+            before = _snapshot(server)
             near.on_frames(near, [Frame([example(kind)], [])])
             refused = "its role may not say that" in warned.text
             assert refused is (kind not in permitted(role, "head"))
             if refused:
                 assert not said
-                invariants.check(server.reactor.state)
-                assert before == server.peers.stopping
+                assert before == _snapshot(server)
             elif kind is not m.Goodbye:
                 assert said or handled(role, kind)
             far.close()
@@ -152,6 +151,13 @@ def test_the_head_acts_on_what_the_table_allows(kind: type, role: str, warned: A
             await server.close("the test is over")
 
     asyncio.run(scene())
+
+
+def _snapshot(server: SchedulerServer) -> list[dict[str, Any]]:
+    state, peers = server.reactor.state, server.peers
+    check(state)
+    known = (state.tasks, state.workers, peers.clients, peers.workers, peers.supervisors, peers.stopping)
+    return [dict(one) for one in known]
 
 
 def _spy_on(server: SchedulerServer, said: list[str]) -> Callable[[str, type], bool]:
